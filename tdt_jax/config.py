@@ -260,9 +260,29 @@ class TelephoneConfig:
     long_silence_seconds: float = 2.0  # at most
     speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)
     word_gain: float = 3.0  # dB, either way, per word
+    level: tuple[float, float] = (-20.0, -1.0)  # dB: the utterance's peak, full scale = 0
     num_test: int = 200
+    snr: tuple[float, float] = (10.0, 40.0)  # dB, of the noise in the test utterances
     # (first step, index of the largest bucket allowed): short utterances before long ones
     curriculum: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self):
+        _require(len(self.kinds) > 0, "telephone.kinds must name at least one kind")
+        for name in ("phrase_probability", "long_silence_probability"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"telephone.{name} must be in [0, 1], got {value}")
+        for name in ("gap", "level", "snr"):
+            low, high = getattr(self, name)
+            _require(low <= high, f"telephone.{name} must be (low, high), got {(low, high)}")
+        _require(self.gap[0] >= 0, f"telephone.gap must be >= 0, got {self.gap}")
+        _require(self.level[1] <= 0, f"telephone.level must be <= 0 dB, got {self.level}")
+        for name in ("long_silence_seconds", "word_gain", "num_test"):
+            value = getattr(self, name)
+            _require(value >= 0, f"telephone.{name} must be >= 0, got {value}")
+        _require(
+            len(self.speed) > 0 and all(0.5 <= rate <= 2 for rate in self.speed),
+            f"telephone.speed needs rates in [0.5, 2], got {self.speed}",
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,261 @@
+"""Batches of fixed shapes; a training batch is a pure function of its step.
+
+utterances -> buckets -> an epoch's shuffled plan -> batches[step] -> iterate(batches, start=step)
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from tdt_jax.audio import AudioError, read_audio
+from tdt_jax.config import Bucket
+from tdt_jax.data.buckets import bucket_samples, fit
+from tdt_jax.data.manifest import Entry, Selection
+from tdt_jax.data.waveform import change_speed, insert_silence
+
+ORDER, AUGMENT, REPLACE = range(3)  # streams of random numbers: rng((seed, stream, ...))
+
+
+class Utterance(NamedTuple):
+    """Samples in memory, with their transcript."""
+
+    id: str
+    samples: np.ndarray  # [S] float32
+    text: str
+
+
+class Batch(NamedTuple):
+    """Utterances padded with zeros to a bucket's shape; a missing row has id "" and no samples."""
+
+    samples: np.ndarray  # [B, S] float32
+    num_samples: np.ndarray  # [B] int32
+    labels: np.ndarray  # [B, U] int32
+    num_labels: np.ndarray  # [B] int32
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+class Batches(Protocol):
+    """A source of training batches: any object with a batch for every step."""
+
+    def __getitem__(self, step: int) -> Batch: ...
+
+
+def collate(
+    utterances: Sequence[Utterance],
+    labels: Sequence[Sequence[int]] | None,
+    bucket: Bucket,
+    *,
+    sample_rate: int = 16000,
+) -> Batch:
+    """Pad utterances to one batch of the bucket's shape; without `labels` they are zeros.
+
+    Raises: ValueError naming the utterance that does not fit, and both lengths.
+    """
+    num_rows, width = bucket.batch_size, bucket_samples(bucket, sample_rate)
+    labels = [()] * len(utterances) if labels is None else labels
+    if len(utterances) != len(labels) or len(utterances) > num_rows:
+        raise ValueError(
+            f"got {len(utterances)} utterances and {len(labels)} labels for {num_rows} rows"
+        )
+    batch = Batch(
+        samples=np.zeros((num_rows, width), np.float32),
+        num_samples=np.zeros(num_rows, np.int32),
+        labels=np.zeros((num_rows, bucket.tokens), np.int32),
+        num_labels=np.zeros(num_rows, np.int32),
+        ids=tuple(utterance.id for utterance in utterances) + ("",) * (num_rows - len(utterances)),
+        texts=tuple(item.text for item in utterances) + ("",) * (num_rows - len(utterances)),
+    )
+    for row, (utterance, label) in enumerate(zip(utterances, labels, strict=True)):
+        num_samples, num_labels = len(utterance.samples), len(label)
+        if num_samples > width or num_labels > bucket.tokens:
+            raise ValueError(
+                f"{utterance.id} has {num_samples} samples and {num_labels} labels; its bucket "
+                f"holds {width} and {bucket.tokens}"
+            )
+        batch.samples[row, :num_samples] = utterance.samples
+        batch.labels[row, :num_labels] = label
+        batch.num_samples[row], batch.num_labels[row] = num_samples, num_labels
+    return batch
+
+
+class ManifestBatches:
+    """Training batches from files: `batches[step]` is the same whenever and wherever it is asked.
+
+    An epoch permutes each bucket's utterances, fills the last batch from the start of the same
+    permutation, and shuffles the batches of all buckets together: every utterance is seen at least
+    once. `speed` rates are drawn per utterance, and silence is inserted with `silence_probability`,
+    up to `silence_seconds`, as far as the bucket has room.
+
+    A file that cannot be read, or is too long for the bucket that its manifest puts it in, is
+    recorded in `failed` (id -> reason) and replaced by another utterance of the bucket, the same
+    one every time.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        buckets: Sequence[Bucket],
+        *,
+        seed: int,
+        sample_rate: int = 16000,
+        speed: Sequence[float] = (),
+        silence_probability: float = 0.0,
+        silence_seconds: float = 1.0,
+    ):
+        if not selection.entries:
+            raise ValueError(f"there is nothing to train on: {selection.report()}")
+        self.selection = selection
+        self.buckets = tuple(buckets)
+        self.seed = seed
+        self.sample_rate = sample_rate
+        self.speed = tuple(speed)
+        self.silence_probability = silence_probability
+        self.silence_seconds = silence_seconds
+        self.failed: dict[str, str] = {}
+        self._members = [
+            np.flatnonzero(selection.bucket_index == index) for index in range(len(self.buckets))
+        ]
+        self.steps_per_epoch = sum(
+            -(-len(members) // bucket.batch_size)
+            for members, bucket in zip(self._members, self.buckets, strict=True)
+        )
+        self._plan = functools.lru_cache(maxsize=2)(self._make_plan)
+
+    def __getitem__(self, step: int) -> Batch:
+        if step < 0:
+            raise IndexError(f"step must be >= 0, got {step}")
+        epoch, position = divmod(step, self.steps_per_epoch)
+        index, members = self._plan(epoch)[position]
+        rows = [self._load(step, row, index, member) for row, member in enumerate(members)]
+        utterances, labels = zip(*rows, strict=True)
+        return collate(utterances, labels, self.buckets[index], sample_rate=self.sample_rate)
+
+    def _rng(self, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, *numbers))
+
+    def _make_plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The epoch's batches in order: (bucket, utterances)."""
+        plan = []
+        for index, (members, bucket) in enumerate(zip(self._members, self.buckets, strict=True)):
+            order = self._rng(ORDER, epoch, index).permutation(members)
+            num_batches = -(-len(order) // bucket.batch_size)
+            rows = np.resize(order, (num_batches, bucket.batch_size))
+            plan += [(index, row) for row in rows]
+        shuffle = self._rng(ORDER, epoch, len(self.buckets)).permutation(len(plan))
+        return [plan[i] for i in shuffle]
+
+    def _load(self, step: int, row: int, index: int, member: int) -> tuple[Utterance, list[int]]:
+        """Utterance and labels of one row: the planned ones, or their replacement."""
+        width = bucket_samples(self.buckets[index], self.sample_rate)
+        others = self._rng(REPLACE, step, row).permutation(self._members[index])
+        for candidate in itertools.chain([member], others):
+            entry = self.selection.entries[candidate]
+            if entry.id in self.failed:
+                continue
+            try:
+                samples = _fitting(entry, width, self.sample_rate)
+            except AudioError as error:
+                self.failed[entry.id] = str(error)
+                continue
+            samples = self._augment(samples, width, self._rng(AUGMENT, step, row))
+            return Utterance(entry.id, samples, entry.text), self.selection.labels[candidate]
+        reason = self.failed[self.selection.entries[member].id]
+        raise ValueError(
+            f"none of the {len(others)} utterances of bucket {index} can be read; one: {reason}"
+        )
+
+    def _augment(self, samples: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
+        if self.speed:
+            changed = change_speed(samples, self.speed[rng.integers(len(self.speed))])
+            samples = changed if 0 < len(changed) <= width else samples
+        if rng.random() < self.silence_probability:
+            room = (width - len(samples)) / self.sample_rate
+            seconds = rng.uniform(0, min(self.silence_seconds, room))
+            samples = insert_silence(samples, seconds, rng, sample_rate=self.sample_rate)[:width]
+        return samples
+
+
+def evaluation_batches(
+    items: Sequence[Utterance | Entry],
+    buckets: Sequence[Bucket],
+    *,
+    labels: Sequence[Sequence[int]] | None = None,
+    sample_rate: int = 16000,
+    failed: dict[str, str] | None = None,
+) -> Iterator[Batch]:
+    """Yield every utterance once, in batches of the buckets' shapes; empty rows fill the last ones.
+
+    Buckets are chosen by the samples themselves, whatever the manifest says. An utterance that
+    cannot be read or fits no bucket is recorded in `failed` (id -> reason); without it, ValueError.
+    """
+    labels = [()] * len(items) if labels is None else labels
+    if len(items) != len(labels):
+        raise ValueError(f"got {len(items)} utterances but {len(labels)} labels")
+    waiting: list[list[tuple[Utterance, Sequence[int]]]] = [[] for _ in buckets]
+
+    def flush(index: int) -> Batch:
+        utterances, rows = zip(*waiting[index], strict=True)
+        waiting[index].clear()
+        return collate(utterances, rows, buckets[index], sample_rate=sample_rate)
+
+    for item, label in zip(items, labels, strict=True):
+        try:
+            if isinstance(item, Entry):
+                samples = read_audio(item.path, sample_rate)
+                item = Utterance(item.id, samples, item.text)
+            seconds = len(item.samples) / sample_rate
+            index = fit(seconds, len(label), buckets, sample_rate=sample_rate)
+            if index is None:
+                raise AudioError(
+                    f"{item.id} has {seconds:.2f} s and {len(label)} labels; the largest bucket "
+                    f"holds {buckets[-1].seconds} s and {buckets[-1].tokens}"
+                )
+        except AudioError as error:
+            if failed is None:
+                raise
+            failed[item.id] = str(error)
+            continue
+        waiting[index].append((item, label))
+        if len(waiting[index]) == buckets[index].batch_size:
+            yield flush(index)
+    yield from (flush(index) for index in range(len(buckets)) if waiting[index])
+
+
+def iterate(
+    batches: Batches,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    num_threads: int = 2,
+    prefetch: int = 4,
+) -> Iterator[tuple[int, Batch]]:
+    """Yield (step, batches[step]) from `start` up to `stop`, read ahead by threads but in order.
+
+    Nothing but the step decides what comes: to resume, pass the step to go on from. An exception
+    in a thread is raised here. Closing the iterator ends the threads.
+    """
+    import grain
+
+    steps = grain.MapDataset.range(start, (1 << 62) if stop is None else stop)
+    options = grain.ReadOptions(
+        num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)
+    )
+    iterator = iter(steps.map(lambda step: (step, batches[step])).to_iter_dataset(options))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _fitting(entry: Entry, width: int, sample_rate: int) -> np.ndarray:
+    samples = read_audio(entry.path, sample_rate)
+    if len(samples) > width:
+        raise AudioError(
+            f"{entry.path} has {len(samples)} samples where its bucket holds {width}; its manifest "
+            f"says {entry.seconds} s"
+        )
+    return samples

@@ -1,0 +1,24 @@
+"""The shapes that utterances are batched in (`tdt_jax.config.Bucket`)."""
+
+import math
+from collections.abc import Sequence
+
+from tdt_jax.config import Bucket
+
+FRAME_SAMPLES = 1280  # of one encoder frame: 8 hops of 160 samples
+
+
+def bucket_samples(bucket: Bucket, sample_rate: int = 16000) -> int:
+    """Samples in a row of the bucket's batches: its seconds, rounded up to whole encoder frames."""
+    return math.ceil(round(bucket.seconds * sample_rate) / FRAME_SAMPLES) * FRAME_SAMPLES
+
+
+def fit(
+    seconds: float, num_labels: int, buckets: Sequence[Bucket], *, sample_rate: int = 16000
+) -> int | None:
+    """Index of the first bucket whose rows hold `seconds` of audio and `num_labels`, or None."""
+    num_samples = round(seconds * sample_rate)
+    for index, bucket in enumerate(buckets):
+        if num_samples <= bucket_samples(bucket, sample_rate) and num_labels <= bucket.tokens:
+            return index
+    return None

@@ -1,0 +1,61 @@
+"""The joint network: a frame and a predictor state in, token and duration logits out."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tdt_jax.config import JointConfig
+from tdt_jax.encoder import dropout
+
+
+class Joint(nnx.Module):
+    """head(ReLU(linear(frame) + linear(state))), with a head for tokens and one for durations.
+
+    Logits are float32 whatever the dtype of the computation. An RNN-T has no duration head.
+    """
+
+    def __init__(
+        self,
+        config: JointConfig,
+        *,
+        frame_width: int,
+        state_width: int,
+        vocab_size: int,
+        num_durations: int,
+        dtype,
+        rngs: nnx.Rngs,
+    ):
+        width = config.width
+        options = dict(dtype=dtype, rngs=rngs, precision=jax.lax.Precision.HIGHEST)
+        self.frame_projection = nnx.Linear(frame_width, width, **options)
+        self.state_projection = nnx.Linear(state_width, width, **options)
+        options["preferred_element_type"] = jnp.float32
+        self.token_head = nnx.Linear(width, vocab_size + 1, **options)
+        self.duration_head = nnx.Linear(width, num_durations, **options) if num_durations else None
+        self.dropout = config.dropout
+
+    def project_frames(self, frames):
+        """[..., D] -> [..., J]."""
+        return self.frame_projection(frames)
+
+    def project_states(self, states):
+        """[..., P] -> [..., J]."""
+        return self.state_projection(states)
+
+    def heads(self, frames, states, *, key=None):
+        """Projected frames and states, of shapes that broadcast to [..., J].
+
+        Returns token logits [..., V + 1] and duration logits [..., N] (None for an RNN-T). A `key`
+        turns dropout on.
+        """
+        hidden = dropout(jax.nn.relu(frames + states), self.dropout, key)
+        durations = None
+        if self.duration_head is not None:
+            durations = self.duration_head(hidden).astype(jnp.float32)
+        return self.token_head(hidden).astype(jnp.float32), durations
+
+    def __call__(self, frames, states, *, key=None):
+        """All pairs: frames [B, T, D], states [B, U+1, P] -> [B, T, U+1, V+1], [B, T, U+1, N]."""
+        frames = self.project_frames(frames)[:, :, None]
+        states = self.project_states(states)[:, None]
+        return self.heads(frames, states, key=key)

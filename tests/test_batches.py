@@ -1,0 +1,268 @@
+"""Batches: fixed shapes, pure functions of the step, every utterance seen, failures replaced."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from tdt_jax.config import Bucket
+from tdt_jax.data.batches import (
+    Batch,
+    ManifestBatches,
+    Utterance,
+    collate,
+    evaluation_batches,
+    iterate,
+)
+from tdt_jax.data.manifest import Entry, select
+from tdt_jax.data.waveform import change_speed, insert_silence
+from tdt_jax.tokenizer import Characters
+
+BUCKETS = (Bucket(0.5, 3, 3), Bucket(1.0, 6, 2))
+SHAPES = {(3, 8960, 3), (2, 16640, 6)}
+TOKENIZER = Characters("abc ")
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """Eleven files: seven for the first bucket, four for the second; each has its own level."""
+    entries = []
+    for number in range(11):
+        seconds, text = (0.4, "ab") if number < 7 else (0.9, "abcab")
+        path = tmp_path / f"{number}.wav"
+        samples = np.full(round(seconds * 16000), (number + 1) / 100)
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+        entries.append(Entry(path.name, path, seconds, text))
+    return entries
+
+
+def make(entries, *, seed=0, **options):
+    return ManifestBatches(select(entries, TOKENIZER, BUCKETS), BUCKETS, seed=seed, **options)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_collate():
+    utterances = [Utterance("x", np.ones(5, np.float32), "ab"), Utterance("y", np.ones(2), "c")]
+    batch = collate(utterances, [[0, 1], [2]], BUCKETS[0])
+    assert (batch.samples.shape, batch.labels.shape) == ((3, 8960), (3, 3))
+    assert batch.samples.sum(axis=1).tolist() == [5, 2, 0]
+    assert batch.labels.tolist() == [[0, 1, 0], [2, 0, 0], [0, 0, 0]]
+    assert batch.num_samples.tolist() == [5, 2, 0] and batch.num_labels.tolist() == [2, 1, 0]
+    assert batch.ids == ("x", "y", "") and batch.texts == ("ab", "c", "")
+    dtypes = [array.dtype for array in batch[:4]]
+    assert dtypes == [np.float32, np.int32, np.int32, np.int32]
+
+
+def test_collate_errors():
+    short = Utterance("x", np.zeros(5, np.float32), "")
+    long = Utterance("long", np.zeros(8961, np.float32), "")
+    with pytest.raises(
+        ValueError, match=r"long has 8961 samples and 0 labels; .* holds 8960 and 3"
+    ):
+        collate([long], None, BUCKETS[0])
+    with pytest.raises(ValueError, match="x has 5 samples and 4 labels"):
+        collate([short], [[0] * 4], BUCKETS[0])
+    with pytest.raises(ValueError, match="4 utterances and 4 labels for 3 rows"):
+        collate([short] * 4, None, BUCKETS[0])
+    with pytest.raises(ValueError, match="2 utterances and 1 labels"):
+        collate([short] * 2, [[]], BUCKETS[0])
+
+
+def test_an_epoch_sees_every_utterance_in_fixed_shapes(entries):
+    batches = make(entries)
+    assert batches.steps_per_epoch == 3 + 2
+    for epoch in range(3):
+        seen = []
+        for step in range(5 * epoch, 5 * epoch + 5):
+            batch = batches[step]
+            assert (*batch.samples.shape, batch.labels.shape[1]) in SHAPES
+            seen += batch.ids
+            for row, name in enumerate(batch.ids):
+                number = int(name.split(".")[0])
+                level = batch.samples[row, : batch.num_samples[row]]
+                np.testing.assert_allclose(level, (number + 1) / 100, rtol=1e-6)
+                labels = batch.labels[row, : batch.num_labels[row]]
+                assert TOKENIZER.decode(labels) == batch.texts[row] == entries[number].text
+        assert set(seen) == {entry.id for entry in entries}
+        assert len(seen) == 9 + 4  # seven utterances fill three batches of three with two repeated
+
+
+def test_epochs_and_seeds_differ(entries):
+    def ids(seed, epoch):
+        batches = make(entries, seed=seed)
+        return [batches[step].ids for step in range(5 * epoch, 5 * epoch + 5)]
+
+    assert ids(0, 0) == ids(0, 0)
+    assert ids(0, 0) != ids(0, 1)
+    assert ids(0, 0) != ids(1, 0)
+
+
+AUGMENTED = dict(speed=(0.9, 1.0, 1.1), silence_probability=0.7, silence_seconds=0.2)
+
+
+def test_a_batch_is_a_function_of_its_step(entries):
+    forwards, backwards = make(entries, **AUGMENTED), make(entries, **AUGMENTED)
+    expected = [forwards[step] for step in range(12)]
+    for step in reversed(range(12)):
+        assert same(backwards[step], expected[step])
+    with pytest.raises(IndexError):
+        forwards[-1]
+
+
+def test_iterate_resumes_by_the_step(entries):
+    whole = list(iterate(make(entries, **AUGMENTED), stop=12))
+    assert [step for step, _ in whole] == list(range(12))
+    resumed = list(iterate(make(entries, **AUGMENTED), start=7, stop=12, num_threads=3, prefetch=1))
+    assert [step for step, _ in resumed] == list(range(7, 12))
+    for (_, batch), (_, again) in zip(whole[7:], resumed, strict=True):
+        assert isinstance(again, Batch) and type(again.ids) is tuple and same(batch, again)
+    assert list(iterate(make(entries), start=3, stop=3)) == []
+
+
+def test_iterate_without_end_stops_when_closed(entries):
+    num_threads = threading.active_count()
+    endless = iterate(make(entries), start=10)
+    assert [next(endless)[0] for _ in range(3)] == [10, 11, 12]
+    endless.close()
+    for thread in threading.enumerate():
+        if "grain" in thread.name:
+            thread.join(timeout=5)
+    assert threading.active_count() <= num_threads
+
+
+class Broken:
+    def __getitem__(self, step):
+        if step == 2:
+            raise ValueError("step two is broken")
+        return step
+
+
+def test_iterate_raises_what_a_thread_raised():
+    iterator = iterate(Broken(), stop=4)
+    assert [next(iterator), next(iterator)] == [(0, 0), (1, 1)]
+    with pytest.raises(ValueError, match="step two is broken"):
+        next(iterator)
+
+
+def test_iterate_does_not_hold_the_interpreter():
+    program = (
+        "from tdt_jax.data.batches import iterate\n"
+        "class Steps:\n"
+        "    def __getitem__(self, step): return step\n"
+        "iterator = iterate(Steps())\n"
+        "print(next(iterator), next(iterator))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "(0, 0) (1, 1)\n", "")
+
+
+def test_failing_files_are_replaced_and_counted(entries):
+    entries[2].path.write_bytes(b"not audio")
+    soundfile.write(entries[8].path, np.zeros(32000), 16000)  # its manifest says 0.9 s
+    batches, again = make(entries), make(entries)
+    selected = [batches[step] for step in range(5)]
+    assert set(batches.failed) == {"2.wav", "8.wav"}
+    assert "32000 samples where its bucket holds 16640" in batches.failed["8.wav"]
+    for batch in selected:
+        assert (batch.num_samples > 0).all() and not {"2.wav", "8.wav"} & set(batch.ids)
+    for step in (4, 2, 0, 3, 1):  # the replacement does not depend on what failed before
+        assert same(again[step], selected[step])
+
+
+def test_a_bucket_without_a_readable_file(entries):
+    for entry in entries[7:]:
+        entry.path.write_bytes(b"not audio")
+    batches = make(entries)
+    with pytest.raises(ValueError, match=r"none of the 4 utterances of bucket 1 .*not audio"):
+        for step in range(5):
+            batches[step]
+
+
+def test_nothing_to_train_on(entries):
+    with pytest.raises(ValueError, match=r"nothing to train on: 0 .* skipped 1: 1 without a file"):
+        make([entries[0]._replace(path=entries[0].path / "gone")])
+
+
+def test_augmentation_changes_lengths_within_the_bucket(entries):
+    batches = make(entries, **AUGMENTED)
+    lengths = np.concatenate([batches[step].num_samples for step in range(40)])
+    assert len(set(lengths.tolist())) > 20 and lengths.max() <= 16640
+    # the first bucket holds 8960 samples: 6400 slowed to 7111, sped up to 5818, plus 3200 at most
+    assert lengths.min() == pytest.approx(6400 / 1.1, abs=2)
+
+
+def test_speed_that_does_not_fit_is_left_out(entries):
+    batches = make(entries, speed=(0.5,))
+    assert {int(n) for step in range(5) for n in batches[step].num_samples} == {6400, 14400}
+
+
+def test_change_speed_moves_pitch_and_length():
+    sine = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32)
+    faster = change_speed(sine, 1.1)
+    assert faster.dtype == np.float32 and abs(len(faster) - 16000 / 1.1) <= 1
+    hertz = np.argmax(np.abs(np.fft.rfft(faster, 160000))) / 10
+    assert hertz == pytest.approx(484, abs=1)
+    assert change_speed(sine, 1.0) is sine
+
+
+def test_inserted_silence_goes_to_three_places():
+    rng = np.random.default_rng(0)
+    speech = rng.normal(0, 0.3, 16000).astype(np.float32)
+    speech[9600:10240] = 0.001  # a pause
+    starts = set()
+    for seed in range(20):
+        longer = insert_silence(speech, 0.5, np.random.default_rng(seed))
+        assert longer.dtype == np.float32 and len(longer) == 24000
+        quiet = np.abs(longer) < 0.01
+        runs = [i for i in range(16001) if quiet[i : i + 8000].all()]
+        assert runs, "the inserted samples are quiet"
+        start = runs[0]
+        assert start in (0, 16000) or 9600 <= start <= 10240
+        starts.add(0 if start == 0 else 2 if start == 16000 else 1)
+        # what is left without it is the utterance
+        rest = np.delete(longer, np.s_[start : start + 8000])
+        np.testing.assert_allclose(rest, speech, atol=0.02)
+    assert starts == {0, 1, 2}
+    assert not insert_silence(np.zeros(16000, np.float32), 0.5, rng).any()
+    assert len(insert_silence(np.ones(10, np.float32), 0.5, rng)) == 8010
+
+
+def test_evaluation_sees_every_utterance_once(entries):
+    batches = list(evaluation_batches(entries, BUCKETS))
+    assert [batch.samples.shape for batch in batches].count((3, 8960)) == 3
+    assert {(*batch.samples.shape, batch.labels.shape[1]) for batch in batches} == SHAPES
+    ids = [name for batch in batches for name in batch.ids if name]
+    assert sorted(ids) == sorted(entry.id for entry in entries)
+    for batch in batches:
+        missing = np.array([name == "" for name in batch.ids])
+        assert (batch.num_samples[missing] == 0).all() and (batch.num_samples[~missing] > 0).all()
+        assert not batch.num_labels.any()
+
+
+def test_evaluation_of_samples_with_labels():
+    utterances = [Utterance(str(n), np.full(100, n, np.float32), "ab") for n in range(1, 5)]
+    labels = [[n] * n for n in range(1, 5)]
+    batches = list(evaluation_batches(utterances, BUCKETS, labels=labels))
+    assert [batch.ids for batch in batches] == [("1", "2", "3"), ("4", "")]
+    assert batches[1].labels.tolist() == [[4, 4, 4, 4, 0, 0], [0] * 6]
+
+
+def test_evaluation_reports_what_it_cannot_use(entries):
+    entries[2].path.write_bytes(b"not audio")
+    soundfile.write(entries[8].path, np.zeros(32000), 16000)
+    failed = {}
+    ids = [i for batch in evaluation_batches(entries, BUCKETS, failed=failed) for i in batch.ids]
+    assert len(set(ids) - {""}) == 9 and set(failed) == {"2.wav", "8.wav"}
+    assert "2.00 s and 0 labels" in failed["8.wav"]
+    with pytest.raises(ValueError, match=r"2\.wav"):
+        list(evaluation_batches(entries, BUCKETS))
+    with pytest.raises(ValueError, match="2 utterances but 1 labels"):
+        list(evaluation_batches(entries[:2], BUCKETS, labels=[[0]]))
