@@ -9,6 +9,7 @@ Dimensions, in shape comments everywhere:
 """
 
 from tdt_jax.config import Config, ModelConfig
+from tdt_jax.decode import Hypothesis, greedy_decode
 from tdt_jax.features import log_mel
 from tdt_jax.loss import rnnt_loss, tdt_loss, transducer_loss
 from tdt_jax.model import Transducer, encode

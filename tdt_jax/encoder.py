@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import EncoderConfig
-from tdt_jax.depthwise import depthwise, depthwise_stride2, windows
+from tdt_jax.depthwise import depthwise, depthwise_stride2
 
 MASKED = -1e9  # attention score of a masked frame
 
@@ -54,7 +54,7 @@ class Subsampling(nnx.Module):
     def __init__(self, config: EncoderConfig, num_mels: int, *, dtype, rngs: nnx.Rngs):
         channels = config.subsampling_channels
         options = dict(dtype=dtype, rngs=rngs)
-        self.convolution = nnx.Linear(9, channels, **options)  # of the 3 x 3 window, row by row
+        self.convolution = nnx.Conv(1, channels, (3, 3), strides=2, padding=1, **options)
         self.depthwise1 = nnx.Param(_uniform(rngs, (3, 3, channels), 9))
         self.depthwise1_bias = nnx.Param(jnp.zeros((channels,)))
         self.pointwise1 = nnx.Linear(channels, channels, **options)
@@ -67,7 +67,7 @@ class Subsampling(nnx.Module):
     def __call__(self, features, num_features):
         """[B, M, F], [B] -> [B, T, D], [B]."""
         x = _mask_time(features.astype(self.dtype)[..., None], num_features)  # [B, M, F, 1]
-        x = jax.nn.relu(self.convolution(jnp.concatenate(windows(x), axis=-1)))
+        x = jax.nn.relu(self.convolution(x))
         num_frames = (num_features - 1) // 2 + 1
         stages = (
             (self.depthwise1, self.depthwise1_bias, self.pointwise1),
@@ -248,5 +248,5 @@ class Encoder(nnx.Module):
 
         keys = None if key is None else jax.random.split(block_key, self.config.num_layers)
         body = jax.checkpoint(apply) if self.config.remat else apply
-        x, _ = jax.lax.scan(body, x, (self.blocks, keys))
+        x, _ = jax.lax.scan(body, x, (self.blocks, keys), unroll=self.config.unroll)
         return _mask_time(x, num_frames), num_frames

@@ -1,0 +1,69 @@
+"""Connected telephone speech from scratch: phone numbers, digits, amounts, dates and times.
+
+    python train.py --config configs/quickstart.py
+    python train.py --config configs/quickstart.py --set model.durations=none \
+        --set training.folder=runs/quickstart_rnnt
+
+Two CPU cores.
+"""
+
+from tdt_jax.config import (
+    AugmentConfig,
+    Bucket,
+    Config,
+    DataConfig,
+    EncoderConfig,
+    JointConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PredictorConfig,
+    TelephoneConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig(
+            encoder=EncoderConfig(
+                width=96,
+                num_layers=4,
+                num_heads=4,
+                subsampling_channels=16,
+                dropout=0.0,
+                attention_dropout=0.0,
+                remat=False,
+                unroll=4,
+            ),
+            predictor=PredictorConfig(width=96, dropout=0.1),
+            joint=JointConfig(width=96, dropout=0.0),
+            ctc=True,
+        ),
+        loss=LossConfig(ctc_weight=0.3),
+        optimizer=OptimizerConfig(
+            learning_rate=3e-3, warmup_steps=200, weight_decay=1e-2, ema_decay=0.995
+        ),
+        augment=AugmentConfig(
+            freq_masks=2,
+            freq_width=15,
+            time_masks=2,
+            time_width=0.03,
+            noise_probability=0.95,
+            noise_snr=(8.0, 40.0),
+        ),
+        tokenizer=TokenizerConfig(vocab_size=160),
+        data=DataConfig(
+            telephone=TelephoneConfig(curriculum=((0, 0), (500, 1), (1000, 2))),
+            buckets=(Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10)),
+            num_threads=1,
+        ),
+        training=TrainingConfig(
+            num_steps=3000,
+            log_every=100,
+            eval_every=500,
+            save_every=500,
+            folder="runs/quickstart",
+        ),
+    )

@@ -1,0 +1,98 @@
+"""What a configuration trains and evaluates on: a tokenizer, training batches, evaluation sets."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tdt_jax import tokenizer as tokenizers
+from tdt_jax.config import Config
+from tdt_jax.data.batches import Batches, ManifestBatches, Utterance
+from tdt_jax.data.manifest import Entry, read_manifest, select
+from tdt_jax.data.telephone import Telephone, TelephoneBatches
+
+NUM_TEXTS = 20_000  # composed texts that a tokenizer is trained on
+NUM_DEV = 50  # composed utterances that are transcribed while training
+
+
+class Task(NamedTuple):
+    tokenizer: tokenizers.Characters | tokenizers.SentencePiece
+    batches: Batches
+    dev: Sequence[Utterance | Entry]  # transcribed while training
+    test: dict[str, Sequence[Utterance | Entry]]  # by name; transcribed at the end
+    report: list[str]  # what was skipped, in words
+
+
+def make_task(config: Config, tokenizer=None) -> Task:
+    """The task of `config`; the tokenizer is trained on the training text unless given.
+
+    Raises:
+      ValueError: without anything to train on, and for manifests that cannot be read.
+    """
+    return _telephone(config, tokenizer) if config.data.telephone else _manifests(config, tokenizer)
+
+
+def _telephone(config: Config, tokenizer) -> Task:
+    telephone = Telephone(config.data.telephone)
+    tokenizer = tokenizer or _train_tokenizer(config, telephone.texts(NUM_TEXTS))
+    batches = TelephoneBatches(
+        telephone,
+        tokenizer,
+        config.data.buckets,
+        seed=config.training.seed,
+        curriculum=config.data.telephone.curriculum,
+    )
+    # Other compositions of texts that training never says, as in the test.
+    dev_config = dataclasses.replace(config.data.telephone, num_test=NUM_DEV)
+    return Task(
+        tokenizer,
+        batches,
+        dev=Telephone(dev_config, seed=1).test_set(),
+        test={"composed": telephone.test_set(), "phrases": telephone.test_phrases()},
+        report=[],
+    )
+
+
+def _manifests(config: Config, tokenizer) -> Task:
+    data, augment = config.data, config.augment
+    if not data.train:
+        raise ValueError("data.train names no manifest, and data.telephone is none")
+    train, dev, test = (
+        list(itertools.chain.from_iterable(read_manifest(path) for path in paths))
+        for paths in (data.train, data.dev, data.test)
+    )
+    tokenizer = tokenizer or _train_tokenizer(config, [entry.text for entry in train])
+    selection = select(
+        train,
+        tokenizer,
+        data.buckets,
+        seconds_per_frame=config.model.seconds_per_frame,
+        label_limit=label_limit(config.model.durations),
+    )
+    batches = ManifestBatches(
+        selection,
+        data.buckets,
+        seed=config.training.seed,
+        sample_rate=config.model.features.sample_rate,
+        speed=augment.speed,
+        silence_probability=augment.silence_probability,
+        silence_seconds=augment.silence_seconds,
+    )
+    tests = {name: items for name, items in (("dev", dev), ("test", test)) if items}
+    return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
+
+
+def label_limit(durations: tuple[int, ...] | None) -> Callable[[int], int] | None:
+    """The most labels that a number of frames can hold; None: any number, labels may stay."""
+    if durations is None or durations[0] == 0:
+        return None
+    return lambda num_frames: (num_frames - durations[0]) // durations[0]
+
+
+def _train_tokenizer(config: Config, texts: Sequence[str]):
+    options = config.tokenizer
+    if options.model:
+        return tokenizers.load(options.model)
+    if options.kind == "characters":
+        return tokenizers.train_characters(texts)
+    return tokenizers.train_sentencepiece(texts, options.vocab_size)

@@ -1,0 +1,148 @@
+"""One step of training, and one of evaluation: pure functions of state, batch and key.
+
+samples -> augment -> features -> SpecAugment -> encoder -> frames
+labels  -> predictor -> states
+loss = (1 - w) transducer_loss(joint, frames, states, labels) + w ctc(frames, labels)
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from tdt_jax.augment import augment_samples, spec_augment
+from tdt_jax.config import Config
+from tdt_jax.decode import Hypothesis, greedy_decode
+from tdt_jax.encoder import padding_mask
+from tdt_jax.features import log_mel
+from tdt_jax.loss import transducer_loss
+from tdt_jax.model import Transducer, encode
+from tdt_jax.optimizer import make_optimizer
+
+IMPOSSIBLE = 1e29  # a loss above this: no alignment exists
+
+
+class Arrays(NamedTuple):
+    """The arrays of a batch."""
+
+    samples: jax.Array  # [B, S]
+    num_samples: jax.Array  # [B], 0 in empty rows
+    labels: jax.Array  # [B, U]
+    num_labels: jax.Array  # [B]
+
+
+class State(NamedTuple):
+    """All that changes while training."""
+
+    step: jax.Array  # steps done
+    model: Transducer
+    average: Transducer | None  # exponential moving average of the parameters, if kept
+    optimizer: Any
+
+
+class Metrics(NamedTuple):
+    """What a training step reports."""
+
+    loss: jax.Array  # per label, nats
+    transducer: jax.Array  # [B] per utterance, nats
+    ctc: jax.Array  # [B]
+    gradient_norm: jax.Array
+    num_impossible: jax.Array  # utterances that no alignment fits; they don't count
+
+
+def init_state(config: Config, key) -> State:
+    """Random parameters, and the optimiser's start. Under `jax.eval_shape`: the shapes."""
+    model = Transducer(config.model, rngs=nnx.Rngs(key))
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    average = jax.tree.map(jnp.copy, model) if config.optimizer.ema_decay else None
+    return State(jnp.zeros((), jnp.int32), model, average, optimizer.init(model))
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def train_step(state: State, batch: Arrays, key, *, config: Config) -> tuple[State, Metrics]:
+    """One update; `key` is the run's, the step's own is folded from it."""
+    key = jax.random.fold_in(key, state.step)
+    (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
+        state.model, batch, key, config
+    )
+    optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
+    model = optax.apply_updates(state.model, updates)
+    average = state.average
+    if average is not None:
+        # The average follows closely at first: with decay 0.999, at step 90 it forgets at 0.91.
+        decay = jnp.minimum(config.optimizer.ema_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, model)
+    metrics = metrics._replace(gradient_norm=optax.global_norm(gradients))
+    return State(state.step + 1, model, average, optimizer_state), metrics
+
+
+def loss(model: Transducer, batch: Arrays, key, config: Config):
+    """The mean loss per label of the batch, and its Metrics."""
+    keys = jax.random.split(key, 8)
+    samples = augment_samples(batch.samples, batch.num_samples, config.augment, keys[0])
+    features, num_features = log_mel(samples, batch.num_samples, config.model.features, key=keys[1])
+    features = spec_augment(features, num_features, config.augment, keys[2])
+    frames, num_frames = model.encoder(features, num_features, key=keys[3])
+    states = model.predictor(batch.labels, key=keys[4])
+
+    def transducer(durations, sigma):
+        return transducer_loss(
+            model.joint,
+            frames,
+            states,
+            batch.labels,
+            num_frames,
+            batch.num_labels,
+            durations=durations,
+            sigma=sigma,
+            fastemit=config.loss.fastemit,
+            key=keys[5],
+        )
+
+    if config.model.durations is None:
+        losses = transducer(None, 0.0)
+    elif config.loss.omega == 0:
+        losses = transducer(config.model.durations, config.loss.sigma)
+    else:
+        losses = jax.lax.cond(
+            jax.random.bernoulli(keys[6], config.loss.omega),
+            lambda: transducer(None, 0.0),
+            lambda: transducer(config.model.durations, config.loss.sigma),
+        )
+    ctc = jnp.zeros_like(losses)
+    if config.loss.ctc_weight:
+        ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)
+
+    possible = (losses < IMPOSSIBLE) | jnp.isnan(losses)  # a NaN must show
+    weight = config.loss.ctc_weight
+    total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
+    num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
+    mean = jnp.sum(total) / jnp.maximum(num_labels, 1)
+    metrics = Metrics(mean, losses, ctc, jnp.zeros(()), jnp.sum(~possible))
+    return mean, metrics
+
+
+def ctc_loss(model: Transducer, frames, num_frames, labels, num_labels):
+    """The CTC loss of each utterance [B] on the encoder's frames (Graves et al., 2006).
+
+    Zero where the labels don't fit into the frames.
+    """
+    logits = model.ctc(frames).astype(jnp.float32)
+    frame_padding = padding_mask(num_frames, frames.shape[1]).astype(jnp.float32)
+    label_padding = padding_mask(num_labels, labels.shape[1]).astype(jnp.float32)
+    losses = optax.ctc_loss(
+        logits, frame_padding, labels, label_padding, blank_id=model.config.blank
+    )
+    repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) * (1 - label_padding[:, 1:]), axis=1)
+    return jnp.where(num_labels + repeats <= num_frames, losses, 0.0)
+
+
+def eval_step(model: Transducer, samples, num_samples) -> Hypothesis:
+    """Samples [B, S] of lengths [B] to hypotheses: three compiled programs, one after another."""
+    features, num_features = log_mel(samples, num_samples, model.config.features)
+    frames, num_frames = encode(model, features, num_features)
+    return greedy_decode(model, frames, num_frames)
