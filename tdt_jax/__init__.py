@@ -8,8 +8,29 @@ Dimensions, in shape comments everywhere:
     H heads             K head width         L layers, or label capacity of a hypothesis
 """
 
-from tdt_jax.config import Config, ModelConfig
+from tdt_jax import presets
+from tdt_jax.config import (
+    AugmentConfig,
+    Bucket,
+    Config,
+    DataConfig,
+    EncoderConfig,
+    FeatureConfig,
+    JointConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PredictorConfig,
+    TelephoneConfig,
+    TokenizerConfig,
+    TrainingConfig,
+    override,
+)
 from tdt_jax.decode import Hypothesis, greedy_decode
 from tdt_jax.features import log_mel
 from tdt_jax.loss import rnnt_loss, tdt_loss, transducer_loss
 from tdt_jax.model import Transducer, encode
+from tdt_jax.recogniser import Recogniser, load, save
+from tdt_jax.transcribe import Transcript, transcribe
+
+__version__ = "0.1.0"

@@ -391,9 +391,13 @@ def _parse(text: str, hint):
         return None
     if str in options:
         return text
-    if any(typing.get_origin(option) is tuple for option in options) and text[:1] not in "[(":
-        text = f"[{text}]"
-    text = {"true": "true", "false": "false"}.get(text.lower(), text)
+    for option in options:
+        if typing.get_origin(option) is tuple and text[:1] not in ("[", "("):
+            if typing.get_args(option)[0] is str:
+                return [part.strip() for part in text.split(",") if part.strip()]
+            text = f"[{text}]"
+    if text.lower() in ("true", "false"):
+        text = text.lower()
     if text.startswith("("):
         text = f"[{text[1:-1].rstrip(',')}]"
     return json.loads(text)
