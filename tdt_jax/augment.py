@@ -36,7 +36,8 @@ def augment_samples(samples, num_samples, config: AugmentConfig, key):
     low, high = config.noise_snr
     snr = jax.random.uniform(snr_key, (batch, 1), minval=low, maxval=high)
     noise_power = _mean_square(noise, valid)
-    scale = jnp.sqrt(_mean_square(samples, samples != 0) / noise_power) * 10 ** (-snr / 20)
+    signal_power = _mean_square(samples, valid & (samples != 0))
+    scale = jnp.sqrt(signal_power / noise_power) * 10 ** (-snr / 20)
     noisy = jax.random.bernoulli(which_key, config.noise_probability, (batch, 1))
     return samples + jnp.where(noisy, scale, 0.0) * noise
 
@@ -44,7 +45,8 @@ def augment_samples(samples, num_samples, config: AugmentConfig, key):
 def _mean_square(x, counted):
     """Mean square [B, 1] of x [B, S] where it is counted; never zero."""
     count = jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
-    return jnp.sum(jnp.square(x), axis=1, keepdims=True) / count + 1e-12
+    squares = jnp.where(counted, jnp.square(x), 0.0)
+    return jnp.sum(squares, axis=1, keepdims=True) / count + 1e-12
 
 
 def spec_augment(features, num_features, config: AugmentConfig, key):

@@ -14,6 +14,8 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+ITEMS = ("model", "average", "optimizer")
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,11 +24,14 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, *, keep: int = 3):
         self.folder = Path(folder).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
+        )
 
     def save(self, step: int, **items) -> None:
-        """Write each pytree under its name, in the background; None is left out."""
+        """Write pytrees (of ITEMS) under their names, in the background; None is left out."""
         arguments = {
             name: ocp.args.StandardSave(named_leaves(tree))
             for name, tree in items.items()

@@ -58,6 +58,17 @@ class EncoderConfig:
     unroll: int = 1  # blocks compiled as one loop body: a small encoder on CPU gains from all
 
     def __post_init__(self):
+        for name in (
+            "width",
+            "num_layers",
+            "num_heads",
+            "feed_forward_factor",
+            "kernel_size",
+            "subsampling_channels",
+            "unroll",
+        ):
+            value = getattr(self, name)
+            _require(value >= 1, f"encoder.{name} must be >= 1, got {value}")
         _require(
             self.width % self.num_heads == 0,
             f"encoder.width ({self.width}) must be a multiple of "
@@ -69,7 +80,6 @@ class EncoderConfig:
         _require(
             self.kernel_size % 2 == 1, f"encoder.kernel_size must be odd, got {self.kernel_size}"
         )
-        _require(self.num_layers >= 1, f"encoder.num_layers must be >= 1, got {self.num_layers}")
         for name in ("dropout", "attention_dropout"):
             rate = getattr(self, name)
             _require(0 <= rate < 1, f"encoder.{name} must be in [0, 1), got {rate}")
@@ -84,7 +94,9 @@ class PredictorConfig:
     dropout: float = 0.2
 
     def __post_init__(self):
-        _require(self.num_layers >= 1, f"predictor.num_layers must be >= 1, got {self.num_layers}")
+        for name in ("width", "num_layers"):
+            value = getattr(self, name)
+            _require(value >= 1, f"predictor.{name} must be >= 1, got {value}")
         _require(0 <= self.dropout < 1, f"predictor.dropout must be in [0, 1), got {self.dropout}")
 
 
@@ -96,6 +108,7 @@ class JointConfig:
     dropout: float = 0.2
 
     def __post_init__(self):
+        _require(self.width >= 1, f"joint.width must be >= 1, got {self.width}")
         _require(0 <= self.dropout < 1, f"joint.dropout must be in [0, 1), got {self.dropout}")
 
 
@@ -185,6 +198,7 @@ class OptimizerConfig:
         _require(
             self.warmup_steps >= 1, f"optimizer.warmup_steps must be >= 1, got {self.warmup_steps}"
         )
+        _require(self.clip_norm > 0, f"optimizer.clip_norm must be positive, got {self.clip_norm}")
         _require(
             0 <= self.ema_decay < 1,
             f"optimizer.ema_decay must be in [0, 1), got {self.ema_decay}",
@@ -207,6 +221,9 @@ class AugmentConfig:
     silence_seconds: float = 1.0  # at most, at the start, at the end or at a pause
 
     def __post_init__(self):
+        for name in ("freq_masks", "freq_width", "time_masks"):
+            value = getattr(self, name)
+            _require(value >= 0, f"augment.{name} must be >= 0, got {value}")
         for name in ("noise_probability", "silence_probability", "time_width"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name} must be in [0, 1], got {value}")
@@ -409,8 +426,15 @@ def to_json(config) -> str:
 
 
 def from_json(text: str, cls=Config):
-    """The configuration that `to_json` wrote; unknown or missing fields raise ValueError."""
-    return _from_plain(json.loads(text), cls)
+    """The configuration that `to_json` wrote; missing fields take their defaults.
+
+    Raises:
+      ValueError: on unknown fields, wrong types and missing fields that have no default.
+    """
+    try:
+        return _from_plain(json.loads(text), cls)
+    except TypeError as error:
+        raise ValueError(f"not a {cls.__name__}: {error}") from None
 
 
 def _from_plain(value, hint):

@@ -57,9 +57,9 @@ def greedy_decode(model, frames, num_frames, *, max_symbols: int = 10) -> Hypoth
     """
     if max_symbols < 1:
         raise ValueError(f"max_symbols must be >= 1, got {max_symbols}")
-    if frames.ndim != 3 or num_frames.shape != frames.shape[:1]:
+    if frames.ndim != 3 or frames.shape[1] == 0 or num_frames.shape != frames.shape[:1]:
         raise ValueError(
-            "greedy_decode needs frames [B, T, D] and num_frames [B], got "
+            "greedy_decode needs frames [B, T > 0, D] and num_frames [B], got "
             f"{frames.shape} and {num_frames.shape}"
         )
     batch, size = frames.shape[:2]

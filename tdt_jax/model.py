@@ -44,8 +44,8 @@ def encode(model: Transducer, features, num_features):
       ValueError: if the shapes don't fit the model.
     """
     num_mels = model.config.features.num_mels
-    if features.ndim != 3 or features.shape[2] != num_mels:
-        raise ValueError(f"encode needs features [B, M, {num_mels}], got {features.shape}")
+    if features.ndim != 3 or features.shape[1] == 0 or features.shape[2] != num_mels:
+        raise ValueError(f"encode needs features [B, M > 0, {num_mels}], got {features.shape}")
     if num_features.shape != features.shape[:1]:
         raise ValueError(
             "encode needs num_features [B] for features [B, M, F], got "

@@ -1,0 +1,139 @@
+"""train.py as a program: exact resume after SIGKILL, NaN, refusals, and its RNN-T twin."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tdt_jax.checkpoint import Checkpoints, named_leaves
+from tdt_jax.config import from_json
+from tdt_jax.training import init_state
+
+ROOT = Path(__file__).parent.parent
+TINY = Path(__file__).parent / "tiny_run.py"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Start train.py on the tiny configuration in a folder, as on one device."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+    def start(folder, *overrides):
+        command = [sys.executable, str(ROOT / "train.py"), "--config", str(TINY)]
+        for assignment in (f"training.folder={folder}", *overrides):
+            command += ["--set", assignment]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+
+    return start
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def arrays(folder, step):
+    """Every array of a checkpoint, by item and name."""
+    config = from_json((folder / "config.json").read_text())
+    state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
+    rest = {"step": state.step, "optimizer": state.optimizer}
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        items = checkpoints.restore(step, model=state.model, average=state.average, optimizer=rest)
+    return {name: named_leaves(tree) for name, tree in items.items()}
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits(run, tmp_path):
+    output = finish(run(tmp_path / "whole"))
+    assert "step 12" in output and "composed: WER" in output
+    expected = arrays(tmp_path / "whole", 12)
+
+    step = int(np.random.default_rng(5).integers(4, 12))
+    killed = run(tmp_path / "killed")
+    for line in killed.stdout:
+        if re.match(rf"step {step} ", line):
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+    output = finish(run(tmp_path / "killed"))
+    assert re.search(r"going on from step (3|6|9) ", output)
+    found = arrays(tmp_path / "killed", 12)
+    assert found.keys() == expected.keys()
+    for item, leaves in expected.items():
+        assert found[item].keys() == leaves.keys() and len(leaves) > 1
+        for name, leaf in leaves.items():
+            np.testing.assert_array_equal(found[item][name], leaf, err_msg=f"{item} {name}")
+
+
+@pytest.mark.slow
+def test_an_rnnt_trains_and_a_finished_run_only_tests(run, tmp_path):
+    overrides = "model.durations=none", "training.num_steps=2"
+    output = finish(run(tmp_path / "rnnt", *overrides))
+    assert output.startswith("RNN-T, ")
+    result = re.search(r"composed: .*per second ([\d.]+) \(RNN-T ([\d.]+)\)", output)
+    assert result[1] == result[2]  # frames + labels exactly
+    output = finish(run(tmp_path / "rnnt", *overrides))
+    assert "going on from step 2" in output and "composed: WER" in output
+    output = finish(run(tmp_path / "rnnt", "training.num_steps=2"), code=1)
+    assert "error:" in output and "another model" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_nan_ends_the_run_with_step_and_utterances(run, tmp_path):
+    output = finish(run(tmp_path / "nan", "optimizer.learning_rate=1e38"), code=1)
+    assert re.search(r"step \d+: loss nan, gradient norm nan; utterances: composed", output)
+    assert "Traceback" not in output
+    saved = tmp_path / "nan" / "checkpoints"
+    for step in [int(p.name) for p in saved.iterdir() if p.name.isdigit()]:
+        for leaves in arrays(tmp_path / "nan", step).values():
+            assert all(np.all(np.isfinite(leaf)) for leaf in leaves.values())
+
+
+@pytest.mark.slow
+def test_manifests_with_bad_entries_train(run, tmp_path):
+    """Bad files and lines are reported and counted; the rest trains."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(8):
+        soundfile.write(tmp_path / f"{i}.wav", rng.normal(size=32000) * 0.1, 16000)
+        lines.append({"audio_filepath": f"{i}.wav", "duration": 2.0, "text": "one two"})
+    (tmp_path / "7.wav").write_bytes(b"not audio")
+    lines.append({"audio_filepath": "gone.wav", "duration": 1.0, "text": "one"})
+    lines.append({"audio_filepath": "0.wav", "duration": 99.0, "text": "too long"})
+    lines.append({"audio_filepath": "1.wav", "duration": 2.0, "text": ""})
+    manifest = tmp_path / "train.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = finish(
+        run(
+            tmp_path / "run",
+            "data.telephone=none",
+            f"data.train={manifest}",
+            f"data.dev={manifest}",
+            "training.num_steps=2",
+            "tokenizer.kind=characters",
+        )
+    )
+    assert (
+        "8 utterances" in output
+        and "skipped 3" in output
+        and "without a file" in output
+        and "without text" in output
+    )
+    assert "1 unreadable files" in output and "7.wav" in output
+    assert "not counted" in output
