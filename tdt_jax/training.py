@@ -76,7 +76,7 @@ def train_step(state: State, batch: Arrays, key, *, config: Config) -> tuple[Sta
         # The average follows closely at first: with decay 0.999, at step 90 it forgets at 0.91.
         decay = jnp.minimum(config.optimizer.ema_decay, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, model)
-    metrics = metrics._replace(gradient_norm=optax.global_norm(gradients))
+    metrics = metrics._replace(gradient_norm=optax.tree.norm(gradients))
     return State(state.step + 1, model, average, optimizer_state), metrics
 
 

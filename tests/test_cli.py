@@ -1,0 +1,121 @@
+"""The command line as a user types it."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from test_transcribe import make_recogniser, noise
+
+import tdt_jax as tdt
+from tdt_jax import cli
+from tdt_jax.config import Bucket
+from tdt_jax.data.batches import Utterance
+from tdt_jax.data.telephone import prompts_folder
+from tdt_jax.evaluation import evaluate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved recogniser, three recordings and a manifest of them."""
+    path = tmp_path_factory.mktemp("cli")
+    tdt.save(make_recogniser(), path / "model")
+    lines = []
+    for i, seconds in enumerate((1.0, 2.0, 1.5)):
+        soundfile.write(path / f"{i}.wav", noise(seconds, i), 16000)
+        line = {"audio_filepath": f"{i}.wav", "duration": seconds, "text": "one two"}
+        lines.append(json.dumps(line) + "\n")
+    (path / "all.jsonl").write_text("".join(lines))
+    (path / "bad.jsonl").write_text("".join(lines).replace("1.wav", "gone.wav"))
+    (path / "broken.jsonl").write_text("{")
+    (path / "text.wav").write_text("not audio")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """No test writes to the user's cache."""
+    monkeypatch.setattr("tdt_jax.runtime.set_up", lambda: None)
+
+
+def test_one_file_is_just_text(folder, capsys):
+    assert cli.main(["transcribe", str(folder / "model"), str(folder / "0.wav")]) == 0
+    (expected,) = tdt.transcribe(make_recogniser(), [folder / "0.wav"])
+    assert capsys.readouterr().out == expected.text + "\n"
+
+
+def test_bad_files_are_named_and_skipped(folder, capsys):
+    files = [str(folder / name) for name in ("0.wav", "text.wav", "missing.wav", "2.wav")]
+    assert cli.main(["transcribe", str(folder / "model"), *files]) == 1
+    captured = capsys.readouterr()
+    assert [line.split("\t")[0] for line in captured.out.splitlines()] == [files[0], files[3]]
+    assert "text.wav" in captured.err and "missing.wav" in captured.err
+
+
+def test_json_has_word_times(folder, capsys):
+    assert cli.main(["transcribe", "--json", str(folder / "model"), str(folder / "1.wav")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["duration"] == 2.0 and found["words"]
+    assert {"text", "start", "end", "confidence"} == found["words"][0].keys()
+    assert " ".join(word["text"] for word in found["words"]) == found["text"]
+
+
+def test_a_real_recording_goes_through(folder, capsys):
+    file = prompts_folder() / "vm-youhave.opus"
+    assert cli.main(["transcribe", str(folder / "model"), str(file)]) == 0
+
+
+def test_evaluate_reports_errors_steps_and_speed(folder, capsys):
+    arguments = ["evaluate", str(folder / "model"), str(folder / "all.jsonl")]
+    assert cli.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["audio_seconds"] == 4.5 and len(found["utterances"]) == 3
+    assert found["words"]["reference_length"] == 6
+    steps = sum(each["decoder_steps"] for each in found["utterances"])
+    assert found["decoder_steps_per_second"] == pytest.approx(steps / 4.5)
+    assert found["rtfx"] > 0 and found["compile_seconds"] >= 0
+    assert cli.main(arguments) == 0
+    assert f"WER {100 * found['wer']:.2f} %" in capsys.readouterr().out
+
+
+def test_evaluate_counts_what_it_could_not_read(folder, capsys):
+    arguments = ["evaluate", str(folder / "model"), str(folder / "bad.jsonl")]
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "gone.wav" in captured.err and "2 utterances" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe", "{}/nothing", "{}/0.wav"], "is not a tdt_jax checkpoint"),
+        (["evaluate", "{}/model", "{}/broken.jsonl"], "broken.jsonl:1"),
+        (["evaluate", "{}/model", "{}/none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(folder, capsys, arguments, message):
+    assert cli.main([argument.format(folder) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["transcribe", "--batch-size", "0", "a", "b"]])
+def test_misuse_shows_usage(capsys, arguments):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    assert exit.value.code == 2 and "usage: tdt-jax" in capsys.readouterr().err
+
+
+def test_evaluation_of_an_rnnt_takes_frames_and_labels():
+    items = [Utterance(str(i), noise(1 + i / 2, i), "one") for i in range(3)]
+    items.append(Utterance("long", noise(9), "one"))
+    recogniser = make_recogniser(durations=None, blank_bias=5.0)
+    result = evaluate(recogniser, items, [Bucket(2.56, 4, 2)])
+    for each in result.results:
+        per_frame = np.bincount(each.hypothesis.times, minlength=each.num_frames)
+        forced = np.sum(per_frame == 10)  # frames that max_symbols ended, without a blank
+        steps = each.num_frames + len(each.hypothesis.labels) - forced
+        assert each.hypothesis.num_steps == steps
+    assert any(len(each.hypothesis.labels) for each in result.results)
+    assert result.failed.keys() == {"long"} and len(result.results) == 3
+    assert np.isfinite(result.rtfx) and "WER" in result.summary()

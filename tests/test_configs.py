@@ -1,0 +1,51 @@
+"""Every experiment in configs/ and every size of presets builds and traces."""
+
+import ast
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tdt_jax import config as configs
+from tdt_jax import presets
+from tdt_jax.data.buckets import bucket_samples
+from tdt_jax.model import num_parameters
+from tdt_jax.recogniser import abstract_model
+from tdt_jax.training import Arrays, init_state, train_step
+
+FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_traces_a_step(path):
+    config = configs.load(path)
+    assert configs.from_json(configs.to_json(config)) == config
+    assert f"--config configs/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+    bucket = config.data.buckets[-1]
+    batch = Arrays(
+        jax.ShapeDtypeStruct((bucket.batch_size, bucket_samples(bucket)), jnp.float32),
+        jax.ShapeDtypeStruct((bucket.batch_size,), jnp.int32),
+        jax.ShapeDtypeStruct((bucket.batch_size, bucket.tokens), jnp.int32),
+        jax.ShapeDtypeStruct((bucket.batch_size,), jnp.int32),
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        after, metrics = jax.eval_shape(
+            lambda *args: train_step(*args, config=config), state, batch, key
+        )
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics.loss.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),  # NVIDIA's: 14, 32, 115 (120 with its CTC head), 616 and about 1,100
+    [
+        ("MICRO", 1.2), ("TINY", 4.7), ("SMALL", 14), ("MEDIUM", 32), ("LARGE", 115),
+        ("XLARGE", 616), ("XXLARGE", 1070),
+    ],
+)  # fmt: skip
+def test_preset_has_the_published_size(name, millions):
+    size = num_parameters(abstract_model(getattr(presets, name))) / 1e6
+    assert size == pytest.approx(millions, rel=0.03)
