@@ -37,7 +37,7 @@ def get_config() -> Config:
                 unroll=6,
             ),
             predictor=PredictorConfig(width=128, dropout=0.2),
-            joint=JointConfig(width=128, dropout=0.1),
+            joint=JointConfig(width=128, dropout=0.0),
             ctc=True,
         ),
         loss=LossConfig(ctc_weight=0.3),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tdt_jax.config import check_durations
-from tdt_jax.lattice import log_likelihood
+from tdt_jax.lattice import NEG_INF, log_likelihood
 
 
 @functools.partial(jax.jit, static_argnames=("durations", "sigma", "fastemit"))
@@ -90,6 +90,7 @@ def transducer_loss(
     fastemit: float = 0.0,
     chunk: int = 32,
     key=None,
+    as_rnnt=None,
 ):
     """`tdt_loss` or `rnnt_loss` of a joint network, never holding its logits.
 
@@ -105,6 +106,8 @@ def transducer_loss(
       sigma, fastemit: as in `tdt_loss`; the RNN-T loss takes no sigma.
       chunk: frames at a time.
       key: turns the joint's dropout on.
+      as_rnnt: a bool scalar, traced: where True, the RNN-T loss on the token head instead, without
+        sigma. Drawn once a batch with probability omega, this is the paper's sampled RNN-T loss.
 
     Returns:
       [B] float32, in nats; differentiable in `joint`, `frames` and `states`.
@@ -112,8 +115,8 @@ def transducer_loss(
     Raises:
       ValueError: if shapes, durations or chunk don't fit.
     """
-    if durations is None and sigma:
-        raise ValueError(f"the RNN-T loss takes no sigma, got {sigma}")
+    if durations is None and (sigma or as_rnnt is not None):
+        raise ValueError(f"the RNN-T loss takes neither sigma ({sigma}) nor as_rnnt ({as_rnnt})")
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
     if frames.ndim != 3 or states.ndim != 3 or states.shape[1] != labels.shape[-1] + 1:
@@ -144,7 +147,9 @@ def transducer_loss(
     blank, label, duration = jax.tree.map(
         lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, -1, *x.shape[3:])[:, :total], arcs
     )
-    return _loss(blank, label, duration, num_frames, num_labels, durations, fastemit)
+    return _loss(
+        blank, label, duration, num_frames, num_labels, durations, fastemit, as_rnnt, sigma
+    )
 
 
 def _token_arcs(token_logits, labels, *, sigma: float):
@@ -156,20 +161,43 @@ def _token_arcs(token_logits, labels, *, sigma: float):
     return blank, label.astype(jnp.float32) - normaliser[:, :-1]
 
 
-def _loss(blank, label, duration, num_frames, num_labels, durations, fastemit):
-    """[B, T, U+1], [B, T, U], [B, T, U+1, N] -> [B]."""
+def _loss(
+    blank, label, duration, num_frames, num_labels, durations, fastemit, as_rnnt=None, sigma=0.0
+):
+    """[B, T, U+1], [B, T, U], [B, T, U+1, N] -> [B]; the arcs of RNN-T or TDT, and the lattice."""
     if fastemit:
         label = label + fastemit * (label - jax.lax.stop_gradient(label))  # the value stays
     if durations is None:
         blank_durations, label_durations = (1,), (0,)
-        blank, label = blank[..., None], label[..., None]
+        blanks, labels = blank[..., None], label[..., None]
     else:
         first = 1 if durations[0] == 0 else 0  # a blank moves on
         blank_durations, label_durations = durations[first:], durations
-        blank = blank[..., None] + duration[..., first:]
-        label = label[..., None] + duration[:, :, :-1]
+        blanks = blank[..., None] + duration[..., first:]
+        labels = label[..., None] + duration[:, :, :-1]
+    if as_rnnt is not None:
+        blanks, blank_durations = _only(as_rnnt, blank + sigma, 1, blanks, blank_durations)
+        labels, label_durations = _only(as_rnnt, label + sigma, 0, labels, label_durations)
     total = jax.vmap(lambda *arcs: log_likelihood(*arcs, blank_durations, label_durations))
-    return -total(blank, label, num_frames, num_labels)
+    return -total(blanks, labels, num_frames, num_labels)
+
+
+def _only(condition, arc, duration: int, arcs, durations: tuple[int, ...]):
+    """Where `condition`, nothing but `arc` [...] with one duration; else `arcs` [..., N].
+
+    Returns the arcs and their durations, the one among them.
+    """
+    union = tuple(sorted({duration, *durations}))
+    missing = jnp.full_like(arc, NEG_INF)
+    columns = [
+        jnp.where(
+            condition,
+            arc if d == duration else missing,
+            arcs[..., durations.index(d)] if d in durations else missing,
+        )
+        for d in union
+    ]
+    return jnp.stack(columns, axis=-1), union
 
 
 def _check(token_logits, labels, num_frames, num_labels, duration_logits=None, durations=None):

@@ -45,10 +45,10 @@ def visits(
         lengths = np.asarray(durations)[np.argmax(duration_logits, axis=-1)]
     path, frame, position, here = [], 0, 0, 0
     while frame < len(tokens):
-        if position == tokens.shape[1]:
-            raise ValueError(f"the logits are of {position - 1} labels, but the decoder emits more")
         token, length = int(tokens[frame, position]), int(lengths[frame, position])
         emits = token != blank
+        if position + emits == tokens.shape[1]:
+            raise ValueError(f"the logits are of {position} labels, but the decoder emits more")
         here = here + 1 if emits else 0
         if length == 0 and (not emits or here >= max_symbols):
             length = 1
@@ -129,7 +129,7 @@ def jumps(features, path: Sequence[Visit], pieces: Sequence[str], config: ModelC
 
     hop = config.features.hop_length / config.features.sample_rate
     frame, num_frames = config.seconds_per_frame, -(-len(features) // 8)
-    figure, (top, bottom) = plt.subplots(
+    _, (top, bottom) = plt.subplots(
         2, 1, figsize=(11, 4.2), sharex=True, height_ratios=(1, 2), layout="constrained"
     )
     over_time(features, seconds=hop, label="mel bin", axes=bottom)
@@ -137,21 +137,40 @@ def jumps(features, path: Sequence[Visit], pieces: Sequence[str], config: ModelC
     for visit in path:
         emits = visit.token != config.blank
         start, colour = visit.frame * frame, LABEL if emits else BLANK
-        top.plot(start, 0, "o", color=colour, markersize=4.5, zorder=3)
+        top.plot(start, 0, "o", color=colour, markersize=4.5, zorder=3, clip_on=False)
         if visit.duration:
             end = start + visit.duration * frame
             curve = _curve((start, 0), (end, 0), height=0.2 * visit.duration)
             top.plot(*curve.T, color=colour, linewidth=1.6)
         if emits:
-            text = pieces[visit.token].replace("▁", "")
+            text = pieces[visit.token].lstrip("▁") or "▁"
             top.text(start, 0.95, text, color=LABEL, rotation=30, va="bottom")
             bottom.axvline(start, color="white", linewidth=1.2, linestyle="--")
     steps = f"{len(path)} steps on {num_frames} frames"
     top.set_title(steps, loc="right", fontsize=10, pad=16)
-    top.set(ylim=(-0.25, 1.6), yticks=[])
+    top.set(xlim=(0, num_frames * frame), ylim=(-0.25, 1.6), yticks=[])
     top.tick_params(bottom=False)
     _frameless(top, "bottom")
     return np.array([top, bottom])
+
+
+def words(spoken: Sequence, *, axes):
+    """Words over an image in seconds: a bracket each, from `start` to `end`, with the `text`."""
+    top = axes.get_ylim()[1]
+    edges = axes.get_xaxis_transform()  # x in seconds, y as a share of the axes
+    for word in spoken:
+        axes.plot(
+            [word.start, word.start, word.end, word.end],
+            [1.02, 1.05, 1.05, 1.02],
+            color=LABEL,
+            linewidth=1.6,
+            clip_on=False,
+            transform=edges,
+        )
+        centre = (word.start + word.end) / 2
+        axes.text(centre, 1.07, word.text, color=LABEL, ha="center", va="bottom", transform=edges)
+        axes.vlines([word.start, word.end], 0, top, color="white", linewidth=0.8, linestyle="--")
+    return axes
 
 
 def _curve(start, end, *, height: float):

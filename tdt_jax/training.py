@@ -89,30 +89,20 @@ def loss(model: Transducer, batch: Arrays, key, config: Config):
     frames, num_frames = model.encoder(features, num_features, key=keys[3])
     states = model.predictor(batch.labels, key=keys[4])
 
-    def transducer(durations, sigma):
-        return transducer_loss(
-            model.joint,
-            frames,
-            states,
-            batch.labels,
-            num_frames,
-            batch.num_labels,
-            durations=durations,
-            sigma=sigma,
-            fastemit=config.loss.fastemit,
-            key=keys[5],
-        )
-
-    if config.model.durations is None:
-        losses = transducer(None, 0.0)
-    elif config.loss.omega == 0:
-        losses = transducer(config.model.durations, config.loss.sigma)
-    else:
-        losses = jax.lax.cond(
-            jax.random.bernoulli(keys[6], config.loss.omega),
-            lambda: transducer(None, 0.0),
-            lambda: transducer(config.model.durations, config.loss.sigma),
-        )
+    is_tdt = config.model.durations is not None
+    losses = transducer_loss(
+        model.joint,
+        frames,
+        states,
+        batch.labels,
+        num_frames,
+        batch.num_labels,
+        durations=config.model.durations,
+        sigma=config.loss.sigma if is_tdt else 0.0,
+        fastemit=config.loss.fastemit,
+        key=keys[5],
+        as_rnnt=jax.random.bernoulli(keys[6], config.loss.omega) if is_tdt else None,
+    )
     ctc = jnp.zeros_like(losses)
     if config.loss.ctc_weight:
         ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)

@@ -332,6 +332,40 @@ def test_transducer_loss_equals_the_loss_on_full_logits(durations, chunk):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.parametrize("durations", [(0, 1, 2), (2, 3)])
+def test_transducer_loss_as_rnnt_is_the_rnnt_loss(durations):
+    """Value and gradients are those of `rnnt_loss` where asked, of `tdt_loss` where not."""
+    _, _, labels, num_frames, num_labels = example(9)
+    num_frames, num_labels = num_frames + 8, num_labels % 2
+    rng = np.random.default_rng(9)
+    frames = rng.normal(size=(4, 17, 6)).astype(np.float32)
+    states = rng.normal(size=(4, 4, 5)).astype(np.float32)
+    joint = small_joint(durations)
+
+    def lean(joint, as_rnnt):
+        return tdt.transducer_loss(
+            joint, frames, states, labels, num_frames, num_labels, durations=durations,
+            sigma=0.05, fastemit=0.1, as_rnnt=as_rnnt,
+        ).sum()  # fmt: skip
+
+    def whole(joint, as_rnnt):
+        tokens, lengths = joint(frames, states)
+        options = dict(fastemit=0.1)
+        if as_rnnt:
+            return tdt.rnnt_loss(tokens, labels, num_frames, num_labels, **options).sum()
+        return tdt.tdt_loss(
+            tokens, lengths, labels, num_frames, num_labels,
+            durations=durations, sigma=0.05, **options,
+        ).sum()  # fmt: skip
+
+    for as_rnnt in (True, False):
+        value, gradient = jax.value_and_grad(lean)(joint, jnp.array(as_rnnt))
+        expected, expected_gradient = jax.value_and_grad(whole)(joint, as_rnnt)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+            np.testing.assert_allclose(a, b, atol=5e-5)
+
+
 def test_transducer_loss_never_holds_the_logits():
     """No array of the size of the logits is alive in the compiled gradient."""
     from flax import nnx

@@ -15,7 +15,7 @@ from tdt_jax.config import (
 )
 
 # Compiler options for what is large to compile and small to run, such as gradients.
-QUICK = {"xla_backend_optimization_level": 0}
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NUM_MELS = 16
 
 

@@ -1,0 +1,37 @@
+"""The whole vocabulary of the telephone: spelled codes, extensions, messages, and all the rest.
+
+    python train.py --config configs/telephone.py
+
+As configs/quickstart.py with 235 words instead of 84 and a model of twice the size.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from tdt_jax import config as configs
+from tdt_jax.data.telephone_grammar import KINDS
+
+
+def get_config() -> configs.Config:
+    config = configs.load(Path(__file__).parent / "quickstart.py")
+    model = dataclasses.replace(
+        config.model,
+        encoder=dataclasses.replace(config.model.encoder, width=128, num_layers=5, unroll=5),
+        predictor=dataclasses.replace(config.model.predictor, width=128),
+        joint=dataclasses.replace(config.model.joint, width=128),
+    )
+    telephone = dataclasses.replace(
+        config.data.telephone,
+        kinds=tuple(KINDS),
+        phrase_probability=0.2,
+        curriculum=((0, 0), (1000, 1), (2000, 2)),
+    )
+    return dataclasses.replace(
+        config,
+        model=model,
+        tokenizer=dataclasses.replace(config.tokenizer, vocab_size=400),
+        data=dataclasses.replace(config.data, telephone=telephone),
+        training=dataclasses.replace(
+            config.training, num_steps=10_000, eval_every=1000, folder="runs/telephone"
+        ),
+    )
