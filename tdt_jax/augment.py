@@ -9,8 +9,8 @@ from tdt_jax.config import AugmentConfig
 def augment_samples(samples, num_samples, config: AugmentConfig, key):
     """Random level, and noise at a random signal-to-noise ratio, per utterance.
 
-    The noise falls off between white and -12 dB an octave; the ratio counts the samples that are
-    not digital silence as signal.
+    The noise lies between white and a mean of two neighbours, which has no highest frequencies; the
+    ratio counts the samples that are not digital silence as signal.
 
     Args:
       samples: [B, S] float32.
@@ -46,7 +46,7 @@ def _mean_square(x, counted):
     """Mean square [B, 1] of x [B, S] where it is counted; never zero."""
     count = jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
     squares = jnp.where(counted, jnp.square(x), 0.0)
-    return jnp.sum(squares, axis=1, keepdims=True) / count + 1e-12
+    return jnp.sum(squares, axis=1, keepdims=True) / count.astype(jnp.float32) + 1e-12
 
 
 def spec_augment(features, num_features, config: AugmentConfig, key):

@@ -35,7 +35,7 @@ def get_config() -> Config:
         tokenizer=TokenizerConfig(vocab_size=40),
         data=DataConfig(
             telephone=TelephoneConfig(kinds=("digits",), num_test=3, phrase_probability=0.0),
-            buckets=(Bucket(2.56, 16, 8), Bucket(8.96, 32, 8)),
+            buckets=(Bucket(8.96, 40, 4),),
         ),
         training=TrainingConfig(
             num_steps=12, log_every=1, eval_every=100, save_every=3, folder="unset"

@@ -1,0 +1,226 @@
+"""SpecAugment's masks, and noise and level as measured on what comes out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from tdt_jax.augment import augment_samples, spec_augment
+from tdt_jax.config import AugmentConfig
+
+KEYS = 300
+LENGTHS = np.array([60, 25, 0, 3], np.int32)
+
+
+@functools.cache
+def masks(**changes):
+    """Which features many keys zero: [keys, B, M, F]."""
+    config = AugmentConfig(**{**dict(freq_masks=0, time_masks=0), **changes})
+    features = jnp.ones((len(LENGTHS), 60, 20))
+
+    @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+    def many(keys):
+        return jax.vmap(lambda key: spec_augment(features, LENGTHS, config, key))(keys)
+
+    masked = np.asarray(many(jax.random.split(jax.random.key(0), KEYS)))
+    assert set(np.unique(masked)) <= {0, 1}
+    return masked == 0
+
+
+def runs(line):
+    """Lengths of the stretches of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(int), [0]])))
+    return edges[1::2] - edges[::2]
+
+
+def test_one_frequency_mask():
+    """One band across all time: every width up to the most, every place, the same rarely twice."""
+    masked = masks(freq_masks=1, freq_width=5)
+    bands = masked[:, :, 0]
+    np.testing.assert_array_equal(masked, np.broadcast_to(bands[:, :, None], masked.shape))
+    widths = [runs(band) for band in bands.reshape(-1, 20)]
+    assert all(len(each) <= 1 for each in widths)
+    counts = np.bincount([int(each.sum()) for each in widths])
+    assert len(counts) == 6 and np.all(np.abs(counts / counts.sum() - 1 / 6) < 0.05)
+    assert np.all(bands.mean(axis=(0, 1)) > 0.02)  # every bin, the outermost as well
+    assert np.any(bands[:, 0] != bands[:, 1])  # utterances have their own
+
+
+def test_frequency_masks_add_up():
+    counts = masks(freq_masks=3, freq_width=4)[:, :, 0].sum(axis=-1)
+    assert counts.max() <= 12 and counts.max() > 8
+    np.testing.assert_allclose(counts.mean(), 3 * 2, atol=1.2)  # less where masks overlap
+
+
+def test_masks_wider_than_the_features():
+    counts = masks(freq_masks=1, freq_width=99)[:, :, 0].sum(axis=-1)
+    assert counts.max() == 20 and counts.min() == 0
+
+
+def test_one_time_mask():
+    """At most a share of the utterance, inside the utterance, anywhere in it."""
+    masked = masks(time_masks=1, time_width=0.2)
+    stretches = masked[..., 0]  # [keys, B, M]
+    np.testing.assert_array_equal(masked, np.broadcast_to(stretches[..., None], masked.shape))
+    for b, (length, widest) in enumerate(zip(LENGTHS, (12, 5, 0, 0), strict=True)):
+        assert not np.any(stretches[:, b, length:])
+        widths = [runs(line) for line in stretches[:, b]]
+        assert all(len(each) <= 1 for each in widths)
+        assert {int(each.sum()) for each in widths} == set(range(widest + 1))
+        if widest:
+            assert np.all(stretches[:, b, :length].mean(axis=0) > 0)
+
+
+def test_time_masks_add_up():
+    counts = masks(time_masks=4, time_width=0.2)[..., 0].sum(axis=-1)
+    assert np.all(counts.max(axis=0) <= 4 * np.array([12, 5, 0, 0]))
+    assert np.all(counts[:, :2].max(axis=0) > 2 * np.array([12, 5]))
+
+
+@pytest.mark.parametrize(
+    "off",
+    [dict(), dict(freq_masks=2, freq_width=0, time_masks=2, time_width=0.0)],
+)
+def test_masks_off_at_zero(off):
+    assert not np.any(masks(**off))
+
+
+def test_spec_augment_keeps_the_rest_and_depends_on_the_key():
+    features = np.random.default_rng(0).normal(size=(2, 30, 20)).astype(np.float32)
+    config, lengths = AugmentConfig(time_masks=2, time_width=0.3), np.array([30, 20])
+    augment = jax.jit(lambda key: spec_augment(features, lengths, config, key))
+    one, again, other = (np.asarray(augment(jax.random.key(seed))) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.any(one != other)
+    assert np.all((one == features) | (one == 0)) and np.any(one == 0) and np.any(one != 0)
+    assert jax.eval_shape(
+        lambda x: spec_augment(x, lengths, config, jax.random.key(0)),
+        jax.ShapeDtypeStruct(features.shape, jnp.bfloat16),
+    ).dtype == jnp.bfloat16  # fmt: skip
+
+
+# Samples
+
+NUM_SAMPLES = np.array([8000, 3000, 8000, 8000, 0, 500], np.int32)
+OFF = AugmentConfig(noise_probability=0.0, gain=(0.0, 0.0))
+
+
+def signal(garbage=0.0):
+    """Tones, one with digital silence inside, one silent throughout, one empty."""
+    time = np.arange(8000)
+    rows = np.stack([0.5 * np.sin(0.3 * time + b) for b in range(6)])
+    rows[2, 1000:7000] = 0
+    rows[3] = 0
+    rows[time >= NUM_SAMPLES[:, None]] = garbage
+    return rows.astype(np.float32)
+
+
+@functools.cache
+def compiled(config):
+    return jax.jit(
+        lambda samples, key: augment_samples(samples, NUM_SAMPLES, config, key),
+        compiler_options=tiny.QUICK,
+    )
+
+
+def augmented(seed=0, garbage=0.0, **changes):
+    config = AugmentConfig(**changes)
+    return np.asarray(compiled(config)(signal(garbage), jax.random.key(seed)), np.float64)
+
+
+def decibels(x):
+    return 20 * np.log10(x)
+
+
+def measured_snr(noisy):
+    """Signal to noise ratio of each row, over what is not digital silence and over what is valid.
+
+    A row as silent as rows 3 and 4 has none.
+    """
+    clean, ratios = signal().astype(np.float64), []
+    for b in (0, 1, 2, 5):
+        spoken = clean[b][clean[b] != 0]
+        noise = (noisy - clean)[b, : NUM_SAMPLES[b]]
+        ratios.append(decibels(np.sqrt(np.mean(spoken**2) / np.mean(noise**2))))
+    return np.array(ratios)
+
+
+@pytest.mark.parametrize("snr", [5.0, 25.0])
+def test_noise_has_the_ratio_asked_for(snr):
+    noisy = augmented(noise_probability=1.0, noise_snr=(snr, snr))
+    np.testing.assert_allclose(measured_snr(noisy), snr, atol=0.5)
+    valid = np.arange(8000) < NUM_SAMPLES[:, None]
+    assert not np.any(noisy[~valid])
+
+
+def test_noise_ratios_fill_their_range():
+    ratios = [
+        measured_snr(augmented(seed, noise_probability=1.0, noise_snr=(10.0, 20.0)))
+        for seed in range(25)
+    ]
+    assert np.min(ratios) >= 9.9 and np.max(ratios) <= 20.1
+    assert np.min(ratios) < 11 and np.max(ratios) > 19
+    assert np.all(np.std(ratios, axis=1) > 0)  # a ratio of its own for every utterance
+
+
+def test_noise_comes_to_the_share_asked_for():
+    np.testing.assert_array_equal(augmented(noise_probability=0.0), signal())
+    touched = [
+        np.any(augmented(seed, noise_probability=0.3) != signal(), axis=1) for seed in range(60)
+    ]
+    share = np.mean(touched, axis=0)
+    assert share[4] == 0  # the empty row
+    np.testing.assert_allclose(share[[0, 1, 2, 3, 5]].mean(), 0.3, atol=0.08)
+    assert np.all(np.any(augmented(noise_probability=1.0) != signal(), axis=1) == (share > 0))
+
+
+def test_noise_is_coloured_at_random():
+    """Between white and a falling spectrum: neighbours correlate by 0 to 1/2."""
+
+    def correlation(seed):
+        noise = (augmented(seed, noise_probability=1.0) - signal())[0]
+        return np.corrcoef(noise[1:], noise[:-1])[0, 1]
+
+    values = [correlation(seed) for seed in range(12)]
+    assert -0.05 < min(values) < 0.25 and 0.35 < max(values) < 0.55
+
+
+def test_gain():
+    np.testing.assert_allclose(augmented(gain=(6.0, 6.0)), signal() * 10**0.3, rtol=1e-5)
+    gains = [
+        decibels(augmented(seed, gain=(-3.0, 3.0))[[0, 1, 2], 1] / signal()[[0, 1, 2], 1])
+        for seed in range(20)
+    ]
+    assert -3.01 < np.min(gains) < -2 and 2 < np.max(gains) < 3.01
+    assert np.all(np.std(gains, axis=1) > 0)
+
+
+def test_noise_follows_the_gain():
+    """The ratio holds at the level that comes out."""
+    both = augmented(noise_probability=1.0, noise_snr=(12.0, 12.0), gain=(-20.0, -20.0))
+    plain = augmented(noise_probability=1.0, noise_snr=(12.0, 12.0))
+    np.testing.assert_allclose(both, plain / 10, atol=1e-6)
+
+
+def test_samples_depend_on_the_key_and_not_on_padding():
+    options = dict(noise_probability=1.0, gain=(-3.0, 3.0))
+    one, again, other = (augmented(seed, **options) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.any(one != other)
+    valid = np.arange(8000) < NUM_SAMPLES[:, None]
+    for garbage in (7.0, np.nan):
+        garbled = augmented(1, garbage, **options)
+        np.testing.assert_allclose(garbled[valid], one[valid], atol=1e-6)
+
+
+def test_empty_and_silent_rows_stay_finite():
+    noisy = augmented(noise_probability=1.0, noise_snr=(0.0, 0.0), gain=(3.0, 3.0))
+    assert np.all(np.isfinite(noisy)) and not np.any(noisy[4])
+    assert np.max(np.abs(noisy[3])) < 1e-4  # silence has no level for noise to follow
+
+
+def test_off_is_the_identity():
+    np.testing.assert_array_equal(compiled(OFF)(signal(), jax.random.key(0)), signal())
