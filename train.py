@@ -110,6 +110,7 @@ def main(arguments=None) -> None:
             with progress.paused():
                 result = evaluate(recogniser(state, task), task.dev, config.data.buckets)
             print(f"step {done}  dev {result.summary()}", flush=True)
+            progress.wer = result.words.rate
             writer.add_scalar("dev/wer", result.words.rate, done)
             writer.add_scalar("dev/steps_per_second", result.steps_per_second, done)
         if landing:
@@ -167,7 +168,7 @@ class Progress:
     def __init__(self, config: configs.Config, first: int):
         self.config = config
         self.rate = schedule(config.optimizer, config.training.num_steps)
-        self.first, self.shapes, self.impossible = first, set(), 0
+        self.first, self.shapes, self.impossible, self.wer = first, set(), 0, None
         self.seconds = self.compile_seconds = 0.0
         self.mark = time.perf_counter()
         self._clear()
@@ -226,6 +227,8 @@ class Progress:
             f"step {done}  loss {loss:.3f}  gradient {norm:.2f}  rate {self.rate(done):.2e}  "
             f"{speed:.0f}x real time  {self.seconds:.0f} s, {left:.0f} s left"
         )
+        if self.wer is not None:
+            line += f"  WER {100 * self.wer:.1f} %"
         if self.impossible:
             line += f"  {self.impossible} utterances without an alignment"
         if failed:

@@ -94,7 +94,8 @@ def decode(paths, num_frames, durations=(0, 1, 2, 4), max_symbols=3):
 
 
 def as_lists(hypothesis):
-    columns = np.asarray([hypothesis.labels, hypothesis.times, hypothesis.durations])
+    hypothesis = jax.tree.map(np.asarray, hypothesis)
+    columns = np.stack([hypothesis.labels, hypothesis.times, hypothesis.durations])
     return [
         ([tuple(map(int, columns[:, b, i])) for i in range(n)], int(hypothesis.num_steps[b]))
         for b, n in enumerate(hypothesis.num_labels)
@@ -189,11 +190,13 @@ def transducer(durations):
     """Random, with heads so scaled that frames, labels so far, tokens and durations all matter."""
     model = tiny.transducer(tiny.config(durations), seed=1)
     joint = model.joint
-    joint.state_projection.kernel[...] = 4 * joint.state_projection.kernel[...]
+    joint.state_projection.kernel[...] = 4 * np.asarray(joint.state_projection.kernel[...])
     for head in [joint.token_head] + [joint.duration_head] * (durations is not None):
-        kernel = head.kernel[...]
-        head.kernel[...] = 4 * (kernel - jnp.mean(kernel, axis=0, keepdims=True))
-    joint.token_head.bias[...] = joint.token_head.bias[...].at[-1].add(2.0)  # blank
+        kernel = np.asarray(head.kernel[...])
+        head.kernel[...] = 4 * (kernel - kernel.mean(axis=0))
+    bias = np.array(joint.token_head.bias[...])
+    bias[-1] += 2  # blank
+    joint.token_head.bias[...] = bias
     return model
 
 
@@ -215,7 +218,7 @@ def sigmoid(x):
 
 def greedy(model, frames, max_symbols):
     """One utterance, in numpy: ([(label, time, duration)], steps), scores and what occurred."""
-    config, seen = model.config, collections.Counter()
+    model, config, seen = tiny.numpy_model(model), model.config, collections.Counter()
     embedding = np.asarray(model.predictor.embedding[...])
 
     def predict(label, state):
@@ -272,6 +275,7 @@ def test_decoding_equals_the_reference(durations):
     assert all(seen[case] >= 2 for case in cases), seen  # or it would test little
 
     hypothesis = tdt.greedy_decode(model, frames(), SIZES, max_symbols=MAX_SYMBOLS)
+    hypothesis = jax.tree.map(np.asarray, hypothesis)
     assert as_lists(hypothesis) == [path for path, _, _ in expected]
     for b, (_, scores, _) in enumerate(expected):
         np.testing.assert_allclose(hypothesis.scores[b, : len(scores)], scores, atol=1e-4)
@@ -306,8 +310,11 @@ def test_many_symbols_are_the_default():
 
 def test_not_a_number_ends():
     """A model that has diverged decodes to something, in finite time."""
-    model = jax.tree.map(lambda leaf: leaf * np.nan, transducer((0, 1, 2, 3, 4)))
+    model = jax.tree.map(
+        lambda leaf: leaf * np.float32(np.nan), tiny.numpy_model(transducer((0, 1, 2, 3, 4)))
+    )
     hypothesis = tdt.greedy_decode(model, frames(), SIZES, max_symbols=MAX_SYMBOLS)
+    hypothesis = jax.tree.map(np.asarray, hypothesis)
     assert np.all(hypothesis.num_steps <= SIZES * MAX_SYMBOLS)
 
 

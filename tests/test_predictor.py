@@ -22,9 +22,13 @@ def predictor(num_layers, dtype="float32", dropout=0.0):
     return tiny.build(lambda: Predictor(config, VOCAB, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
 
 
-def sequence(predictor, labels, **options):
-    run = jax.jit(lambda predictor, labels, options: predictor(labels, **options))
-    return run(predictor, labels, options)
+@functools.partial(jax.jit, compiler_options=tiny.QUICK)
+def run(predictor, labels, key):
+    return predictor(labels, key=key)
+
+
+def sequence(predictor, labels, key=None):
+    return np.asarray(run(predictor, labels, key))
 
 
 def sigmoid(x):
@@ -33,6 +37,7 @@ def sigmoid(x):
 
 def reference(predictor, labels):
     """Outputs [U + 1, P] for one utterance, in float64, with torch's gates: i, f, g, o."""
+    predictor = tiny.numpy_model(predictor)
     embedding = np.asarray(predictor.embedding[...], np.float64)
     xs = [np.zeros(embedding.shape[1])] + [embedding[label] for label in labels]
     for layer in predictor.layers:
@@ -60,7 +65,7 @@ def test_sequence_and_steps_follow_the_formula(num_layers):
 
     state = model.start(2)
     assert state.hidden.shape == state.cell.shape == (num_layers, 2, 6)
-    step = jax.jit(lambda model, labels, state: model.step(labels, state))
+    step = jax.jit(Predictor.step, compiler_options=tiny.QUICK)
     for u, labels in enumerate(np.concatenate([[[VOCAB], [VOCAB]], LABELS], axis=1).T):
         before = state
         output, state = step(model, labels, state)
@@ -115,7 +120,7 @@ def test_bfloat16_computes_on_float32_parameters():
     outputs = sequence(model, LABELS)
     assert outputs.dtype == jnp.bfloat16 and model.start(2).cell.dtype == jnp.bfloat16
     np.testing.assert_allclose(
-        outputs.astype(jnp.float32), sequence(predictor(2), LABELS), atol=0.02
+        outputs.astype(np.float32), sequence(predictor(2), LABELS), atol=0.02
     )
-    output, state = model.step(LABELS[:, 0], model.start(2))
+    output, state = jax.eval_shape(Predictor.step, model, LABELS[:, 0], model.start(2))
     assert output.dtype == state.hidden.dtype == state.cell.dtype == jnp.bfloat16

@@ -62,6 +62,11 @@ def transducer(model_config: ModelConfig | None = None, seed: int = 0) -> tdt.Tr
     return build(lambda: tdt.Transducer(model_config, rngs=nnx.Rngs(0)), seed)
 
 
+def numpy_model(model):
+    """The model with numpy's arrays: what runs operation by operation then compiles nothing."""
+    return jax.tree.map(np.asarray, model)
+
+
 def num_compilations(function, *args, **options):
     """How many programs named like `function` XLA compiles while it runs on the arguments."""
     name = f"jit({function.__name__})"
