@@ -36,7 +36,7 @@ def dropout(x, rate: float, key):
 
     Eight random bits decide on a number: on CPU drawing 32 of them costs more than a small layer.
     """
-    dropped = round(rate * 256)
+    dropped = min(round(rate * 256), 255)
     if key is None or dropped == 0:
         return x
     keep = jax.random.bits(key, x.shape, jnp.uint8) >= dropped
@@ -46,6 +46,11 @@ def dropout(x, rate: float, key):
 def split(key, num: int):
     """`num` keys from one, or as many Nones from None."""
     return [None] * num if key is None else list(jax.random.split(key, num))
+
+
+def layer_norm(width: int, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over [..., D], its variance taken about the mean (the short cut loses digits)."""
+    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
 class Subsampling(nnx.Module):
@@ -180,7 +185,7 @@ class Convolution(nnx.Module):
         self.pointwise1 = nnx.Linear(width, 2 * width, **options)
         self.depthwise = nnx.Param(_uniform(rngs, (config.kernel_size, width), config.kernel_size))
         self.depthwise_bias = nnx.Param(jnp.zeros((width,))) if config.use_bias else None
-        self.norm = nnx.LayerNorm(width, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
         self.pointwise2 = nnx.Linear(width, width, **options)
         self.dtype = dtype
 
@@ -199,7 +204,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, dtype, rngs: nnx.Rngs):
         def norm():
-            return nnx.LayerNorm(config.width, epsilon=1e-5, dtype=dtype, rngs=rngs)
+            return layer_norm(config.width, dtype=dtype, rngs=rngs)
 
         options = dict(dtype=dtype, rngs=rngs)
         self.feed_forward1_norm, self.feed_forward1 = norm(), FeedForward(config, **options)

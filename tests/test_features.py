@@ -111,7 +111,7 @@ def test_silence_is_finite():
     square = np.where(np.arange(8000) // 40 % 2, 1.0, -1.0)
     samples = np.stack([np.zeros(8000), np.ones(8000), square]).astype(np.float32)
     features, _ = tdt.log_mel(samples, np.full(3, 8000, np.int32))
-    assert np.all(np.isfinite(features)) and np.max(np.abs(features[0])) < 0.2
+    assert np.all(np.isfinite(features)) and np.max(np.abs(features[0])) < 0.5
 
 
 def test_dither_comes_with_a_key_only():
