@@ -60,10 +60,10 @@ def get_config() -> Config:
             num_threads=1,
         ),
         training=TrainingConfig(
-            num_steps=2600,
+            num_steps=2400,
             log_every=100,
-            eval_every=650,
-            save_every=650,
+            eval_every=600,
+            save_every=600,
             folder="runs/quickstart",
         ),
     )
