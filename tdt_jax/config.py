@@ -4,6 +4,7 @@ A configuration is a Python file that returns a `Config`; `override` changes sin
 ("optimizer.learning_rate=1e-3"), and `to_json`/`from_json` carry it to disk and back.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import itertools
@@ -396,7 +397,7 @@ def _replace(config, names: list[str], text: str, path: str):
         return dataclasses.replace(config, **{name: _replace(inner, rest, text, path)})
     try:
         value = _from_plain(_parse(text, hints[name]), hints[name])
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be {text!r}: {error}") from None
     return dataclasses.replace(config, **{name: value})
 
@@ -416,7 +417,7 @@ def _parse(text: str, hint):
     if text.lower() in ("true", "false"):
         text = text.lower()
     if text.startswith("("):
-        text = f"[{text[1:-1].rstrip(',')}]"
+        return ast.literal_eval(text)
     return json.loads(text)
 
 
