@@ -55,15 +55,15 @@ def get_config() -> Config:
         ),
         tokenizer=TokenizerConfig(vocab_size=160),
         data=DataConfig(
-            telephone=TelephoneConfig(curriculum=((0, 0), (450, 1), (900, 2))),
+            telephone=TelephoneConfig(curriculum=((0, 0), (400, 1), (800, 2))),
             buckets=(Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10)),
             num_threads=1,
         ),
         training=TrainingConfig(
-            num_steps=2400,
+            num_steps=2000,
             log_every=100,
-            eval_every=600,
-            save_every=600,
+            eval_every=500,
+            save_every=500,
             folder="runs/quickstart",
         ),
     )
