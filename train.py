@@ -98,7 +98,7 @@ def main(arguments=None) -> None:
     )
     for step, batch in batches:
         arrays = sharding.split_batch(Arrays(*batch[:4]), mesh)
-        state, metrics = train_step(state, arrays, run_key, config=config)
+        state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
         flying.append((step, batch, metrics))
         done = step + 1
         landing = done % config.training.save_every == 0 or done == last

@@ -9,6 +9,7 @@ Dimensions, in shape comments everywhere:
 """
 
 from tdt_jax import presets
+from tdt_jax.alignment import Alignment, Occupancy, align, occupancy
 from tdt_jax.config import (
     AugmentConfig,
     Bucket,
@@ -28,7 +29,8 @@ from tdt_jax.config import (
 )
 from tdt_jax.decode import Hypothesis, greedy_decode
 from tdt_jax.features import log_mel
-from tdt_jax.loss import rnnt_loss, tdt_loss, transducer_loss
+from tdt_jax.lean_loss import transducer_loss
+from tdt_jax.loss import rnnt_loss, tdt_loss
 from tdt_jax.model import Transducer, encode
 from tdt_jax.recogniser import Recogniser, load, save
 from tdt_jax.transcribe import Transcript, transcribe

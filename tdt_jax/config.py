@@ -163,11 +163,15 @@ class LossConfig:
     omega: float = 0.1  # share of the batches that use the RNN-T loss on the token head
     fastemit: float = 0.0  # label arcs' gradients times (1 + fastemit)
     ctc_weight: float = 0.0  # loss = (1 - w) transducer + w CTC
+    chunk: int | None = None  # lattice nodes at a time; None: by backend (tdt_jax.lean_loss)
 
     def __post_init__(self):
         _require(0 <= self.omega <= 1, f"loss.omega must be in [0, 1], got {self.omega}")
         _require(
             0 <= self.ctc_weight <= 1, f"loss.ctc_weight must be in [0, 1], got {self.ctc_weight}"
+        )
+        _require(
+            self.chunk is None or self.chunk >= 1, f"loss.chunk must be >= 1, got {self.chunk}"
         )
         for name in ("sigma", "fastemit"):
             value = getattr(self, name)

@@ -8,6 +8,50 @@ from tdt_jax.config import JointConfig
 from tdt_jax.encoder import dropout
 
 
+@jax.custom_vjp
+def product(x, kernel):
+    """x [..., J] @ kernel [J, V] in x's dtype, accumulated in float32, and so its gradient.
+
+    The gradient of logits is float32, and would else take both its products to float32.
+    """
+    return _product(x, kernel.astype(x.dtype), ((x.ndim - 1,), (0,)))
+
+
+def _product(x, y, contracted):
+    return jax.lax.dot_general(
+        x,
+        y,
+        (contracted, ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _product_forward(x, kernel):
+    return product(x, kernel), (x, kernel)
+
+
+def _product_backward(residuals, gradient):
+    x, kernel = residuals
+    gradient = gradient.astype(x.dtype)
+    rows = tuple(range(x.ndim - 1))
+    to_x = _product(gradient, kernel.astype(x.dtype), ((x.ndim - 1,), (1,)))
+    to_kernel = _product(x, gradient, (rows, rows))
+    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+class Head(nnx.Linear):
+    """A linear layer whose output is float32, whatever the dtype of its product."""
+
+    def __call__(self, x):
+        """[..., J] -> [..., V] float32."""
+        logits = product(x.astype(self.dtype), self.kernel[...])
+        return logits + self.bias[...].astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 class Joint(nnx.Module):
     """head(ReLU(linear(frame) + linear(state))), with a head for tokens and one for durations.
 
@@ -29,9 +73,8 @@ class Joint(nnx.Module):
         options = dict(dtype=dtype, rngs=rngs, precision=jax.lax.Precision.HIGHEST)
         self.frame_projection = nnx.Linear(frame_width, width, **options)
         self.state_projection = nnx.Linear(state_width, width, **options)
-        options["preferred_element_type"] = jnp.float32
-        self.token_head = nnx.Linear(width, vocab_size + 1, **options)
-        self.duration_head = nnx.Linear(width, num_durations, **options) if num_durations else None
+        self.token_head = Head(width, vocab_size + 1, **options)
+        self.duration_head = Head(width, num_durations, **options) if num_durations else None
         self.dropout = config.dropout
 
     def project_frames(self, frames):
@@ -49,10 +92,8 @@ class Joint(nnx.Module):
         turns dropout on.
         """
         hidden = dropout(jax.nn.relu(frames + states), self.dropout, key)
-        durations = None
-        if self.duration_head is not None:
-            durations = self.duration_head(hidden).astype(jnp.float32)
-        return self.token_head(hidden).astype(jnp.float32), durations
+        durations = None if self.duration_head is None else self.duration_head(hidden)
+        return self.token_head(hidden), durations
 
     def __call__(self, frames, states, *, key=None):
         """All pairs: frames [B, T, D], states [B, U+1, P] -> [B, T, U+1, V+1], [B, T, U+1, N]."""

@@ -1,4 +1,4 @@
-"""The alignment lattice of a transducer, its forward-backward recursion and its arc posteriors.
+"""The alignment lattice of a transducer: its forward-backward recursion, posteriors and best path.
 
 Node (t, u) says: t frames consumed, u labels emitted. Arcs leave it with a duration d,
 
@@ -8,14 +8,23 @@ and a path runs from (0, 0) to (T, U), its last arc a blank. A TDT has blank dur
 label durations from 0; an RNN-T is the same lattice with blanks of duration 1 and labels of 0:
 
     alpha(t, u) = logsumexp of  alpha(t - d, u) + blank_d(t - d, u),
-                                alpha(t - d, u - 1) + label_d(t - d, u - 1)        over d
+                                alpha(t - d, u - 1) + label_d(t - d, u - 1)         over d
+    beta(t, u)  = logsumexp of  blank_d(t, u) + beta(t + d, u),
+                                label_d(t, u) + beta(t + d, u + 1)                  over d
 
-Every arc ends on a later anti-diagonal n = t + u than it starts on, so one `lax.scan` over n with
-the last few diagonals in hand does the whole recursion, all u at once, for any set of durations
-(Xu et al., 2023, arXiv 2304.06795, section 3; Graves, 2012, arXiv 1211.3711, section 2.4).
+Every arc ends on a later anti-diagonal n = t + u than it starts on, so one `lax.scan` with the last
+few diagonals in hand does a whole recursion, all u at once, for any set of durations. The two
+recursions share the scan, alpha from one end and beta from the other: T + U + 1 short steps.
+
+Log-probabilities of thousands of nats have no digits left behind the point in float32. So each
+diagonal is kept relative to an offset in whole nats, whose sums and differences are exact, and a
+posterior is as accurate at the end of an hour as at its start.
+
+Xu et al., 2023, arXiv 2304.06795, section 3; Graves, 2012, arXiv 1211.3711, section 2.4.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +59,7 @@ def log_likelihood(
       scalar float32.
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
-    return arcs.end(arcs.forward())
+    return sum(arcs.end(arcs.forward()))
 
 
 def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_durations):
@@ -61,26 +70,28 @@ def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_
     Args are those of `log_likelihood`; the posteriors have the shapes of `blank` and `label`.
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
-    alpha, beta = arcs.forward(), arcs.backward()
-    total = arcs.end(alpha)
+    alpha, beta = arcs.forward_backward()
+    total, total_offset = arcs.end(alpha)
+    beyond = (0, arcs.window)
+    beta_nodes = jnp.pad(beta.nodes, (beyond, (0, 1)), constant_values=NEG_INF)
+    beta_offset = jnp.pad(beta.offset, beyond)
 
-    def posterior(arc, beta_end):
+    def posterior(arc, span, move):
+        ends = slice(span, span + arcs.diagonals)
+        rest = beta_nodes[ends, move : move + arcs.columns.size]
+        whole = alpha.offset + beta_offset[ends] - total_offset  # exact
+        log_posterior = (alpha.nodes + arc + rest - total) + whole[:, None]
         # Where no path exists, alpha, beta and total are of the order of 1e30 and say nothing.
-        log_posterior = jnp.where(total > NEG_INF / 2, alpha[:-1] + arc + beta_end - total, NEG_INF)
-        return jnp.exp(jnp.minimum(log_posterior, 0.0))
+        log_posterior = jnp.where(total > NEG_INF / 2, log_posterior, NEG_INF)
+        return _unskew(jnp.exp(jnp.minimum(log_posterior, 0.0)))[:-1]
 
-    longest = max(*blank_durations, *label_durations)
-    beta = jnp.pad(beta, ((0, longest), (0, 1)), constant_values=NEG_INF)
-    rows, columns = blank.shape[:2]
-    blanks = [
-        posterior(arcs.blank[i, :-1], beta[d : d + rows, :columns])
-        for i, d in enumerate(blank_durations)
+    posteriors = [
+        posterior(arcs.leaving[arcs.window :, i], span, move)
+        for i, (span, move) in enumerate(arcs.kinds)
     ]
-    labels = [
-        posterior(arcs.label[i, :-1], beta[d : d + rows, 1 : columns + 1])[:, :-1]
-        for i, d in enumerate(label_durations)
-    ]
-    return total, jnp.stack(blanks, axis=-1), jnp.stack(labels, axis=-1)
+    blanks = jnp.stack(posteriors[: len(blank_durations)], axis=-1)
+    labels = jnp.stack(posteriors[len(blank_durations) :], axis=-1)
+    return total + total_offset, blanks, labels[:, :-1]
 
 
 def _log_likelihood_forward(blank, label, num_frames, num_labels, *durations):
@@ -96,8 +107,61 @@ def _log_likelihood_backward(blank_durations, label_durations, posteriors, gradi
 log_likelihood.defvjp(_log_likelihood_forward, _log_likelihood_backward)
 
 
+class BestPath(NamedTuple):
+    """The most probable alignment of one utterance; of U, the first `num_labels` entries hold."""
+
+    times: jax.Array  # [U] int32, frame at which each label is emitted
+    durations: jax.Array  # [U] int32, frames that its arc moves on
+    scores: jax.Array  # [U] float32, log-probability of its arc
+    log_probability: jax.Array  # of the whole path; about -1e30 if there is none
+
+
+def best_path(blank, label, num_frames, num_labels, blank_durations, label_durations) -> BestPath:
+    """The Viterbi path: beta with max for logsumexp, then a walk along it from (0, 0).
+
+    Among equally good arcs it takes a blank before a label, and a short one before a long one.
+
+    Args are those of `log_likelihood`.
+    """
+    arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
+    beta = arcs.backward(jnp.max)
+    beyond = (0, arcs.window)
+    nodes = jnp.pad(beta.nodes, (beyond, (0, 1)), constant_values=NEG_INF)
+    offset = jnp.pad(beta.offset, beyond)
+    spans, moves = (jnp.array(column, jnp.int32) for column in zip(*arcs.kinds, strict=True))
+    count = label.shape[1]
+
+    def step(state):
+        n, u, path = state
+        scores = arcs.leaving[arcs.window + n, :, u]
+        ends = n + spans
+        best = jnp.argmax(scores + nodes[ends, u + moves] + (offset[ends] - offset[n]))
+        row = jnp.where(moves[best] == 1, u, count)  # a blank writes beyond the end: dropped
+        path = path._replace(
+            times=path.times.at[row].set(n - u, mode="drop"),
+            durations=path.durations.at[row].set(spans[best] - 1, mode="drop"),
+            scores=path.scores.at[row].set(scores[best], mode="drop"),
+        )
+        return n + spans[best], u + moves[best], path
+
+    def unfinished(state):
+        return (nodes[0, 0] > NEG_INF / 2) & (state[0] < num_frames + num_labels)
+
+    none = jnp.zeros((count,), jnp.int32)
+    path = BestPath(none, none, none.astype(jnp.float32), nodes[0, 0] + offset[0])
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(unfinished, step, (zero, zero, path))[2]
+
+
+class _Diagonals(NamedTuple):
+    """A value for each node: nodes[n, u] + offset[n], the offset in whole nats."""
+
+    nodes: jax.Array  # [T+U+1, U+1]
+    offset: jax.Array  # [T+U+1]
+
+
 class _Arcs:
-    """The arcs of one utterance, masked to its lengths, and the two recursions over them."""
+    """The arcs of one utterance, masked to its lengths, and the recursions over them."""
 
     def __init__(self, blank, label, num_frames, num_labels, blank_durations, label_durations):
         t = jnp.arange(blank.shape[0] + 1)[:, None]  # row T holds the end
@@ -109,70 +173,93 @@ class _Arcs:
             arc = jnp.pad(arc.astype(jnp.float32), [(0, size) for size in missing])
             return jnp.where(valid, arc, NEG_INF)
 
-        self.blank = jnp.stack(  # [Nb, T+1, U+1]
-            [
-                masked(blank[..., i], (t + d <= num_frames) & (u <= num_labels))
-                for i, d in enumerate(blank_durations)
-            ]
-        )
-        self.label = jnp.stack(  # [Nl, T+1, U+1]; a label cannot land on the end
-            [
-                masked(label[..., i], (t + d < num_frames) & (u < num_labels))
-                for i, d in enumerate(label_durations)
-            ]
-        )
-        self.num_frames, self.num_labels = num_frames, num_labels
-        # Diagonals that each arc crosses: blank d, label d + 1.
-        self.blank_spans = blank_durations
-        self.label_spans = tuple(d + 1 for d in label_durations)
-        self.window = max(*self.blank_spans, *self.label_spans)
-
-    def end(self, alpha):
-        """alpha(T, U)."""
-        return alpha[self.num_frames, self.num_labels]
-
-    def forward(self):
-        """alpha [T+1, U+1]: log-probability of reaching each node."""
-        columns = self.blank.shape[-1]
-        # What arrives at diagonal n left its start span diagonals earlier, label arcs from u - 1.
-        blank = [_delay(arc, s) for arc, s in zip(_skew(self.blank), self.blank_spans, strict=True)]
-        label = [
-            _shift(_delay(arc, s))
-            for arc, s in zip(_skew(self.label), self.label_spans, strict=True)
+        blanks = [
+            masked(blank[..., i], (t + d <= num_frames) & (u <= num_labels))
+            for i, d in enumerate(blank_durations)
         ]
-        arriving = jnp.stack(blank + label, axis=1)  # [diagonals, arcs, U+1]
-        start = jnp.where(jnp.arange(columns) == 0, 0.0, NEG_INF)
+        labels = [  # a label cannot land on the end
+            masked(label[..., i], (t + d < num_frames) & (u < num_labels))
+            for i, d in enumerate(label_durations)
+        ]
+        # How many diagonals each arc crosses, and whether it moves on by a label.
+        self.kinds = [(d, 0) for d in blank_durations] + [(d + 1, 1) for d in label_durations]
+        self.window = max(span for span, _ in self.kinds)  # W
+        # [W + T+U+1, arcs, U+1]: the arcs that leave diagonal n at W + n, and none before.
+        leaving = jnp.swapaxes(_skew(jnp.stack(blanks + labels)), 0, 1)
+        before = ((self.window, 0), (0, 0), (0, 0))
+        self.leaving = jnp.pad(leaving, before, constant_values=NEG_INF)
+        self.diagonals = leaving.shape[0]
+        self.columns = jnp.arange(leaving.shape[-1])
+        self.num_frames, self.num_labels = num_frames, num_labels
 
-        def step(window, arriving):
-            sources = [window[s - 1] for s in self.blank_spans]
-            sources += [_shift(window[s - 1]) for s in self.label_spans]
-            alpha = jax.nn.logsumexp(jnp.stack(sources) + arriving, axis=0)
-            return jnp.concatenate([alpha[None], window[:-1]]), alpha
+    def end(self, alpha: _Diagonals):
+        """alpha(T, U): its share relative to the offset, and the offset."""
+        n = self.num_frames + self.num_labels
+        return alpha.nodes[n, self.num_labels], alpha.offset[n]
 
-        window = jnp.full((self.window, columns), NEG_INF).at[0].set(start)
-        _, alpha = jax.lax.scan(step, window, arriving[1:])
-        return _unskew(jnp.concatenate([start[None], alpha]))
+    def forward(self) -> _Diagonals:
+        """alpha: log-probability of reaching each node."""
+        return self._scan(self._alpha)
 
-    def backward(self):
-        """beta [T+1, U+1]: log-probability of reaching the end from each node."""
-        columns = self.blank.shape[-1]
-        leaving = jnp.concatenate([_skew(self.blank), _skew(self.label)])
-        leaving = jnp.swapaxes(leaving, 0, 1)  # [diagonals, arcs, U+1]
-        diagonals = jnp.arange(leaving.shape[0])
-        is_last = jnp.arange(columns) == self.num_labels
+    def backward(self, total=None) -> _Diagonals:
+        """beta: log-probability of reaching the end from each node."""
+        beta = self._scan(functools.partial(self._beta, total=total or _logsumexp))
+        return jax.tree.map(lambda x: x[::-1], beta)
 
-        def step(window, inputs):
-            leaving, diagonal = inputs
-            ends = [window[s - 1] for s in self.blank_spans]
-            ends += [_shift(window[s - 1], -1) for s in self.label_spans]
-            beta = jax.nn.logsumexp(jnp.stack(ends) + leaving, axis=0)
-            is_end = is_last & (diagonal == self.num_frames + self.num_labels)
-            beta = jnp.where(is_end, 0.0, beta)
-            return jnp.concatenate([beta[None], window[:-1]]), beta
+    def forward_backward(self) -> tuple[_Diagonals, _Diagonals]:
+        """alpha and beta, in one scan."""
+        alpha, beta = self._scan(self._alpha, functools.partial(self._beta, total=_logsumexp))
+        return alpha, jax.tree.map(lambda x: x[::-1], beta)
 
-        window = jnp.full((self.window, columns), NEG_INF)
-        _, beta = jax.lax.scan(step, window, (leaving, diagonals), reverse=True)
-        return _unskew(beta)
+    def _scan(self, *recursions):
+        """Each recursion's diagonals, in the order that it visits them."""
+
+        def step(windows, count):
+            windows = [
+                _push(window, recursion(window.nodes, count))
+                for recursion, window in zip(recursions, windows, strict=True)
+            ]
+            return windows, [_Diagonals(window.nodes[0], window.offset) for window in windows]
+
+        # The last few diagonals, newest first, relative to one offset.
+        window = _Diagonals(
+            jnp.full((self.window, self.columns.size), NEG_INF), jnp.zeros((), jnp.float32)
+        )
+        windows = [window] * len(recursions)
+        _, diagonals = jax.lax.scan(step, windows, jnp.arange(self.diagonals))
+        return diagonals if len(recursions) > 1 else diagonals[0]
+
+    def _alpha(self, window, n):
+        """alpha on diagonal n, from those before."""
+        arrivals = [
+            _shift(window[span - 1] + self.leaving[self.window + n - span, i], move)
+            for i, (span, move) in enumerate(self.kinds)
+        ]
+        is_start = (n == 0) & (self.columns == 0)
+        return jnp.where(is_start, 0.0, _logsumexp(jnp.stack(arrivals), axis=0))
+
+    def _beta(self, window, count, total):
+        """beta on diagonal n, `count` from the last, from those after."""
+        n = self.diagonals - 1 - count
+        departures = [
+            self.leaving[self.window + n, i] + _shift(window[span - 1], -move)
+            for i, (span, move) in enumerate(self.kinds)
+        ]
+        is_end = (n == self.num_frames + self.num_labels) & (self.columns == self.num_labels)
+        return jnp.where(is_end, 0.0, total(jnp.stack(departures), axis=0))
+
+
+def _push(window: _Diagonals, diagonal) -> _Diagonals:
+    """Take a diagonal into the window, and move the offset to the peak in whole nats."""
+    nodes = jnp.concatenate([diagonal[None], window.nodes[:-1]])
+    peak = jnp.max(nodes)
+    rise = jnp.where(peak > NEG_INF / 2, jnp.round(peak), 0.0)
+    return _Diagonals(nodes - rise, window.offset + rise)
+
+
+def _logsumexp(x, axis: int):
+    peak = jnp.max(x, axis=axis, keepdims=True)
+    return jnp.squeeze(peak, axis) + jnp.log(jnp.sum(jnp.exp(x - peak), axis=axis))
 
 
 def _skew(nodes):
@@ -191,15 +278,10 @@ def _unskew(diagonals):
     return flat.reshape(columns, size + 1)[:, : size + 1 - columns].T
 
 
-def _delay(diagonals, span: int):
-    """Move [diagonals, U+1] to `span` diagonals later."""
-    padded = jnp.pad(diagonals, ((span, 0), (0, 0)), constant_values=NEG_INF)
-    return padded[: diagonals.shape[0]]
-
-
-def _shift(x, by: int = 1):
-    """Move [..., U+1] from u to u + by (1 or -1)."""
-    pad = [(0, 0)] * (x.ndim - 1)
+def _shift(x, by: int):
+    """Move [U+1] from u to u + by (1, 0 or -1)."""
+    if by == 0:
+        return x
     if by == 1:
-        return jnp.pad(x[..., :-1], [*pad, (1, 0)], constant_values=NEG_INF)
-    return jnp.pad(x[..., 1:], [*pad, (0, 1)], constant_values=NEG_INF)
+        return jnp.pad(x[:-1], (1, 0), constant_values=NEG_INF)
+    return jnp.pad(x[1:], (0, 1), constant_values=NEG_INF)

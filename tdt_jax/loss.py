@@ -1,12 +1,39 @@
-"""Transducer losses: negative log-likelihood of the labels, summed over all alignments."""
+"""Transducer losses on whole logits: negative log-likelihood of the labels over all alignments.
+
+Of a node's logits the lattice takes the scores of blank, of the next label and of each duration,
+and gives their posteriors back. With gamma = the posterior mass through (t, u), the gradient is
+
+    token:     softmax * gamma - posterior of (blank, label)
+    duration:  softmax * gamma - posterior of each duration
+
+(Graves, 2012, section 2.5; Xu et al., 2023, section 3.3). `tdt_jax.lean_loss` does the same without
+the logits of all nodes at hand.
+"""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tdt_jax.config import check_durations
 from tdt_jax.lattice import NEG_INF, log_likelihood
+
+
+class Spec(NamedTuple):
+    """Which loss it is."""
+
+    durations: tuple[int, ...] | None  # None: RNN-T
+    sigma: float
+    fastemit: float
+
+
+class Scores(NamedTuple):
+    """The log-probabilities that the lattice needs of a node; or their posteriors."""
+
+    blank: jax.Array  # [..., U+1]
+    label: jax.Array  # [..., U+1], the next label's; at u = U it means nothing
+    duration: jax.Array | None  # [..., U+1, N]; None: RNN-T
 
 
 @functools.partial(jax.jit, static_argnames=("durations", "sigma", "fastemit"))
@@ -48,11 +75,10 @@ def tdt_loss(
     Raises:
       ValueError: if shapes or durations don't fit.
     """
-    durations = tuple(durations)
-    _check(token_logits, labels, num_frames, num_labels, duration_logits, durations)
-    arcs = jax.vmap(functools.partial(_token_arcs, sigma=sigma))(token_logits, labels)
-    duration = jax.nn.log_softmax(duration_logits.astype(jnp.float32), axis=-1)
-    return _loss(*arcs, duration, num_frames, num_labels, durations, fastemit)
+    check_lengths(labels, num_frames, num_labels)
+    check_logits(token_logits, duration_logits, labels, durations)
+    spec = Spec(tuple(durations), sigma, fastemit)
+    return _loss(spec, token_logits, duration_logits, labels, num_frames, num_labels)
 
 
 @functools.partial(jax.jit, static_argnames="fastemit")
@@ -72,114 +98,121 @@ def rnnt_loss(token_logits, labels, num_frames, num_labels, *, fastemit: float =
     Raises:
       ValueError: if shapes don't fit.
     """
-    _check(token_logits, labels, num_frames, num_labels)
-    arcs = jax.vmap(functools.partial(_token_arcs, sigma=0.0))(token_logits, labels)
-    return _loss(*arcs, None, num_frames, num_labels, None, fastemit)
+    check_lengths(labels, num_frames, num_labels)
+    check_logits(token_logits, None, labels, None)
+    spec = Spec(None, 0.0, fastemit)
+    return _loss(spec, token_logits, None, labels, num_frames, num_labels)
 
 
-def transducer_loss(
-    joint,
-    frames,
-    states,
-    labels,
-    num_frames,
-    num_labels,
-    *,
-    durations: tuple[int, ...] | None,
-    sigma: float = 0.0,
-    fastemit: float = 0.0,
-    chunk: int = 32,
-    key=None,
-    as_rnnt=None,
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss(spec: Spec, token_logits, duration_logits, labels, num_frames, num_labels):
+    labels = _per_node(labels)
+    _, scores = node_scores(token_logits, duration_logits, labels)
+    return -likelihood(scores, num_frames, num_labels, spec)
+
+
+def _loss_forward(spec, token_logits, duration_logits, labels, num_frames, num_labels):
+    labels = _per_node(labels)
+    normaliser, scores = node_scores(token_logits, duration_logits, labels)
+    total, posteriors = likelihood_and_posteriors(scores, num_frames, num_labels, spec)
+    return -total, (token_logits, duration_logits, labels, normaliser, posteriors)
+
+
+def _loss_backward(spec, residuals, gradient):
+    *inputs, posteriors = residuals
+    posteriors = jax.tree.map(lambda x: jax.vmap(jnp.multiply)(x, gradient), posteriors)
+    tokens, durations = logit_gradients(*inputs, posteriors, spec.fastemit)
+    return tokens, durations, None, None, None
+
+
+_loss.defvjp(_loss_forward, _loss_backward)
+
+
+def _per_node(labels):
+    """[B, U] -> [B, 1, U+1]: the next label at each node."""
+    return jnp.pad(labels, ((0, 0), (0, 1)))[:, None]
+
+
+def node_scores(token_logits, duration_logits, labels):
+    """Logits [..., V+1], [..., N] or None, and next labels that broadcast to [...].
+
+    Returns each node's normaliser [...], the logsumexp of its token logits, and its Scores.
+    """
+    token_logits = token_logits.astype(jnp.float32)
+    normaliser = jax.nn.logsumexp(token_logits, axis=-1)
+    labels = jnp.broadcast_to(labels, normaliser.shape).clip(0, token_logits.shape[-1] - 2)
+    label = jnp.take_along_axis(token_logits, labels[..., None], axis=-1)[..., 0]
+    duration = None
+    if duration_logits is not None:
+        duration = jax.nn.log_softmax(duration_logits.astype(jnp.float32), axis=-1)
+    return normaliser, Scores(token_logits[..., -1] - normaliser, label - normaliser, duration)
+
+
+def logit_gradients(
+    token_logits, duration_logits, labels, normaliser, posteriors: Scores, fastemit: float
 ):
-    """`tdt_loss` or `rnnt_loss` of a joint network, never holding its logits.
+    """The gradient of the negative log-likelihood in the logits, in their own dtype.
 
-    The joint runs on `chunk` frames at a time; of its logits only the blank, label and duration
-    log-probabilities are kept, and the backward pass computes them again.
+    Args are those of `node_scores`, what it returned, and the posteriors of its scores.
+    """
+    label_mass = (1 + fastemit) * posteriors.label
+    gamma = posteriors.blank + label_mass
+    # A node without posterior has no gradient, whatever its logits and normaliser.
+    normaliser = jnp.where(gamma > 0, normaliser, -NEG_INF)
+    tokens = jnp.arange(token_logits.shape[-1]).reshape((1,) * normaliser.ndim + (-1,))
+    is_label = tokens == jnp.broadcast_to(labels, normaliser.shape)[..., None]
+    is_blank = tokens == tokens.size - 1
+    gradient = jnp.exp(token_logits.astype(jnp.float32) - normaliser[..., None]) * gamma[..., None]
+    gradient -= jnp.where(is_label, label_mass[..., None], 0.0)
+    gradient -= jnp.where(is_blank, posteriors.blank[..., None], 0.0)
+    gradient = gradient.astype(token_logits.dtype)
+    if duration_logits is None:
+        return gradient, None
+    if posteriors.duration is None:  # an RNN-T's loss on a joint that has durations
+        return gradient, jnp.zeros_like(duration_logits)
+    softmax = jax.nn.softmax(duration_logits.astype(jnp.float32), axis=-1)
+    mass = jnp.sum(posteriors.duration, axis=-1, keepdims=True)
+    return gradient, (softmax * mass - posteriors.duration).astype(duration_logits.dtype)
+
+
+def likelihood(scores: Scores, num_frames, num_labels, spec: Spec, as_rnnt=None):
+    """The log-likelihood of each utterance [B], from its Scores [B, T, U+1]."""
+    blanks, labels, *durations = arcs(scores, spec, as_rnnt)
+    total = jax.vmap(lambda *arrays: log_likelihood(*arrays, *durations))
+    return total(blanks, labels, num_frames, num_labels)
+
+
+def likelihood_and_posteriors(scores: Scores, num_frames, num_labels, spec, as_rnnt=None):
+    """`likelihood`, and the posteriors of the scores: its gradient."""
+    total, gradient = jax.vjp(
+        lambda scores: likelihood(scores, num_frames, num_labels, spec, as_rnnt), scores
+    )
+    return total, gradient(jnp.ones_like(total))[0]
+
+
+def arcs(scores: Scores, spec: Spec, as_rnnt=None):
+    """Log-probabilities of the arcs, as `tdt_jax.lattice` takes them, and their durations.
 
     Args:
-      joint: as `tdt_jax.joint.Joint`: `project_frames`, `project_states` and `heads`.
-      frames: [B, T, D] from the encoder.
-      states: [B, U+1, P] from the predictor.
-      labels, num_frames, num_labels: as in `tdt_loss`.
-      durations: as in `tdt_loss`; None is the RNN-T loss on the token head.
-      sigma, fastemit: as in `tdt_loss`; the RNN-T loss takes no sigma.
-      chunk: frames at a time.
-      key: turns the joint's dropout on.
-      as_rnnt: a bool scalar, traced: where True, the RNN-T loss on the token head instead, without
-        sigma. Drawn once a batch with probability omega, this is the paper's sampled RNN-T loss.
+      scores: of all nodes, [B, T, U+1].
+      spec: which loss it is.
+      as_rnnt: None, or a traced bool: where True, the arcs of an RNN-T on the same tokens.
 
     Returns:
-      [B] float32, in nats; differentiable in `joint`, `frames` and `states`.
-
-    Raises:
-      ValueError: if shapes, durations or chunk don't fit.
+      blank [B, T, U+1, Nb], label [B, T, U, Nl], Nb blank durations, Nl label durations.
     """
-    if durations is None and (sigma or as_rnnt is not None):
-        raise ValueError(f"the RNN-T loss takes neither sigma ({sigma}) nor as_rnnt ({as_rnnt})")
-    if chunk < 1:
-        raise ValueError(f"chunk must be >= 1, got {chunk}")
-    if frames.ndim != 3 or states.ndim != 3 or states.shape[1] != labels.shape[-1] + 1:
-        raise ValueError(
-            "transducer_loss needs frames [B, T, D], states [B, U+1, P] and labels [B, U], got "
-            f"{frames.shape}, {states.shape} and {labels.shape}"
-        )
-    batch, total = frames.shape[:2]
-    num_chunks = -(-total // chunk)
-    projected_frames = joint.project_frames(frames)
-    projected_states = joint.project_states(states)[:, None]
-    padding = num_chunks * chunk - total
-    chunks = jnp.pad(projected_frames, ((0, 0), (0, padding), (0, 0)))
-    chunks = jnp.moveaxis(chunks.reshape(batch, num_chunks, chunk, -1), 1, 0)
-    keys = None if key is None else jax.random.split(key, num_chunks)
-
-    @jax.checkpoint
-    def log_probabilities(joint, projected_states, frames, key):
-        tokens, duration = joint.heads(frames[:, :, None], projected_states, key=key)
-        _check(tokens, labels, num_frames, num_labels, duration, durations)
-        arcs = jax.vmap(functools.partial(_token_arcs, sigma=sigma))(tokens, labels)
-        return *arcs, None if durations is None else jax.nn.log_softmax(duration, axis=-1)
-
-    def body(_, inputs):
-        return None, log_probabilities(joint, projected_states, *inputs)
-
-    _, arcs = jax.lax.scan(body, None, (chunks, keys))
-    blank, label, duration = jax.tree.map(
-        lambda x: jnp.moveaxis(x, 0, 1).reshape(batch, -1, *x.shape[3:])[:, :total], arcs
-    )
-    return _loss(
-        blank, label, duration, num_frames, num_labels, durations, fastemit, as_rnnt, sigma
-    )
-
-
-def _token_arcs(token_logits, labels, *, sigma: float):
-    """[T, U+1, V+1], [U] -> log-probabilities of blank [T, U+1] and of the next label [T, U]."""
-    normaliser = jax.nn.logsumexp(token_logits.astype(jnp.float32), axis=-1) + sigma
-    blank = token_logits[..., -1].astype(jnp.float32) - normaliser
-    labels = labels.clip(0, token_logits.shape[-1] - 2)
-    label = jnp.take_along_axis(token_logits[:, :-1], labels[None, :, None], axis=-1)[..., 0]
-    return blank, label.astype(jnp.float32) - normaliser[:, :-1]
-
-
-def _loss(
-    blank, label, duration, num_frames, num_labels, durations, fastemit, as_rnnt=None, sigma=0.0
-):
-    """[B, T, U+1], [B, T, U], [B, T, U+1, N] -> [B]; the arcs of RNN-T or TDT, and the lattice."""
-    if fastemit:
-        label = label + fastemit * (label - jax.lax.stop_gradient(label))  # the value stays
+    blank, label, duration = scores.blank, scores.label[:, :, :-1], scores.duration
+    durations = spec.durations
     if durations is None:
-        blank_durations, label_durations = (1,), (0,)
-        blanks, labels = blank[..., None], label[..., None]
-    else:
-        first = 1 if durations[0] == 0 else 0  # a blank moves on
-        blank_durations, label_durations = durations[first:], durations
-        blanks = blank[..., None] + duration[..., first:]
-        labels = label[..., None] + duration[:, :, :-1]
-    if as_rnnt is not None:
-        blanks, blank_durations = _only(as_rnnt, blank + sigma, 1, blanks, blank_durations)
-        labels, label_durations = _only(as_rnnt, label + sigma, 0, labels, label_durations)
-    total = jax.vmap(lambda *arcs: log_likelihood(*arcs, blank_durations, label_durations))
-    return -total(blanks, labels, num_frames, num_labels)
+        return blank[..., None], label[..., None], (1,), (0,)
+    first = 1 if durations[0] == 0 else 0  # a blank moves on
+    blanks = (blank - spec.sigma)[..., None] + duration[..., first:]
+    labels = (label - spec.sigma)[..., None] + duration[:, :, :-1]
+    if as_rnnt is None:
+        return blanks, labels, durations[first:], durations
+    blanks, blank_durations = _only(as_rnnt, blank, 1, blanks, durations[first:])
+    labels, label_durations = _only(as_rnnt, label, 0, labels, durations)
+    return blanks, labels, blank_durations, label_durations
 
 
 def _only(condition, arc, duration: int, arcs, durations: tuple[int, ...]):
@@ -200,27 +233,32 @@ def _only(condition, arc, duration: int, arcs, durations: tuple[int, ...]):
     return jnp.stack(columns, axis=-1), union
 
 
-def _check(token_logits, labels, num_frames, num_labels, duration_logits=None, durations=None):
-    """Raise ValueError, naming both sides, unless all shapes fit."""
-    if token_logits.ndim != 4 or labels.shape != (
-        token_logits.shape[0],
-        token_logits.shape[2] - 1,
-    ):
-        raise ValueError(
-            "the loss needs token logits [B, T, U+1, V+1] and labels [B, U], got "
-            f"{token_logits.shape} and {labels.shape}"
-        )
+def check_lengths(labels, num_frames, num_labels) -> None:
+    """Raise ValueError, naming both sides, unless there is a length for each row of labels."""
+    if labels.ndim != 2:
+        raise ValueError(f"the loss needs labels [B, U], got {labels.shape}")
     if num_frames.shape != labels.shape[:1] or num_labels.shape != labels.shape[:1]:
         raise ValueError(
             f"the loss needs num_frames and num_labels of shape {labels.shape[:1]}, got "
             f"{num_frames.shape} and {num_labels.shape}"
         )
+
+
+def check_logits(token_logits, duration_logits, labels, durations) -> None:
+    """Raise ValueError, naming both sides, unless the logits fit the labels and the durations."""
+    batch, size = labels.shape
+    shape = token_logits.shape
+    if token_logits.ndim != 4 or (shape[0], shape[2]) != (batch, size + 1):
+        raise ValueError(
+            "the loss needs token logits [B, T, U+1, V+1] and labels [B, U], got "
+            f"{shape} and {labels.shape}"
+        )
     if durations is None:
         return
     check_durations(durations)
-    expected = (*token_logits.shape[:3], len(durations))
+    expected = (*shape[:3], len(durations))
     if duration_logits is None or duration_logits.shape != expected:
         raise ValueError(
-            f"durations {durations} and token logits {token_logits.shape} need duration logits "
+            f"durations {durations} and token logits {shape} need duration logits "
             f"{expected}, got {None if duration_logits is None else duration_logits.shape}"
         )

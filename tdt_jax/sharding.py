@@ -25,3 +25,24 @@ def split_batch(batch, mesh: Mesh):
     if size % mesh.size:
         raise ValueError(f"a batch of {size} cannot be split among {mesh.size} devices")
     return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def on_own_rows(function, mesh: Mesh, *, num_whole: int):
+    """`function`, run by every device on its own rows, with nothing exchanged in between.
+
+    Its first `num_whole` arguments are whole on every device, and the gradients in them summed; the
+    others, and the result, are split by rows.
+    """
+
+    def run(*arguments):
+        specs = [PartitionSpec()] * num_whole
+        specs += [PartitionSpec("data")] * (len(arguments) - num_whole)
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=tuple(specs),
+            out_specs=PartitionSpec("data"),
+            check_vma=False,
+        )(*arguments)
+
+    return run

@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
+from tdt_jax import sharding
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
 from tdt_jax.decode import Hypothesis, greedy_decode
 from tdt_jax.encoder import padding_mask
 from tdt_jax.features import log_mel
-from tdt_jax.loss import transducer_loss
+from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.model import Transducer, encode
 from tdt_jax.optimizer import make_optimizer
 
@@ -61,12 +63,17 @@ def init_state(config: Config, key) -> State:
     return State(jnp.zeros((), jnp.int32), model, average, optimizer.init(model))
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
-def train_step(state: State, batch: Arrays, key, *, config: Config) -> tuple[State, Metrics]:
-    """One update; `key` is the run's, the step's own is folded from it."""
+@functools.partial(jax.jit, static_argnames=("config", "mesh"), donate_argnames="state")
+def train_step(
+    state: State, batch: Arrays, key, *, config: Config, mesh: Mesh | None = None
+) -> tuple[State, Metrics]:
+    """One update; `key` is the run's, the step's own is folded from it.
+
+    `mesh` is what the batch is split among (`tdt_jax.sharding`); None: it is on one device.
+    """
     key = jax.random.fold_in(key, state.step)
     (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
-        state.model, batch, key, config
+        state.model, batch, key, config, mesh
     )
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
@@ -80,7 +87,7 @@ def train_step(state: State, batch: Arrays, key, *, config: Config) -> tuple[Sta
     return State(state.step + 1, model, average, optimizer_state), metrics
 
 
-def loss(model: Transducer, batch: Arrays, key, config: Config):
+def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None = None):
     """The mean loss per label of the batch, and its Metrics."""
     keys = jax.random.split(key, 8)
     samples = augment_samples(batch.samples, batch.num_samples, config.augment, keys[0])
@@ -90,18 +97,31 @@ def loss(model: Transducer, batch: Arrays, key, config: Config):
     states = model.predictor(batch.labels, key=keys[4])
 
     is_tdt = config.model.durations is not None
-    losses = transducer_loss(
+
+    def on_lattice(joint, as_rnnt, *rows):
+        *rows, keys = rows
+        return transducer_loss(
+            joint,
+            *rows,
+            durations=config.model.durations,
+            sigma=config.loss.sigma if is_tdt else 0.0,
+            fastemit=config.loss.fastemit,
+            chunk=config.loss.chunk,
+            key=keys,
+            as_rnnt=as_rnnt,
+        )
+
+    if mesh is not None and mesh.size > 1:
+        on_lattice = sharding.on_own_rows(on_lattice, mesh, num_whole=2)
+    losses = on_lattice(
         model.joint,
+        jax.random.bernoulli(keys[6], config.loss.omega) if is_tdt else None,
         frames,
         states,
         batch.labels,
         num_frames,
         batch.num_labels,
-        durations=config.model.durations,
-        sigma=config.loss.sigma if is_tdt else 0.0,
-        fastemit=config.loss.fastemit,
-        key=keys[5],
-        as_rnnt=jax.random.bernoulli(keys[6], config.loss.omega) if is_tdt else None,
+        jax.random.split(keys[5], len(batch.labels)),
     )
     ctc = jnp.zeros_like(losses)
     if config.loss.ctc_weight:

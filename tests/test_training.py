@@ -160,7 +160,7 @@ def test_eight_devices_train_as_one(trained):
     mesh = sharding.make_mesh()
     state = sharding.replicate(jax.tree.map(jnp.copy, states[0]), mesh)
     batch = sharding.split_batch(make_batch(0), mesh)
-    state, metric = train_step(state, batch, jax.random.key(0), config=config)
+    state, metric = train_step(state, batch, jax.random.key(0), config=config, mesh=mesh)
     np.testing.assert_allclose(metric.loss, metrics[0].loss, rtol=1e-5)
     kernel = state.model.encoder.blocks.feed_forward1.linear1.kernel[...]
     expected = states[1].model.encoder.blocks.feed_forward1.linear1.kernel[...]

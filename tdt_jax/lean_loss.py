@@ -1,0 +1,272 @@
+"""The transducer loss of a joint network, never holding its logits [B, T, U+1, V+1].
+
+The joint runs twice over the lattice, a small group of tiles (`tdt_jax.tiles`) at a time:
+
+    forward   logits of a group -> normaliser and scores of its nodes, all that is kept
+              alpha and beta over all nodes -> posteriors of the scores
+    backward  logits of a group again -> softmax * gamma - posterior, in closed form
+              -> through the heads into the gradients of joint, frames and states
+
+Forward it visits the tiles that a path can go through, whatever the padding; backward those that
+paths do go through. A lattice holds T * (U+1) nodes, but nearly all of the posterior lies on a band
+around the alignment, and a node without posterior has no gradient.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tdt_jax import tiles
+from tdt_jax.config import check_durations
+from tdt_jax.lattice import NEG_INF
+from tdt_jax.loss import (
+    Spec,
+    check_lengths,
+    likelihood,
+    likelihood_and_posteriors,
+    logit_gradients,
+    node_scores,
+)
+from tdt_jax.tiles import SIDE, Grid
+
+CHUNK = {"cpu": 2048}  # nodes at a time, by backend
+
+
+def transducer_loss(
+    joint,
+    frames,
+    states,
+    labels,
+    num_frames,
+    num_labels,
+    *,
+    durations: tuple[int, ...] | None,
+    sigma: float = 0.0,
+    fastemit: float = 0.0,
+    chunk: int | None = None,
+    neglect: float = 1e-6,
+    key=None,
+    as_rnnt=None,
+):
+    """`tdt_loss` or `rnnt_loss` of a joint network, never holding its logits.
+
+    The value is exact. The gradient leaves out nodes at the lattice's edge whose posteriors sum up
+    to `neglect` at most in an utterance; that moves the gradient in all its logits together, as a
+    sum of absolute values, by at most (4 + 2 fastemit) * neglect. The default is below what float32
+    rounds off; at 0 every node with a posterior counts.
+
+    Args:
+      joint: a `tdt_jax.joint.Joint`, or anything with its `project_frames`, `project_states` and
+        `heads`; or a function of frames [n, t, D] and states [n, u, P] to token logits
+        [n, t, u, V+1] and duration logits [n, t, u, N] (None for an RNN-T), differentiated in what
+        it closes over, or in its leaves if it is a pytree such as `jax.tree_util.Partial`.
+      frames: [B, T, D] from the encoder.
+      states: [B, U+1, P] from the predictor.
+      labels, num_frames, num_labels: as in `tdt_loss`.
+      durations: as in `tdt_loss`; None is the RNN-T loss on the token head.
+      sigma, fastemit: as in `tdt_loss`; the RNN-T loss takes no sigma.
+      chunk: nodes at a time, about; some 4 arrays [chunk, V+1] are alive at once. None: 2048 on a
+        CPU, whose cache holds little more, and 16384 elsewhere.
+      neglect: posterior mass, in [0, 1).
+      key: turns the joint's dropout on; one, or one for each utterance [B].
+      as_rnnt: a bool scalar, traced: where True, the RNN-T loss on the token head instead, without
+        sigma. Drawn once a batch with probability omega, this is the paper's sampled RNN-T loss.
+
+    Returns:
+      [B] float32, in nats; differentiable in `joint`, `frames` and `states`.
+
+    Raises:
+      ValueError: if shapes, durations, chunk or neglect don't fit.
+    """
+    if durations is None and (sigma or as_rnnt is not None):
+        raise ValueError(f"the RNN-T loss takes neither sigma ({sigma}) nor as_rnnt ({as_rnnt})")
+    if not 0 <= neglect < 1:
+        raise ValueError(f"neglect must be in [0, 1), got {neglect}")
+    spec = Spec(None if durations is None else tuple(durations), sigma, fastemit)
+    problem, joint, frames, states = prepare(
+        joint, frames, states, labels, num_frames, num_labels, spec, chunk=chunk, key=key
+    )
+    arrays = joint, frames, states, labels, num_frames, num_labels
+    if key is not None and key.ndim == 0:
+        key = jax.random.split(key, len(labels))
+    return jax.jit(_loss, static_argnums=(0, 1))(problem, neglect, *arrays, key, as_rnnt)
+
+
+class Problem(NamedTuple):
+    """What is static about a loss: the joint network as a pure function, sizes and spec."""
+
+    heads: Callable  # (parameters, frames [n, t, J], states [n, u, J], keys [n]) -> logits
+    grid: Grid
+    spec: Spec
+    chunk: int
+
+    def group(self) -> int:
+        """Tiles at a time."""
+        return tiles.group_size(self.grid.size, self.chunk)
+
+
+def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *, chunk, key=None):
+    """Check the arguments of `transducer_loss` and bring any joint into one form.
+
+    Returns:
+      a Problem, the joint's parameters, and what its heads take for frames [B, T, J] and states
+      [B, U+1, J].
+
+    Raises:
+      ValueError: if shapes, durations or chunk don't fit.
+    """
+    chunk = CHUNK.get(jax.default_backend(), 16384) if chunk is None else chunk
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, got {chunk}")
+    if spec.durations is not None:
+        check_durations(spec.durations)
+    check_lengths(labels, num_frames, num_labels)
+    batch, size = labels.shape
+    if frames.ndim != 3 or len(frames) != batch or states.shape[:-1] != (batch, size + 1):
+        raise ValueError(
+            "transducer_loss needs frames [B, T, D], states [B, U+1, P] and labels [B, U], got "
+            f"{frames.shape}, {states.shape} and {labels.shape}"
+        )
+    grid = Grid(batch, frames.shape[1], size + 1)
+    heads = _call
+    if hasattr(joint, "heads"):
+        heads = _heads
+        frames, states = joint.project_frames(frames), joint.project_states(states)
+    elif key is not None:
+        raise ValueError("a key needs a joint with project_frames, project_states and heads")
+    group = tiles.group_size(grid.size, chunk)
+    example = [jax.ShapeDtypeStruct((group, SIDE, x.shape[-1]), x.dtype) for x in (frames, states)]
+    if jax.tree_util.all_leaves([joint]):  # a function: what it closes over are its parameters
+        function, joint = jax.closure_convert(joint, *example)
+        heads = functools.partial(_call_closure, function)
+    nodes = (group, SIDE, SIDE)
+    tokens, lengths = jax.eval_shape(lambda *x: heads(*x, None), joint, *example)
+    if tokens.shape[:-1] != nodes:
+        raise ValueError(f"the joint gives token logits {tokens.shape} for {nodes} nodes")
+    if spec.durations is not None:
+        expected = (*nodes, len(spec.durations))
+        if lengths is None or lengths.shape != expected:
+            raise ValueError(
+                f"durations {spec.durations} need duration logits {expected} of the joint, got "
+                f"{None if lengths is None else lengths.shape}"
+            )
+    return Problem(heads, grid, spec, chunk), joint, frames, states
+
+
+def _heads(joint, frames, states, keys):
+    frames, states = frames[:, :, None], states[:, None]
+    if keys is None:
+        return joint.heads(frames, states)
+    return jax.vmap(lambda *x: joint.heads(*x[:2], key=x[2]))(frames, states, keys)
+
+
+def _call(joint, frames, states, keys):
+    return joint(frames, states)
+
+
+def _call_closure(function, parameters, frames, states, keys):
+    return function(frames, states, *parameters)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _loss(problem, neglect, joint, frames, states, labels, num_frames, num_labels, keys, as_rnnt):
+    inputs = joint, frames, states, labels, num_frames, num_labels
+    _, scores = visit(problem, *inputs, keys, as_rnnt)
+    return -likelihood(scores, num_frames, num_labels, problem.spec, as_rnnt)
+
+
+def _loss_forward(
+    problem, neglect, joint, frames, states, labels, num_frames, num_labels, keys, as_rnnt
+):
+    inputs = joint, frames, states, labels, num_frames, num_labels
+    normaliser, scores = visit(problem, *inputs, keys, as_rnnt)
+    total, posteriors = likelihood_and_posteriors(
+        scores, num_frames, num_labels, problem.spec, as_rnnt
+    )
+    return -total, (joint, frames, states, labels, keys, normaliser, posteriors)
+
+
+def _loss_backward(problem: Problem, neglect, residuals, gradient):
+    joint, frames, states, labels, keys, normaliser, posteriors = residuals
+    grid, spec = problem.grid, problem.spec
+    mass = jnp.sum(grid.split_nodes(posteriors.blank + posteriors.label), axis=(1, 2))
+    tour = tiles.tour(tiles.weighty(mass, grid, neglect), problem.group())
+    posteriors = jax.tree.map(lambda x: jax.vmap(jnp.multiply)(x, gradient), posteriors)
+    nodes = jax.tree.map(grid.split_nodes, (normaliser, posteriors))
+    inputs = _Inputs(problem, frames, states, labels, keys)
+
+    def body(_, tile, sums):
+        frames, states, labels, keys = inputs.of(tile)
+        normaliser, posteriors = jax.tree.map(lambda x: tiles.take(x, tile), nodes)
+        logits, pull = jax.vjp(lambda *parts: problem.heads(*parts, keys), joint, frames, states)
+        tokens, durations = logit_gradients(*logits, labels, normaliser, posteriors, spec.fastemit)
+        to_joint, to_frames, to_states = pull((tokens, durations))
+        _, row, column = grid.place(tile)
+        return (
+            jax.tree.map(lambda total, x: total + x.astype(jnp.float32), sums[0], to_joint),
+            sums[1].at[row].add(to_frames.astype(jnp.float32), mode="drop"),
+            sums[2].at[column].add(to_states.astype(jnp.float32), mode="drop"),
+        )
+
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, jnp.float32), (joint, inputs.frames, inputs.states)
+    )
+    sums = tour.fold(body, zeros)
+    gradients = sums[0], grid.join_frames(sums[1]), grid.join_states(sums[2])
+    gradients = jax.tree.map(lambda x, y: x.astype(y.dtype), gradients, (joint, frames, states))
+    return *gradients, None, None, None, None, None
+
+
+_loss.defvjp(_loss_forward, _loss_backward)
+
+
+def visit(
+    problem: Problem, joint, frames, states, labels, num_frames, num_labels, keys=None, as_rnnt=None
+):
+    """The normaliser [B, T, U+1] and the Scores of every node that a path can go through.
+
+    Problem, joint, frames and states are what `prepare` returns. Other nodes have scores of minus
+    infinity.
+    """
+    grid, durations = problem.grid, problem.spec.durations
+    shortest = 0 if durations is None or as_rnnt is not None else durations[0]
+    matters = tiles.possible(grid, num_frames, num_labels, shortest)
+    tour = tiles.tour(matters, problem.group())
+    inputs = _Inputs(problem, frames, states, labels, keys)
+
+    def values(tile):
+        frames, states, labels, keys = inputs.of(tile)
+        tokens, lengths = problem.heads(joint, frames, states, keys)
+        return node_scores(tokens, None if durations is None else lengths, labels)
+
+    def body(group, tile, out):
+        return jax.tree.map(lambda x, y: x.at[group].set(y), out, values(tile))
+
+    shapes = jax.eval_shape(values, tour.order[0])
+    out = jax.tree.map(
+        lambda x: jnp.full((len(tour.order), *x.shape), NEG_INF, jnp.float32), shapes
+    )
+    return jax.tree.map(lambda x: grid.join_nodes(tour.restore(x)), tour.fold(body, out))
+
+
+class _Inputs:
+    """Frames, states and labels, cut into the rows and columns of tiles."""
+
+    def __init__(self, problem: Problem, frames, states, labels, keys):
+        self.grid, self.keys = problem.grid, keys
+        self.frames, self.states = self.grid.split_frames(frames), self.grid.split_states(states)
+        self.labels = self.grid.split_states(jnp.pad(labels, ((0, 0), (0, 1))))
+
+    def of(self, tile):
+        """Of tiles [n]: frames [n, t, J], states [n, u, J], next labels [n, 1, u], keys [n]."""
+        utterance, row, column = self.grid.place(tile)
+        keys = None
+        if self.keys is not None:
+            keys = self.keys.at[utterance].get(mode="clip")
+            place = tile % (self.grid.rows * self.grid.columns)
+            keys = jax.vmap(jax.random.fold_in)(keys, place)
+        labels = tiles.take(self.labels, column)[:, None]
+        return tiles.take(self.frames, row), tiles.take(self.states, column), labels, keys
