@@ -16,9 +16,9 @@ Every arc ends on a later anti-diagonal n = t + u than it starts on, so one `lax
 few diagonals in hand does a whole recursion, all u at once, for any set of durations. The two
 recursions share the scan, alpha from one end and beta from the other: T + U + 1 short steps.
 
-Log-probabilities of thousands of nats have no digits left behind the point in float32. So each
-diagonal is kept relative to an offset in whole nats, whose sums and differences are exact, and a
-posterior is as accurate at the end of an hour as at its start.
+A log-probability of thousands of nats has few digits left behind the point in float32. So those of
+nodes are kept as whole nats, whose sums and differences are exact, and a small rest: a posterior is
+as accurate in an hour of speech as in a second.
 
 Xu et al., 2023, arXiv 2304.06795, section 3; Graves, 2012, arXiv 1211.3711, section 2.4.
 """
@@ -71,18 +71,18 @@ def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
     alpha, beta = arcs.forward_backward()
-    total, total_offset = arcs.end(alpha)
-    beyond = (0, arcs.window)
-    beta_nodes = jnp.pad(beta.nodes, (beyond, (0, 1)), constant_values=NEG_INF)
-    beta_offset = jnp.pad(beta.offset, beyond)
+    total = arcs.end(alpha)
+    beyond = ((0, arcs.window), (0, 1))
+    beta = jax.tree.map(lambda x: jnp.pad(x, beyond, constant_values=NEG_INF), beta)
 
     def posterior(arc, span, move):
-        ends = slice(span, span + arcs.diagonals)
-        rest = beta_nodes[ends, move : move + arcs.columns.size]
-        whole = alpha.offset + beta_offset[ends] - total_offset  # exact
-        log_posterior = (alpha.nodes + arc + rest - total) + whole[:, None]
+        end = jax.tree.map(
+            lambda x: x[span : span + arcs.diagonals, move : move + arcs.columns.size], beta
+        )
+        whole = alpha.whole + end.whole - total.whole  # exact
+        log_posterior = whole + (alpha.rest + arc + end.rest - total.rest)
         # Where no path exists, alpha, beta and total are of the order of 1e30 and say nothing.
-        log_posterior = jnp.where(total > NEG_INF / 2, log_posterior, NEG_INF)
+        log_posterior = jnp.where(total.whole > NEG_INF / 2, log_posterior, NEG_INF)
         return _unskew(jnp.exp(jnp.minimum(log_posterior, 0.0)))[:-1]
 
     posteriors = [
@@ -91,7 +91,7 @@ def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_
     ]
     blanks = jnp.stack(posteriors[: len(blank_durations)], axis=-1)
     labels = jnp.stack(posteriors[len(blank_durations) :], axis=-1)
-    return total + total_offset, blanks, labels[:, :-1]
+    return sum(total), blanks, labels[:, :-1]
 
 
 def _log_likelihood_forward(blank, label, num_frames, num_labels, *durations):
@@ -125,39 +125,40 @@ def best_path(blank, label, num_frames, num_labels, blank_durations, label_durat
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
     beta = arcs.backward(jnp.max)
-    beyond = (0, arcs.window)
-    nodes = jnp.pad(beta.nodes, (beyond, (0, 1)), constant_values=NEG_INF)
-    offset = jnp.pad(beta.offset, beyond)
+    beyond = ((0, arcs.window), (0, 1))
+    beta = jax.tree.map(lambda x: jnp.pad(x, beyond, constant_values=NEG_INF), beta)
     spans, moves = (jnp.array(column, jnp.int32) for column in zip(*arcs.kinds, strict=True))
     count = label.shape[1]
 
     def step(state):
         n, u, path = state
         scores = arcs.leaving[arcs.window + n, :, u]
-        ends = n + spans
-        best = jnp.argmax(scores + nodes[ends, u + moves] + (offset[ends] - offset[n]))
-        row = jnp.where(moves[best] == 1, u, count)  # a blank writes beyond the end: dropped
+        ends = n + spans, u + moves
+        best = jnp.argmax((beta.whole[ends] - beta.whole[n, u]) + (scores + beta.rest[ends]))
+        row = jnp.where(moves[best] == 1, u, count)  # a blank writes beyond the labels
         path = path._replace(
-            times=path.times.at[row].set(n - u, mode="drop"),
-            durations=path.durations.at[row].set(spans[best] - 1, mode="drop"),
-            scores=path.scores.at[row].set(scores[best], mode="drop"),
+            times=path.times.at[row].set(n - u),
+            durations=path.durations.at[row].set(spans[best] - 1),
+            scores=path.scores.at[row].set(scores[best]),
         )
         return n + spans[best], u + moves[best], path
 
     def unfinished(state):
-        return (nodes[0, 0] > NEG_INF / 2) & (state[0] < num_frames + num_labels)
+        return (beta.whole[0, 0] > NEG_INF / 2) & (state[0] < num_frames + num_labels)
 
-    none = jnp.zeros((count,), jnp.int32)
-    path = BestPath(none, none, none.astype(jnp.float32), nodes[0, 0] + offset[0])
+    none = jnp.zeros((count + 1,), jnp.int32)
+    total = beta.whole[0, 0] + beta.rest[0, 0]
+    path = BestPath(none, none, none.astype(jnp.float32), total)
     zero = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(unfinished, step, (zero, zero, path))[2]
+    *path, total = jax.lax.while_loop(unfinished, step, (zero, zero, path))[2]
+    return BestPath(*(x[:count] for x in path), total)
 
 
-class _Diagonals(NamedTuple):
-    """A value for each node: nodes[n, u] + offset[n], the offset in whole nats."""
+class _Nodes(NamedTuple):
+    """Log-probabilities whole + rest of nodes: whole nats, and the rest about zero."""
 
-    nodes: jax.Array  # [T+U+1, U+1]
-    offset: jax.Array  # [T+U+1]
+    whole: jax.Array  # [..., U+1]
+    rest: jax.Array  # [..., U+1]
 
 
 class _Arcs:
@@ -192,74 +193,72 @@ class _Arcs:
         self.columns = jnp.arange(leaving.shape[-1])
         self.num_frames, self.num_labels = num_frames, num_labels
 
-    def end(self, alpha: _Diagonals):
-        """alpha(T, U): its share relative to the offset, and the offset."""
+    def end(self, alpha: _Nodes) -> _Nodes:
+        """alpha(T, U)."""
         n = self.num_frames + self.num_labels
-        return alpha.nodes[n, self.num_labels], alpha.offset[n]
+        return jax.tree.map(lambda x: x[n, self.num_labels], alpha)
 
-    def forward(self) -> _Diagonals:
-        """alpha: log-probability of reaching each node."""
+    def forward(self) -> _Nodes:
+        """alpha [T+U+1, U+1]: log-probability of reaching each node."""
         return self._scan(self._alpha)
 
-    def backward(self, total=None) -> _Diagonals:
-        """beta: log-probability of reaching the end from each node."""
-        beta = self._scan(functools.partial(self._beta, total=total or _logsumexp))
+    def backward(self, total=jnp.sum) -> _Nodes:
+        """beta [T+U+1, U+1]: log-probability of reaching the end from each node."""
+        beta = self._scan(functools.partial(self._beta, total=total))
         return jax.tree.map(lambda x: x[::-1], beta)
 
-    def forward_backward(self) -> tuple[_Diagonals, _Diagonals]:
+    def forward_backward(self) -> tuple[_Nodes, _Nodes]:
         """alpha and beta, in one scan."""
-        alpha, beta = self._scan(self._alpha, functools.partial(self._beta, total=_logsumexp))
+        alpha, beta = self._scan(self._alpha, self._beta)
         return alpha, jax.tree.map(lambda x: x[::-1], beta)
 
     def _scan(self, *recursions):
         """Each recursion's diagonals, in the order that it visits them."""
 
         def step(windows, count):
-            windows = [
-                _push(window, recursion(window.nodes, count))
+            newest = [
+                recursion(window, count)
                 for recursion, window in zip(recursions, windows, strict=True)
             ]
-            return windows, [_Diagonals(window.nodes[0], window.offset) for window in windows]
+            windows = [
+                jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
+                for pair in zip(newest, windows, strict=True)
+            ]
+            return windows, newest
 
-        # The last few diagonals, newest first, relative to one offset.
-        window = _Diagonals(
-            jnp.full((self.window, self.columns.size), NEG_INF), jnp.zeros((), jnp.float32)
-        )
-        windows = [window] * len(recursions)
+        # The last few diagonals, newest first.
+        nothing = jnp.full((self.window, self.columns.size), NEG_INF)
+        windows = [_Nodes(nothing, jnp.zeros_like(nothing))] * len(recursions)
         _, diagonals = jax.lax.scan(step, windows, jnp.arange(self.diagonals))
         return diagonals if len(recursions) > 1 else diagonals[0]
 
-    def _alpha(self, window, n):
+    def _alpha(self, window: _Nodes, n) -> _Nodes:
         """alpha on diagonal n, from those before."""
-        arrivals = [
-            _shift(window[span - 1] + self.leaving[self.window + n - span, i], move)
-            for i, (span, move) in enumerate(self.kinds)
-        ]
-        is_start = (n == 0) & (self.columns == 0)
-        return jnp.where(is_start, 0.0, _logsumexp(jnp.stack(arrivals), axis=0))
+        whole, rest = [], []
+        for i, (span, move) in enumerate(self.kinds):
+            arc = self.leaving[self.window + n - span, i]
+            whole.append(_shift(window.whole[span - 1], move))
+            rest.append(_shift(window.rest[span - 1] + arc, move))
+        return self._add(whole, rest, (n == 0) & (self.columns == 0))
 
-    def _beta(self, window, count, total):
+    def _beta(self, window: _Nodes, count, total=jnp.sum) -> _Nodes:
         """beta on diagonal n, `count` from the last, from those after."""
         n = self.diagonals - 1 - count
-        departures = [
-            self.leaving[self.window + n, i] + _shift(window[span - 1], -move)
-            for i, (span, move) in enumerate(self.kinds)
-        ]
+        whole, rest = [], []
+        for i, (span, move) in enumerate(self.kinds):
+            whole.append(_shift(window.whole[span - 1], -move))
+            rest.append(_shift(window.rest[span - 1], -move) + self.leaving[self.window + n, i])
         is_end = (n == self.num_frames + self.num_labels) & (self.columns == self.num_labels)
-        return jnp.where(is_end, 0.0, total(jnp.stack(departures), axis=0))
+        return self._add(whole, rest, is_end, total)
 
-
-def _push(window: _Diagonals, diagonal) -> _Diagonals:
-    """Take a diagonal into the window, and move the offset to the peak in whole nats."""
-    nodes = jnp.concatenate([diagonal[None], window.nodes[:-1]])
-    peak = jnp.max(nodes)
-    rise = jnp.where(peak > NEG_INF / 2, jnp.round(peak), 0.0)
-    return _Diagonals(nodes - rise, window.offset + rise)
-
-
-def _logsumexp(x, axis: int):
-    peak = jnp.max(x, axis=axis, keepdims=True)
-    return jnp.squeeze(peak, axis) + jnp.log(jnp.sum(jnp.exp(x - peak), axis=axis))
+    def _add(self, whole, rest, is_certain, total=jnp.sum) -> _Nodes:
+        """The sum (or `total`) of the probabilities exp(whole + rest); 1 where `is_certain`."""
+        whole, rest = jnp.stack(whole), jnp.stack(rest)
+        base = jnp.maximum(jnp.round(jnp.max(whole + rest, axis=0)), NEG_INF)
+        # Among numbers of the order of 1e30, where there is no path, rounding may be anything.
+        terms = jnp.exp(jnp.minimum((whole - base[None]) + rest, 1.0))
+        rest = jnp.log(jnp.maximum(total(terms, axis=0), 1e-30))
+        return _Nodes(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
 
 
 def _skew(nodes):
