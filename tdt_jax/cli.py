@@ -1,4 +1,4 @@
-"""The command line: tdt-jax transcribe | evaluate."""
+"""The command line: tdt-jax transcribe | evaluate | benchmark."""
 
 import argparse
 import dataclasses
@@ -42,6 +42,29 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("manifest")
     command.add_argument("--json", action="store_true", help="the result, with every transcript")
     command.add_argument("--batch-size", type=_positive, default=8, help="utterances at a time [8]")
+
+    command = commands.add_parser(
+        "benchmark",
+        help="speed and memory, measured here",
+        description="Measure on this machine. `loss`: the transducer loss, forward and backward, "
+        "from frames and states to the gradients of joint, frames and states, against the time "
+        "that its matrix products take alone.",
+    )
+    command.set_defaults(run=_benchmark)
+    command.add_argument("what", choices=["loss"])
+    command.add_argument(
+        "--case", action="append", metavar="NAME", help="small, v2, v3 or long; may repeat [all]"
+    )
+    command.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    command.add_argument("--repeats", type=_positive, default=5, help="runs, for the median [5]")
+    command.add_argument(
+        "--peers", action="store_true", help="beside transformers' tdt_loss, if it is installed"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object a case")
+    command.add_argument("--batch", type=_positive, help="another B than the case's")
+    command.add_argument(
+        "--aot", metavar="TOPOLOGY", help="no run: what a TPU's compiler estimates, for v5e:2x2"
+    )
 
     options = parser.parse_args(arguments)
     try:
@@ -125,3 +148,32 @@ def _evaluate(options) -> int:
     }
     print(json.dumps({**summary, "utterances": utterances}, ensure_ascii=False))
     return 1 if result.failed else 0
+
+
+def _benchmark(options) -> int:
+    from tdt_jax import benchmark
+
+    names = options.case or list(benchmark.CASES)
+    if unknown := [name for name in names if name not in benchmark.CASES]:
+        raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(benchmark.CASES)}")
+    cases = [benchmark.CASES[name] for name in names]
+    if options.batch:
+        cases = [case._replace(batch=options.batch) for case in cases]
+    if options.aot:
+        for case in cases:
+            print(benchmark.ahead_of_time(case, dtype=options.dtype, topology=options.aot))
+        return 0
+    table = benchmark.loss_table(
+        cases, dtype=options.dtype, repeats=options.repeats, peers=options.peers
+    )
+    for case, rate, results in table:
+        if options.json:
+            methods = {
+                name: result if isinstance(result, str) else dataclasses.asdict(result)
+                for name, result in results.items()
+            }
+            floor = {"matmul_flops_per_second": rate, "floor_seconds": case.flops / rate}
+            print(json.dumps({**case._asdict(), **floor, "methods": methods}), flush=True)
+        else:
+            print(benchmark.describe(case, rate, results), flush=True)
+    return 0

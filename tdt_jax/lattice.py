@@ -86,8 +86,7 @@ def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_
         return _unskew(jnp.exp(jnp.minimum(log_posterior, 0.0)))[:-1]
 
     posteriors = [
-        posterior(arcs.leaving[arcs.window :, i], span, move)
-        for i, (span, move) in enumerate(arcs.kinds)
+        posterior(arcs.leaving[:, i], span, move) for i, (span, move) in enumerate(arcs.kinds)
     ]
     blanks = jnp.stack(posteriors[: len(blank_durations)], axis=-1)
     labels = jnp.stack(posteriors[len(blank_durations) :], axis=-1)
@@ -132,7 +131,7 @@ def best_path(blank, label, num_frames, num_labels, blank_durations, label_durat
 
     def step(state):
         n, u, path = state
-        scores = arcs.leaving[arcs.window + n, :, u]
+        scores = arcs.leaving[n, :, u]
         ends = n + spans, u + moves
         best = jnp.argmax((beta.whole[ends] - beta.whole[n, u]) + (scores + beta.rest[ends]))
         row = jnp.where(moves[best] == 1, u, count)  # a blank writes beyond the labels
@@ -182,15 +181,13 @@ class _Arcs:
             masked(label[..., i], (t + d < num_frames) & (u < num_labels))
             for i, d in enumerate(label_durations)
         ]
-        # How many diagonals each arc crosses, and whether it moves on by a label.
+        # How many diagonals each arc crosses, and whether it moves on by a label: blanks, labels.
         self.kinds = [(d, 0) for d in blank_durations] + [(d + 1, 1) for d in label_durations]
+        self.num_blanks = len(blanks)
         self.window = max(span for span, _ in self.kinds)  # W
-        # [W + T+U+1, arcs, U+1]: the arcs that leave diagonal n at W + n, and none before.
-        leaving = jnp.swapaxes(_skew(jnp.stack(blanks + labels)), 0, 1)
-        before = ((self.window, 0), (0, 0), (0, 0))
-        self.leaving = jnp.pad(leaving, before, constant_values=NEG_INF)
-        self.diagonals = leaving.shape[0]
-        self.columns = jnp.arange(leaving.shape[-1])
+        self.leaving = jnp.swapaxes(_skew(jnp.stack(blanks + labels)), 0, 1)  # [T+U+1, arcs, U+1]
+        self.diagonals = self.leaving.shape[0]
+        self.columns = jnp.arange(self.leaving.shape[-1])
         self.num_frames, self.num_labels = num_frames, num_labels
 
     def end(self, alpha: _Nodes) -> _Nodes:
@@ -200,25 +197,35 @@ class _Arcs:
 
     def forward(self) -> _Nodes:
         """alpha [T+U+1, U+1]: log-probability of reaching each node."""
-        return self._scan(self._alpha)
+        return self._scan([self._alpha], [self._arriving()])[0]
 
     def backward(self, total=jnp.sum) -> _Nodes:
         """beta [T+U+1, U+1]: log-probability of reaching the end from each node."""
-        beta = self._scan(functools.partial(self._beta, total=total))
-        return jax.tree.map(lambda x: x[::-1], beta)
+        beta = functools.partial(self._beta, total=total)
+        return _reversed(self._scan([beta], [self.leaving[::-1]])[0])
 
     def forward_backward(self) -> tuple[_Nodes, _Nodes]:
         """alpha and beta, in one scan."""
-        alpha, beta = self._scan(self._alpha, self._beta)
-        return alpha, jax.tree.map(lambda x: x[::-1], beta)
+        arcs = [self._arriving(), self.leaving[::-1]]
+        alpha, beta = self._scan([self._alpha, self._beta], arcs)
+        return alpha, _reversed(beta)
 
-    def _scan(self, *recursions):
+    def _arriving(self):
+        """The arcs [T+U+1, arcs, U+1] that end on each diagonal, at the node where they end."""
+        arriving = [
+            jnp.pad(self.leaving[:-span, i], ((span, 0), (0, 0)), constant_values=NEG_INF)
+            for i, (span, _) in enumerate(self.kinds)
+        ]
+        return self._move(jnp.stack(arriving, axis=1), 1)
+
+    def _scan(self, recursions, arcs) -> list[_Nodes]:
         """Each recursion's diagonals, in the order that it visits them."""
 
-        def step(windows, count):
+        def step(windows, inputs):
+            count, *arcs = inputs
             newest = [
-                recursion(window, count)
-                for recursion, window in zip(recursions, windows, strict=True)
+                recursion(count, *rest)
+                for recursion, *rest in zip(recursions, windows, arcs, strict=True)
             ]
             windows = [
                 jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
@@ -229,36 +236,44 @@ class _Arcs:
         # The last few diagonals, newest first.
         nothing = jnp.full((self.window, self.columns.size), NEG_INF)
         windows = [_Nodes(nothing, jnp.zeros_like(nothing))] * len(recursions)
-        _, diagonals = jax.lax.scan(step, windows, jnp.arange(self.diagonals))
-        return diagonals if len(recursions) > 1 else diagonals[0]
+        with jax.named_scope("recursion"):
+            return jax.lax.scan(step, windows, (jnp.arange(self.diagonals), *arcs))[1]
 
-    def _alpha(self, window: _Nodes, n) -> _Nodes:
+    def _alpha(self, n, window: _Nodes, arriving) -> _Nodes:
         """alpha on diagonal n, from those before."""
-        whole, rest = [], []
-        for i, (span, move) in enumerate(self.kinds):
-            arc = self.leaving[self.window + n - span, i]
-            whole.append(_shift(window.whole[span - 1], move))
-            rest.append(_shift(window.rest[span - 1] + arc, move))
-        return self._add(whole, rest, (n == 0) & (self.columns == 0))
+        is_start = (n == 0) & (self.columns == 0)
+        return self._add(window, arriving, 1, is_start, jnp.sum)
 
-    def _beta(self, window: _Nodes, count, total=jnp.sum) -> _Nodes:
+    def _beta(self, count, window: _Nodes, leaving, total=jnp.sum) -> _Nodes:
         """beta on diagonal n, `count` from the last, from those after."""
-        n = self.diagonals - 1 - count
-        whole, rest = [], []
-        for i, (span, move) in enumerate(self.kinds):
-            whole.append(_shift(window.whole[span - 1], -move))
-            rest.append(_shift(window.rest[span - 1], -move) + self.leaving[self.window + n, i])
-        is_end = (n == self.num_frames + self.num_labels) & (self.columns == self.num_labels)
-        return self._add(whole, rest, is_end, total)
+        is_last = self.diagonals - 1 - count == self.num_frames + self.num_labels
+        is_end = is_last & (self.columns == self.num_labels)
+        return self._add(window, leaving, -1, is_end, total)
 
-    def _add(self, whole, rest, is_certain, total=jnp.sum) -> _Nodes:
-        """The sum (or `total`) of the probabilities exp(whole + rest); 1 where `is_certain`."""
-        whole, rest = jnp.stack(whole), jnp.stack(rest)
+    def _add(self, window: _Nodes, arcs, move: int, is_certain, total) -> _Nodes:
+        """The sum (or `total`) of the probabilities over all arcs; 1 where `is_certain`."""
+        whole, rest = (
+            self._move(jnp.stack([x[span - 1] for span, _ in self.kinds]), move) for x in window
+        )
+        rest = rest + arcs
         base = jnp.maximum(jnp.round(jnp.max(whole + rest, axis=0)), NEG_INF)
         # Among numbers of the order of 1e30, where there is no path, rounding may be anything.
         terms = jnp.exp(jnp.minimum((whole - base[None]) + rest, 1.0))
         rest = jnp.log(jnp.maximum(total(terms, axis=0), 1e-30))
         return _Nodes(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
+
+    def _move(self, x, move: int):
+        """[..., arcs, U+1]: what is of label arcs from u to u + move (1 or -1)."""
+        blanks, labels = x[..., : self.num_blanks, :], x[..., self.num_blanks :, :]
+        size = x.shape[-1]
+        pad = [(0, 0)] * (x.ndim - 1) + [(1, 0) if move == 1 else (0, 1)]
+        labels = jnp.pad(labels, pad, constant_values=NEG_INF)
+        labels = labels[..., :size] if move == 1 else labels[..., 1:]
+        return jnp.concatenate([blanks, labels], axis=-2)
+
+
+def _reversed(nodes: _Nodes) -> _Nodes:
+    return jax.tree.map(lambda x: x[::-1], nodes)
 
 
 def _skew(nodes):
@@ -275,12 +290,3 @@ def _unskew(diagonals):
     size, columns = diagonals.shape
     flat = jnp.pad(diagonals.T.reshape(-1), (0, columns))
     return flat.reshape(columns, size + 1)[:, : size + 1 - columns].T
-
-
-def _shift(x, by: int):
-    """Move [U+1] from u to u + by (1, 0 or -1)."""
-    if by == 0:
-        return x
-    if by == 1:
-        return jnp.pad(x[:-1], (1, 0), constant_values=NEG_INF)
-    return jnp.pad(x[1:], (0, 1), constant_values=NEG_INF)

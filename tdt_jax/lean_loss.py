@@ -32,7 +32,7 @@ from tdt_jax.loss import (
 )
 from tdt_jax.tiles import SIDE, Grid
 
-CHUNK = {"cpu": 2048}  # nodes at a time, by backend
+CHUNK = {"cpu": 1024}  # nodes at a time, by backend
 
 
 def transducer_loss(
@@ -68,7 +68,7 @@ def transducer_loss(
       labels, num_frames, num_labels: as in `tdt_loss`.
       durations: as in `tdt_loss`; None is the RNN-T loss on the token head.
       sigma, fastemit: as in `tdt_loss`; the RNN-T loss takes no sigma.
-      chunk: nodes at a time, about; some 4 arrays [chunk, V+1] are alive at once. None: 2048 on a
+      chunk: nodes at a time, about; some 4 arrays [chunk, V+1] are alive at once. None: 1024 on a
         CPU, whose cache holds little more, and 16384 elsewhere.
       neglect: posterior mass, in [0, 1).
       key: turns the joint's dropout on; one, or one for each utterance [B].
@@ -98,7 +98,7 @@ def transducer_loss(
 class Problem(NamedTuple):
     """What is static about a loss: the joint network as a pure function, sizes and spec."""
 
-    heads: Callable  # (parameters, frames [n, t, J], states [n, u, J], keys [n]) -> logits
+    heads: Callable  # (parameters, frames [n, t, J], states [n, u, J], keys [n]) -> [n t u, ...]
     grid: Grid
     spec: Spec
     chunk: int
@@ -142,12 +142,12 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
     if jax.tree_util.all_leaves([joint]):  # a function: what it closes over are its parameters
         function, joint = jax.closure_convert(joint, *example)
         heads = functools.partial(_call_closure, function)
-    nodes = (group, SIDE, SIDE)
+    nodes = group * SIDE**2
     tokens, lengths = jax.eval_shape(lambda *x: heads(*x, None), joint, *example)
-    if tokens.shape[:-1] != nodes:
+    if len(tokens) != nodes:
         raise ValueError(f"the joint gives token logits {tokens.shape} for {nodes} nodes")
     if spec.durations is not None:
-        expected = (*nodes, len(spec.durations))
+        expected = (nodes, len(spec.durations))
         if lengths is None or lengths.shape != expected:
             raise ValueError(
                 f"durations {spec.durations} need duration logits {expected} of the joint, got "
@@ -157,18 +157,26 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
 
 
 def _heads(joint, frames, states, keys):
-    frames, states = frames[:, :, None], states[:, None]
+    # In rows of nodes: whatever the sides of a tile, the products are of plain matrices.
+    shape = (*frames.shape[:2], *states.shape[1:])
+    frames = jnp.broadcast_to(frames[:, :, None], shape)
+    states = jnp.broadcast_to(states[:, None], shape)
     if keys is None:
-        return joint.heads(frames, states)
-    return jax.vmap(lambda *x: joint.heads(*x[:2], key=x[2]))(frames, states, keys)
+        return joint.heads(*(x.reshape(-1, shape[-1]) for x in (frames, states)))
+    frames, states = (x.reshape(len(keys), -1, shape[-1]) for x in (frames, states))
+    return _in_rows(jax.vmap(lambda *x: joint.heads(*x[:2], key=x[2]))(frames, states, keys))
 
 
 def _call(joint, frames, states, keys):
-    return joint(frames, states)
+    return _in_rows(joint(frames, states))
 
 
 def _call_closure(function, parameters, frames, states, keys):
-    return function(frames, states, *parameters)
+    return _in_rows(function(frames, states, *parameters))
+
+
+def _in_rows(logits):
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), logits)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -200,7 +208,7 @@ def _loss_backward(problem: Problem, neglect, residuals, gradient):
 
     def body(_, tile, sums):
         frames, states, labels, keys = inputs.of(tile)
-        normaliser, posteriors = jax.tree.map(lambda x: tiles.take(x, tile), nodes)
+        normaliser, posteriors = jax.tree.map(lambda x: _rows(tiles.take(x, tile)), nodes)
         logits, pull = jax.vjp(lambda *parts: problem.heads(*parts, keys), joint, frames, states)
         tokens, durations = logit_gradients(*logits, labels, normaliser, posteriors, spec.fastemit)
         to_joint, to_frames, to_states = pull((tokens, durations))
@@ -214,7 +222,8 @@ def _loss_backward(problem: Problem, neglect, residuals, gradient):
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, jnp.float32), (joint, inputs.frames, inputs.states)
     )
-    sums = tour.fold(body, zeros)
+    with jax.named_scope("gradients_of_tiles"):
+        sums = tour.fold(body, zeros)
     gradients = sums[0], grid.join_frames(sums[1]), grid.join_states(sums[2])
     gradients = jax.tree.map(lambda x, y: x.astype(y.dtype), gradients, (joint, frames, states))
     return *gradients, None, None, None, None, None
@@ -240,7 +249,8 @@ def visit(
     def values(tile):
         frames, states, labels, keys = inputs.of(tile)
         tokens, lengths = problem.heads(joint, frames, states, keys)
-        return node_scores(tokens, None if durations is None else lengths, labels)
+        values = node_scores(tokens, None if durations is None else lengths, labels)
+        return jax.tree.map(lambda x: x.reshape(-1, SIDE, SIDE, *x.shape[1:]), values)
 
     def body(group, tile, out):
         return jax.tree.map(lambda x, y: x.at[group].set(y), out, values(tile))
@@ -249,7 +259,14 @@ def visit(
     out = jax.tree.map(
         lambda x: jnp.full((len(tour.order), *x.shape), NEG_INF, jnp.float32), shapes
     )
-    return jax.tree.map(lambda x: grid.join_nodes(tour.restore(x)), tour.fold(body, out))
+    with jax.named_scope("scores_of_tiles"):
+        out = tour.fold(body, out)
+    return jax.tree.map(lambda x: grid.join_nodes(tour.restore(x)), out)
+
+
+def _rows(x):
+    """[n, t, u, ...] -> [n t u, ...]."""
+    return x.reshape(-1, *x.shape[3:])
 
 
 class _Inputs:
@@ -261,12 +278,13 @@ class _Inputs:
         self.labels = self.grid.split_states(jnp.pad(labels, ((0, 0), (0, 1))))
 
     def of(self, tile):
-        """Of tiles [n]: frames [n, t, J], states [n, u, J], next labels [n, 1, u], keys [n]."""
+        """Of tiles [n]: frames [n, t, J], states [n, u, J], next labels [n t u], keys [n]."""
         utterance, row, column = self.grid.place(tile)
         keys = None
         if self.keys is not None:
             keys = self.keys.at[utterance].get(mode="clip")
             place = tile % (self.grid.rows * self.grid.columns)
             keys = jax.vmap(jax.random.fold_in)(keys, place)
-        labels = tiles.take(self.labels, column)[:, None]
-        return tiles.take(self.frames, row), tiles.take(self.states, column), labels, keys
+        labels = jnp.repeat(tiles.take(self.labels, column)[:, None], SIDE, axis=1)
+        frames, states = tiles.take(self.frames, row), tiles.take(self.states, column)
+        return frames, states, labels.reshape(-1), keys

@@ -283,7 +283,7 @@ def test_never_holds_the_logits():
     ("change", "message"),
     [
         (dict(durations=(1, 0)), "increase strictly"),
-        (dict(durations=(0, 1)), r"durations \(0, 1\) need duration logits \(\d+, 4, 4, 2\)"),
+        (dict(durations=(0, 1)), r"durations \(0, 1\) need duration logits \(\d+, 2\)"),
         (dict(durations=None, sigma=0.1), "takes neither sigma"),
         (dict(chunk=0), "chunk must be >= 1, got 0"),
         (dict(neglect=1.0), r"neglect must be in \[0, 1\), got 1.0"),

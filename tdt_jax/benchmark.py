@@ -1,0 +1,400 @@
+"""How fast and how lean the loss is, against the matrix products it needs and against its peers.
+
+Every measurement runs in a process of its own, one after another, so that peaks of memory are its
+own. Figures of one call compare with each other, and with nothing else.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.util
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+DURATIONS = (0, 1, 2, 3, 4)
+SIGMA = 0.02
+
+
+class Case(NamedTuple):
+    """Sizes of a batch: B utterances of T frames and U labels, V tokens, a joint J wide."""
+
+    name: str
+    batch: int
+    frames: int
+    labels: int
+    vocab: int
+    width: int = 640
+
+    @property
+    def num_logits(self) -> int:
+        """Token and duration logits of all nodes."""
+        nodes = self.batch * self.frames * (self.labels + 1)
+        return nodes * (self.vocab + 1 + len(DURATIONS))
+
+    @property
+    def flops(self) -> int:
+        """Of the products with the heads that an exact gradient needs if it takes every node.
+
+        Logits, logits again (they cannot be kept), and the gradients in both their factors.
+        """
+        return 4 * 2 * self.width * self.num_logits
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("small", 4, 100, 25, 128),
+        Case("v2", 8, 200, 50, 1024),  # Parakeet v2's vocabulary
+        Case("v3", 2, 250, 100, 8192),  # Parakeet v3's, 20 seconds
+        Case("long", 1, 1500, 500, 1024),  # two minutes
+    )
+}
+
+
+@dataclasses.dataclass
+class Result:
+    """One way to compute the loss and its gradients, measured."""
+
+    seconds: float  # forward and backward, the median
+    compile_seconds: float
+    temporary_bytes: int | None  # of the compiled program, by XLA's own account
+    peak_bytes: int | None  # by which the process, or the device's memory, grew at its peak
+    losses: list[float]
+    device: str
+
+
+def inputs(case: Case) -> dict[str, np.ndarray]:
+    """Random frames, states, labels and joint weights, the same for everyone."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape, scale=1.0):
+        return scale * rng.standard_normal(shape, dtype=np.float32)
+
+    width, scale = case.width, case.width**-0.5
+    return {
+        "frames": normal(case.batch, case.frames, width),
+        "states": normal(case.batch, case.labels + 1, width),
+        "labels": rng.integers(0, case.vocab, (case.batch, case.labels)).astype(np.int32),
+        "frame_projection": normal(width, width, scale=scale),
+        "state_projection": normal(width, width, scale=scale),
+        "token_head": normal(width, case.vocab + 1, scale=scale),
+        "duration_head": normal(width, len(DURATIONS), scale=scale),
+    }
+
+
+def loss_table(
+    cases: list[Case], *, dtype: str, repeats: int, peers: bool
+) -> Iterator[tuple[Case, float, dict[str, Result | str]]]:
+    """For each case: the matrix product rate (flop/s), and results by method, or why there is none.
+
+    Raises:
+      ValueError: if peers are asked for that are not installed.
+    """
+    if peers and (missing := [x for x in ("torch", "transformers") if not _installed(x)]):
+        raise ValueError(f"--peers needs {' and '.join(missing)} (pip install) beside tdt_jax")
+    methods: dict[str, Callable] = {
+        "tdt_jax": functools.partial(measure_lean, dtype=dtype),
+        "tdt_jax, neglect=0": functools.partial(measure_lean, dtype=dtype, neglect=0.0),
+        "tdt_jax, full logits": functools.partial(measure_full, dtype=dtype),
+    }
+    if peers:
+        methods["transformers"] = measure_transformers
+    for case in cases:
+        rate = _apart(matmul_rate, case, dtype)
+        results: dict[str, Result | str] = {}
+        for method, measure in methods.items():
+            holds_logits = method in ("tdt_jax, full logits", "transformers")
+            need = 6 * 4 * case.num_logits if holds_logits else 0
+            if need > _available_bytes():
+                results[method] = f"needs about {need / 1e9:.0f} GB"
+            else:
+                results[method] = _apart(measure, case, repeats=repeats)
+        yield case, rate, results
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _apart(function, *arguments, **options):
+    """The result of a call in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments, **options).result()
+
+
+def matmul_rate(case: Case, dtype: str) -> float:
+    """The best flop/s of the heads' product and of its two gradients, at several heights."""
+    import jax
+    import jax.numpy as jnp
+
+    best, outputs = 0.0, case.vocab + 1 + len(DURATIONS)
+    for rows in (2048, 8192):
+        x, kernel, gradient = (
+            jnp.ones(shape, dtype)
+            for shape in ((rows, case.width), (case.width, outputs), (rows, outputs))
+        )
+        for product, pair in (
+            (lambda x, w: x @ w, (x, kernel)),
+            (lambda g, w: g @ w.T, (gradient, kernel)),
+            (lambda x, g: x.T @ g, (x, gradient)),
+        ):
+            function = jax.jit(product)
+            seconds, _ = _timed(lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10)
+            best = max(best, 2 * rows * case.width * outputs / seconds)
+    return best
+
+
+def measure_lean(case: Case, *, dtype: str, repeats: int, neglect: float = 1e-6) -> Result:
+    """`tdt_jax.transducer_loss`, from frames and states to the gradients of all."""
+    from tdt_jax.lean_loss import transducer_loss
+
+    def losses(joint, frames, states, *lengths):
+        options = dict(durations=DURATIONS, sigma=SIGMA, neglect=neglect)
+        return transducer_loss(joint, frames, states, *lengths, **options)
+
+    return _measure_jax(losses, case, dtype, repeats)
+
+
+def measure_full(case: Case, *, dtype: str, repeats: int) -> Result:
+    """`tdt_jax.tdt_loss` on the logits of all nodes."""
+    from tdt_jax.loss import tdt_loss
+
+    def losses(joint, frames, states, *lengths):
+        return tdt_loss(*joint(frames, states), *lengths, durations=DURATIONS, sigma=SIGMA)
+
+    return _measure_jax(losses, case, dtype, repeats)
+
+
+def make_joint(case: Case, dtype: str, arrays: dict[str, np.ndarray] | None = None):
+    """The joint network, with the weights of `inputs` if given."""
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from tdt_jax.config import JointConfig
+    from tdt_jax.joint import Joint
+
+    joint = Joint(
+        JointConfig(width=case.width, dropout=0.0),
+        frame_width=case.width,
+        state_width=case.width,
+        vocab_size=case.vocab,
+        num_durations=len(DURATIONS),
+        dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(0),
+    )
+    heads = ("frame_projection", "state_projection", "token_head", "duration_head")
+    for name in heads if arrays else ():
+        getattr(joint, name).kernel[...] = jnp.asarray(arrays[name])
+    return joint
+
+
+def _measure_jax(losses, case: Case, dtype: str, repeats: int) -> Result:
+    import jax
+    import jax.numpy as jnp
+
+    arrays = inputs(case)
+    joint = make_joint(case, dtype, arrays)
+    arguments = (
+        joint,
+        jnp.asarray(arrays["frames"], dtype),
+        jnp.asarray(arrays["states"], dtype),
+        jnp.asarray(arrays["labels"]),
+        jnp.full((case.batch,), case.frames),
+        jnp.full((case.batch,), case.labels),
+    )
+
+    def objective(*arguments):
+        each = losses(*arguments)
+        return each.sum(), each
+
+    start = time.perf_counter()
+    step = jax.jit(jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True))
+    compiled = step.lower(*arguments).compile()
+    compile_seconds = time.perf_counter() - start
+    before = _reset_peak()
+    seconds, ((_, each), _) = _timed(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
+    device, peak = jax.devices()[0], _peak_since(before)
+    if device.platform != "cpu":
+        peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    each = np.asarray(each, np.float64).tolist()
+    return Result(seconds, compile_seconds, temporary, peak, each, device.device_kind)
+
+
+def measure_transformers(case: Case, *, repeats: int) -> Result:
+    """Hugging Face's tdt_loss in float32 on the CPU, behind the same joint network in torch."""
+    import torch
+    from transformers.loss.loss_tdt import tdt_loss
+
+    arrays = {name: torch.from_numpy(array) for name, array in inputs(case).items()}
+    labels = arrays.pop("labels").long()
+    for array in arrays.values():
+        array.requires_grad_()
+    head = torch.cat([arrays["token_head"], arrays["duration_head"]], dim=1).detach()
+    head.requires_grad_()
+    lengths = torch.full((case.batch,), case.frames), torch.full((case.batch,), case.labels)
+
+    def step():
+        frames = (arrays["frames"] @ arrays["frame_projection"])[:, :, None]
+        states = (arrays["states"] @ arrays["state_projection"])[:, None]
+        logits = torch.relu(frames + states) @ head
+        losses = tdt_loss(
+            logits[..., : case.vocab + 1],
+            logits[..., case.vocab + 1 :],
+            labels,
+            *lengths,
+            blank_token_id=case.vocab,
+            durations=list(DURATIONS),
+            sigma=SIGMA,
+            reduction="none",
+        )
+        losses.sum().backward()
+        for array in (*arrays.values(), head):
+            array.grad = None
+        return losses.detach()
+
+    before = _reset_peak()
+    seconds, losses = _timed(step, repeats)
+    device = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return Result(seconds, 0.0, None, _peak_since(before), losses.double().tolist(), device)
+
+
+def _timed(run: Callable, repeats: int):
+    """The median seconds of some runs after a first that does not count, and the last result."""
+    result, seconds = run(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+def _memory(field: str, path: str) -> int | None:
+    """A field of a file in /proc, in bytes; None where there is no such file."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith(f"{field}:")), None)
+
+
+def _available_bytes() -> float:
+    return _memory("MemAvailable", "/proc/meminfo") or float("inf")
+
+
+def _reset_peak() -> int | None:
+    """Start to look for the peak of memory from here; returns what is in use (Linux only)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _memory("VmRSS", "/proc/self/status")
+
+
+def _peak_since(before: int | None) -> int | None:
+    return None if before is None else _memory("VmHWM", "/proc/self/status") - before
+
+
+def describe(case: Case, rate: float, results: dict[str, Result | str]) -> str:
+    """A table of one case, to read."""
+    floor = case.flops / rate
+    lines = [
+        f"{case.name}: B={case.batch} T={case.frames} U={case.labels} V={case.vocab} "
+        f"J={case.width}; {case.flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s: "
+        f"floor {floor:.3f} s; {4 * case.num_logits / 1e6:.0f} MB of logits"
+    ]
+    first = results["tdt_jax"]
+    for method, result in results.items():
+        if isinstance(result, str):
+            lines.append(f"  {method:21s} {result}")
+            continue
+        peak, temporary = (
+            "" if x is None else f"{x / 1e6:6.0f} MB"
+            for x in (result.peak_bytes, result.temporary_bytes)
+        )
+        line = (
+            f"  {method:21s}{result.seconds:8.3f} s {result.seconds / floor:6.2f} x floor  "
+            f"peak {peak:>9s}  temporaries {temporary:>9s}"
+        )
+        if result is not first:
+            error = np.max(np.abs(np.divide(result.losses, first.losses) - 1))
+            line += f"  {result.seconds / first.seconds:5.1f} x the time"
+            if result.peak_bytes and first.peak_bytes:
+                line += f", {result.peak_bytes / first.peak_bytes:5.1f} x the peak"
+            line += f"; loss differs by {error:.0e}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def ahead_of_time(case: Case, *, dtype: str, topology: str) -> str:
+    """What the compiler for one TPU chip says of `transducer_loss`, forward and backward, to read.
+
+    Raises:
+      ValueError: as `tdt_jax.ahead.device`.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import SingleDeviceSharding
+
+    from tdt_jax import ahead
+    from tdt_jax.lean_loss import transducer_loss
+    from tdt_jax.tiles import Grid, group_size
+
+    chip, chunk = topology.partition(":")[0], 16384
+    sharding = SingleDeviceSharding(ahead.device(topology))
+
+    def placed(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    joint = jax.tree.map(
+        lambda x: placed(x.shape, x.dtype), jax.eval_shape(lambda: make_joint(case, dtype))
+    )
+    width, lengths = case.width, placed((case.batch,), jnp.int32)
+    arguments = (
+        joint,
+        placed((case.batch, case.frames, width), dtype),
+        placed((case.batch, case.labels + 1, width), dtype),
+        placed((case.batch, case.labels), jnp.int32),
+        lengths,
+        lengths,
+    )
+
+    def total(joint, frames, states, *lengths):
+        options = dict(durations=DURATIONS, sigma=SIGMA, chunk=chunk)
+        return transducer_loss(joint, frames, states, *lengths, **options).sum()
+
+    start = time.perf_counter()
+    compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    loops = ("scores_of_tiles", "recursion", "gradients_of_tiles")
+    found = ahead.estimate(compiled, loops, chip)
+    tiles = Grid(case.batch, case.frames, case.labels + 1).size
+    groups = -(-tiles // group_size(tiles, chunk))
+    forward, step, backward = (found.seconds_a_turn[name] for name in loops)
+    recursion = (case.frames + case.labels + 1) * step
+    passes = {"bfloat16": 1, "float32": 6}[dtype]  # a float32 product in bfloat16 pieces
+    floor = passes * case.flops / ahead.PEAK[chip]
+    lines = [
+        f"{case.name}: B={case.batch} T={case.frames} U={case.labels} V={case.vocab} J={width} "
+        f"{dtype}, one {chip}, compiled in {seconds:.0f} s",
+        f"  memory: {found.temporary_bytes / 1e6:.0f} MB of temporaries, "
+        f"{found.argument_bytes / 1e6:.0f} MB in, {found.output_bytes / 1e6:.0f} MB out, "
+        f"of {ahead.MEMORY[chip] / 1e9:.0f} GB",
+        f"  the compiler's estimates: {1e3 * forward:.2f} ms a group of {chunk} nodes forward, "
+        f"{1e3 * backward:.2f} ms backward; {1e3 * recursion:.0f} ms the recursion, "
+        f"{1e3 * found.seconds_outside:.0f} ms the rest",
+    ]
+    for share in (1.0, 0.3):
+        whole = groups * (forward + share * backward) + recursion + found.seconds_outside
+        lines.append(
+            f"  with {100 * share:.0f} % of the tiles backward: {whole:.2f} s, "
+            f"{whole / floor:.2f} x the floor of {floor:.2f} s"
+        )
+    return "\n".join(lines)
