@@ -110,7 +110,7 @@ def loss_table(
         results: dict[str, Result | str] = {}
         for method, measure in methods.items():
             holds_logits = method in ("tdt_jax, full logits", "transformers")
-            need = 6 * 4 * case.num_logits if holds_logits else 0
+            need = 7 * 4 * case.num_logits if holds_logits else 0
             if need > _available_bytes():
                 results[method] = f"needs about {need / 1e9:.0f} GB"
             else:

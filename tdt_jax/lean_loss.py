@@ -32,7 +32,7 @@ from tdt_jax.loss import (
 )
 from tdt_jax.tiles import SIDE, Grid
 
-CHUNK = {"cpu": 1024}  # nodes at a time, by backend
+CHUNK = {"cpu": 2048}  # nodes at a time, by backend
 
 
 def transducer_loss(
@@ -68,7 +68,7 @@ def transducer_loss(
       labels, num_frames, num_labels: as in `tdt_loss`.
       durations: as in `tdt_loss`; None is the RNN-T loss on the token head.
       sigma, fastemit: as in `tdt_loss`; the RNN-T loss takes no sigma.
-      chunk: nodes at a time, about; some 4 arrays [chunk, V+1] are alive at once. None: 1024 on a
+      chunk: nodes at a time, about; some 4 arrays [chunk, V+1] are alive at once. None: 2048 on a
         CPU, whose cache holds little more, and 16384 elsewhere.
       neglect: posterior mass, in [0, 1).
       key: turns the joint's dropout on; one, or one for each utterance [B].
