@@ -9,7 +9,17 @@ So the loops are told apart by name here and multiplied by the lengths that the 
 import importlib.util
 import os
 import re
+import time
 from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+
+from tdt_jax.benchmark import DURATIONS, SIGMA, Case, make_joint
+from tdt_jax.lean_loss import transducer_loss
+from tdt_jax.problem import CHUNK
+from tdt_jax.tiles import Grid, group_size
 
 # Cycles a second: a v5e has 4 units of 128 x 128 multiply-adds, and 197 bf16 TFLOP/s.
 CLOCK = {"v5e": 1.5e9}
@@ -69,6 +79,65 @@ def estimate(compiled, loops: list[str], chip: str) -> Estimate:
         cycles[entry] / CLOCK[chip],
         seconds,
     )
+
+
+def loss_report(case: Case, *, dtype: str, topology: str) -> str:
+    """What the compiler for one TPU chip says of `transducer_loss`, forward and backward, to read.
+
+    Raises:
+      ValueError: as `device`.
+    """
+    chip, chunk = topology.partition(":")[0], CHUNK
+    sharding = SingleDeviceSharding(device(topology))
+
+    def placed(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    joint = jax.tree.map(
+        lambda x: placed(x.shape, x.dtype), jax.eval_shape(lambda: make_joint(case, dtype))
+    )
+    width, lengths = case.width, placed((case.batch,), jnp.int32)
+    arguments = (
+        joint,
+        placed((case.batch, case.frames, width), dtype),
+        placed((case.batch, case.labels + 1, width), dtype),
+        placed((case.batch, case.labels), jnp.int32),
+        lengths,
+        lengths,
+    )
+
+    def total(joint, frames, states, *lengths):
+        options = dict(durations=DURATIONS, sigma=SIGMA, chunk=chunk)
+        return transducer_loss(joint, frames, states, *lengths, **options).sum()
+
+    start = time.perf_counter()
+    compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).lower(*arguments).compile()
+    seconds = time.perf_counter() - start
+    loops = ("scores_of_tiles", "recursion", "gradients_of_tiles")
+    found = estimate(compiled, loops, chip)
+    tiles = Grid(case.batch, case.frames, case.labels + 1).size
+    groups = -(-tiles // group_size(tiles, chunk))
+    forward, step, backward = (found.seconds_a_turn[name] for name in loops)
+    recursion = (case.frames + case.labels + 1) * step
+    passes = {"bfloat16": 1, "float32": 6}[dtype]  # a float32 product in bfloat16 pieces
+    floor = passes * case.flops / PEAK[chip]
+    lines = [
+        f"{case.name}: B={case.batch} T={case.frames} U={case.labels} V={case.vocab} J={width} "
+        f"{dtype}, one {chip}, compiled in {seconds:.0f} s",
+        f"  memory: {found.temporary_bytes / 1e6:.0f} MB of temporaries, "
+        f"{found.argument_bytes / 1e6:.0f} MB in, {found.output_bytes / 1e6:.0f} MB out, "
+        f"of {MEMORY[chip] / 1e9:.0f} GB",
+        f"  the compiler's estimates: {1e3 * forward:.2f} ms a group of {chunk} nodes forward, "
+        f"{1e3 * backward:.2f} ms backward; {1e3 * recursion:.0f} ms the recursion, "
+        f"{1e3 * found.seconds_outside:.0f} ms the rest",
+    ]
+    for share in (1.0, 0.3):
+        whole = groups * (forward + share * backward) + recursion + found.seconds_outside
+        lines.append(
+            f"  with {100 * share:.0f} % of the tiles backward: {whole:.2f} s, "
+            f"{whole / floor:.2f} x the floor of {floor:.2f} s"
+        )
+    return "\n".join(lines)
 
 
 def _parse(text: str):

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from tdt_jax import lattice
-from tdt_jax.lean_loss import prepare, visit
+from tdt_jax.lean_loss import visit
 from tdt_jax.loss import Spec, arcs
+from tdt_jax.problem import prepare
 
 
 class Alignment(NamedTuple):

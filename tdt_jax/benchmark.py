@@ -19,6 +19,7 @@ import numpy as np
 
 DURATIONS = (0, 1, 2, 3, 4)
 SIGMA = 0.02
+OURS, FULL, PEER = "tdt_jax", "tdt_jax, full logits", "transformers on CPU"
 
 
 class Case(NamedTuple):
@@ -99,22 +100,25 @@ def loss_table(
     if peers and (missing := [x for x in ("torch", "transformers") if not _installed(x)]):
         raise ValueError(f"--peers needs {' and '.join(missing)} (pip install) beside tdt_jax")
     methods: dict[str, Callable] = {
-        "tdt_jax": functools.partial(measure_lean, dtype=dtype),
+        OURS: functools.partial(measure_lean, dtype=dtype),
         "tdt_jax, neglect=0": functools.partial(measure_lean, dtype=dtype, neglect=0.0),
-        "tdt_jax, full logits": functools.partial(measure_full, dtype=dtype),
+        FULL: functools.partial(measure_full, dtype=dtype),
     }
     if peers:
-        methods["transformers"] = measure_transformers
+        methods[PEER] = measure_transformers
     for case in cases:
         rate = _apart(matmul_rate, case, dtype)
         results: dict[str, Result | str] = {}
         for method, measure in methods.items():
-            holds_logits = method in ("tdt_jax, full logits", "transformers")
+            holds_logits = method in (FULL, PEER)
             need = 7 * 4 * case.num_logits if holds_logits else 0
             if need > _available_bytes():
                 results[method] = f"needs about {need / 1e9:.0f} GB"
             else:
-                results[method] = _apart(measure, case, repeats=repeats)
+                try:
+                    results[method] = _apart(measure, case, repeats=repeats)
+                except (RuntimeError, MemoryError) as error:  # out of memory, or killed for it
+                    results[method] = f"failed: {str(error).partition(chr(10))[0] or type(error)}"
         yield case, rate, results
 
 
@@ -134,6 +138,11 @@ def matmul_rate(case: Case, dtype: str) -> float:
     import jax
     import jax.numpy as jnp
 
+    matmul = functools.partial(
+        jnp.matmul,
+        precision=jax.lax.Precision.HIGHEST,  # as the joint network's
+        preferred_element_type=jnp.float32,
+    )
     best, outputs = 0.0, case.vocab + 1 + len(DURATIONS)
     for rows in (2048, 8192):
         x, kernel, gradient = (
@@ -141,9 +150,9 @@ def matmul_rate(case: Case, dtype: str) -> float:
             for shape in ((rows, case.width), (case.width, outputs), (rows, outputs))
         )
         for product, pair in (
-            (lambda x, w: x @ w, (x, kernel)),
-            (lambda g, w: g @ w.T, (gradient, kernel)),
-            (lambda x, g: x.T @ g, (x, gradient)),
+            (lambda x, w: matmul(x, w), (x, kernel)),
+            (lambda g, w: matmul(g, w.T), (gradient, kernel)),
+            (lambda x, g: matmul(x.T, g), (x, gradient)),
         ):
             function = jax.jit(product)
             seconds, _ = _timed(lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10)
@@ -222,7 +231,7 @@ def _measure_jax(losses, case: Case, dtype: str, repeats: int) -> Result:
     seconds, ((_, each), _) = _timed(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
     device, peak = jax.devices()[0], _peak_since(before)
     if device.platform != "cpu":
-        peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+        peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # inputs and all
     temporary = compiled.memory_analysis().temp_size_in_bytes
     each = np.asarray(each, np.float64).tolist()
     return Result(seconds, compile_seconds, temporary, peak, each, device.device_kind)
@@ -310,7 +319,9 @@ def describe(case: Case, rate: float, results: dict[str, Result | str]) -> str:
         f"J={case.width}; {case.flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s: "
         f"floor {floor:.3f} s; {4 * case.num_logits / 1e6:.0f} MB of logits"
     ]
-    first = results["tdt_jax"]
+    first = results[OURS]
+    if isinstance(first, Result):
+        lines[0] += f"; on {first.device}"
     for method, result in results.items():
         if isinstance(result, str):
             lines.append(f"  {method:21s} {result}")
@@ -323,78 +334,11 @@ def describe(case: Case, rate: float, results: dict[str, Result | str]) -> str:
             f"  {method:21s}{result.seconds:8.3f} s {result.seconds / floor:6.2f} x floor  "
             f"peak {peak:>9s}  temporaries {temporary:>9s}"
         )
-        if result is not first:
+        if result is not first and isinstance(first, Result):
             error = np.max(np.abs(np.divide(result.losses, first.losses) - 1))
             line += f"  {result.seconds / first.seconds:5.1f} x the time"
             if result.peak_bytes and first.peak_bytes:
                 line += f", {result.peak_bytes / first.peak_bytes:5.1f} x the peak"
             line += f"; loss differs by {error:.0e}"
         lines.append(line)
-    return "\n".join(lines)
-
-
-def ahead_of_time(case: Case, *, dtype: str, topology: str) -> str:
-    """What the compiler for one TPU chip says of `transducer_loss`, forward and backward, to read.
-
-    Raises:
-      ValueError: as `tdt_jax.ahead.device`.
-    """
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import SingleDeviceSharding
-
-    from tdt_jax import ahead
-    from tdt_jax.lean_loss import transducer_loss
-    from tdt_jax.tiles import Grid, group_size
-
-    chip, chunk = topology.partition(":")[0], 16384
-    sharding = SingleDeviceSharding(ahead.device(topology))
-
-    def placed(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-    joint = jax.tree.map(
-        lambda x: placed(x.shape, x.dtype), jax.eval_shape(lambda: make_joint(case, dtype))
-    )
-    width, lengths = case.width, placed((case.batch,), jnp.int32)
-    arguments = (
-        joint,
-        placed((case.batch, case.frames, width), dtype),
-        placed((case.batch, case.labels + 1, width), dtype),
-        placed((case.batch, case.labels), jnp.int32),
-        lengths,
-        lengths,
-    )
-
-    def total(joint, frames, states, *lengths):
-        options = dict(durations=DURATIONS, sigma=SIGMA, chunk=chunk)
-        return transducer_loss(joint, frames, states, *lengths, **options).sum()
-
-    start = time.perf_counter()
-    compiled = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    loops = ("scores_of_tiles", "recursion", "gradients_of_tiles")
-    found = ahead.estimate(compiled, loops, chip)
-    tiles = Grid(case.batch, case.frames, case.labels + 1).size
-    groups = -(-tiles // group_size(tiles, chunk))
-    forward, step, backward = (found.seconds_a_turn[name] for name in loops)
-    recursion = (case.frames + case.labels + 1) * step
-    passes = {"bfloat16": 1, "float32": 6}[dtype]  # a float32 product in bfloat16 pieces
-    floor = passes * case.flops / ahead.PEAK[chip]
-    lines = [
-        f"{case.name}: B={case.batch} T={case.frames} U={case.labels} V={case.vocab} J={width} "
-        f"{dtype}, one {chip}, compiled in {seconds:.0f} s",
-        f"  memory: {found.temporary_bytes / 1e6:.0f} MB of temporaries, "
-        f"{found.argument_bytes / 1e6:.0f} MB in, {found.output_bytes / 1e6:.0f} MB out, "
-        f"of {ahead.MEMORY[chip] / 1e9:.0f} GB",
-        f"  the compiler's estimates: {1e3 * forward:.2f} ms a group of {chunk} nodes forward, "
-        f"{1e3 * backward:.2f} ms backward; {1e3 * recursion:.0f} ms the recursion, "
-        f"{1e3 * found.seconds_outside:.0f} ms the rest",
-    ]
-    for share in (1.0, 0.3):
-        whole = groups * (forward + share * backward) + recursion + found.seconds_outside
-        lines.append(
-            f"  with {100 * share:.0f} % of the tiles backward: {whole:.2f} s, "
-            f"{whole / floor:.2f} x the floor of {floor:.2f} s"
-        )
     return "\n".join(lines)

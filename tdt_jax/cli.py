@@ -160,8 +160,12 @@ def _benchmark(options) -> int:
     if options.batch:
         cases = [case._replace(batch=options.batch) for case in cases]
     if options.aot:
+        from tdt_jax import ahead
+
+        if options.peers or options.json:
+            raise ValueError("--aot runs nothing: it goes with neither --peers nor --json")
         for case in cases:
-            print(benchmark.ahead_of_time(case, dtype=options.dtype, topology=options.aot))
+            print(ahead.loss_report(case, dtype=options.dtype, topology=options.aot), flush=True)
         return 0
     table = benchmark.loss_table(
         cases, dtype=options.dtype, repeats=options.repeats, peers=options.peers

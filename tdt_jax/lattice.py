@@ -59,7 +59,7 @@ def log_likelihood(
       scalar float32.
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
-    return sum(arcs.end(arcs.forward()))
+    return arcs.end(arcs.forward()).total()
 
 
 def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_durations):
@@ -90,7 +90,7 @@ def arc_posteriors(blank, label, num_frames, num_labels, blank_durations, label_
     ]
     blanks = jnp.stack(posteriors[: len(blank_durations)], axis=-1)
     labels = jnp.stack(posteriors[len(blank_durations) :], axis=-1)
-    return sum(total), blanks, labels[:, :-1]
+    return total.total(), blanks, labels[:, :-1]
 
 
 def _log_likelihood_forward(blank, label, num_frames, num_labels, *durations):
@@ -146,7 +146,7 @@ def best_path(blank, label, num_frames, num_labels, blank_durations, label_durat
         return (beta.whole[0, 0] > NEG_INF / 2) & (state[0] < num_frames + num_labels)
 
     none = jnp.zeros((count + 1,), jnp.int32)
-    total = beta.whole[0, 0] + beta.rest[0, 0]
+    total = beta.total()[0, 0]
     path = BestPath(none, none, none.astype(jnp.float32), total)
     zero = jnp.zeros((), jnp.int32)
     *path, total = jax.lax.while_loop(unfinished, step, (zero, zero, path))[2]
@@ -159,11 +159,16 @@ class _Nodes(NamedTuple):
     whole: jax.Array  # [..., U+1]
     rest: jax.Array  # [..., U+1]
 
+    def total(self):
+        """whole + rest, rounded to float32."""
+        return self.whole + self.rest
+
 
 class _Arcs:
     """The arcs of one utterance, masked to its lengths, and the recursions over them."""
 
     def __init__(self, blank, label, num_frames, num_labels, blank_durations, label_durations):
+        num_frames, num_labels = (jnp.asarray(x, jnp.int32) for x in (num_frames, num_labels))
         t = jnp.arange(blank.shape[0] + 1)[:, None]  # row T holds the end
         u = jnp.arange(blank.shape[1])[None, :]
 

@@ -13,26 +13,22 @@ around the alignment, and a node without posterior has no gradient.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tdt_jax import tiles
-from tdt_jax.config import check_durations
 from tdt_jax.lattice import NEG_INF
 from tdt_jax.loss import (
     Spec,
-    check_lengths,
     likelihood,
     likelihood_and_posteriors,
     logit_gradients,
     node_scores,
 )
-from tdt_jax.tiles import SIDE, Grid
-
-CHUNK = {"cpu": 2048}  # nodes at a time, by backend
+from tdt_jax.problem import Problem, prepare
+from tdt_jax.tiles import SIDE
 
 
 def transducer_loss(
@@ -56,13 +52,17 @@ def transducer_loss(
     The value is exact. The gradient leaves out nodes at the lattice's edge whose posteriors sum up
     to `neglect` at most in an utterance; that moves the gradient in all its logits together, as a
     sum of absolute values, by at most (4 + 2 fastemit) * neglect. The default is below what float32
-    rounds off; at 0 every node with a posterior counts.
+    rounds off; at 0 every node with a posterior counts. (Times the gradient that comes in.)
+
+    It is compiled once for each `joint` and shape; a function of one's own is new with every call,
+    so call the loss within `jax.jit` then. Within `jax.shard_map` it needs check_vma=False.
 
     Args:
       joint: a `tdt_jax.joint.Joint`, or anything with its `project_frames`, `project_states` and
         `heads`; or a function of frames [n, t, D] and states [n, u, P] to token logits
-        [n, t, u, V+1] and duration logits [n, t, u, N] (None for an RNN-T), differentiated in what
-        it closes over, or in its leaves if it is a pytree such as `jax.tree_util.Partial`.
+        [n, t, u, V+1] and duration logits [n, t, u, N] (to the former alone, or None for the
+        latter, for an RNN-T), differentiated in what it closes over, or in its leaves if it is a
+        pytree such as `jax.tree_util.Partial`.
       frames: [B, T, D] from the encoder.
       states: [B, U+1, P] from the predictor.
       labels, num_frames, num_labels: as in `tdt_loss`.
@@ -76,7 +76,8 @@ def transducer_loss(
         sigma. Drawn once a batch with probability omega, this is the paper's sampled RNN-T loss.
 
     Returns:
-      [B] float32, in nats; differentiable in `joint`, `frames` and `states`.
+      [B] float32, in nats; differentiable once in `joint`, `frames` and `states`. An utterance that
+      no alignment fits has a loss of about 1e30 and zero gradient.
 
     Raises:
       ValueError: if shapes, durations, chunk or neglect don't fit.
@@ -85,6 +86,8 @@ def transducer_loss(
         raise ValueError(f"the RNN-T loss takes neither sigma ({sigma}) nor as_rnnt ({as_rnnt})")
     if not 0 <= neglect < 1:
         raise ValueError(f"neglect must be in [0, 1), got {neglect}")
+    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
     spec = Spec(None if durations is None else tuple(durations), sigma, fastemit)
     problem, joint, frames, states = prepare(
         joint, frames, states, labels, num_frames, num_labels, spec, chunk=chunk, key=key
@@ -92,91 +95,9 @@ def transducer_loss(
     arrays = joint, frames, states, labels, num_frames, num_labels
     if key is not None and key.ndim == 0:
         key = jax.random.split(key, len(labels))
+    if key is not None and key.shape != num_frames.shape:
+        raise ValueError(f"key must be one key or {len(labels)}, got keys of shape {key.shape}")
     return jax.jit(_loss, static_argnums=(0, 1))(problem, neglect, *arrays, key, as_rnnt)
-
-
-class Problem(NamedTuple):
-    """What is static about a loss: the joint network as a pure function, sizes and spec."""
-
-    heads: Callable  # (parameters, frames [n, t, J], states [n, u, J], keys [n]) -> [n t u, ...]
-    grid: Grid
-    spec: Spec
-    chunk: int
-
-    def group(self) -> int:
-        """Tiles at a time."""
-        return tiles.group_size(self.grid.size, self.chunk)
-
-
-def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *, chunk, key=None):
-    """Check the arguments of `transducer_loss` and bring any joint into one form.
-
-    Returns:
-      a Problem, the joint's parameters, and what its heads take for frames [B, T, J] and states
-      [B, U+1, J].
-
-    Raises:
-      ValueError: if shapes, durations or chunk don't fit.
-    """
-    chunk = CHUNK.get(jax.default_backend(), 16384) if chunk is None else chunk
-    if chunk < 1:
-        raise ValueError(f"chunk must be >= 1, got {chunk}")
-    if spec.durations is not None:
-        check_durations(spec.durations)
-    check_lengths(labels, num_frames, num_labels)
-    batch, size = labels.shape
-    if frames.ndim != 3 or len(frames) != batch or states.shape[:-1] != (batch, size + 1):
-        raise ValueError(
-            "transducer_loss needs frames [B, T, D], states [B, U+1, P] and labels [B, U], got "
-            f"{frames.shape}, {states.shape} and {labels.shape}"
-        )
-    grid = Grid(batch, frames.shape[1], size + 1)
-    heads = _call
-    if hasattr(joint, "heads"):
-        heads = _heads
-        frames, states = joint.project_frames(frames), joint.project_states(states)
-    elif key is not None:
-        raise ValueError("a key needs a joint with project_frames, project_states and heads")
-    group = tiles.group_size(grid.size, chunk)
-    example = [jax.ShapeDtypeStruct((group, SIDE, x.shape[-1]), x.dtype) for x in (frames, states)]
-    if jax.tree_util.all_leaves([joint]):  # a function: what it closes over are its parameters
-        function, joint = jax.closure_convert(joint, *example)
-        heads = functools.partial(_call_closure, function)
-    nodes = group * SIDE**2
-    tokens, lengths = jax.eval_shape(lambda *x: heads(*x, None), joint, *example)
-    if len(tokens) != nodes:
-        raise ValueError(f"the joint gives token logits {tokens.shape} for {nodes} nodes")
-    if spec.durations is not None:
-        expected = (nodes, len(spec.durations))
-        if lengths is None or lengths.shape != expected:
-            raise ValueError(
-                f"durations {spec.durations} need duration logits {expected} of the joint, got "
-                f"{None if lengths is None else lengths.shape}"
-            )
-    return Problem(heads, grid, spec, chunk), joint, frames, states
-
-
-def _heads(joint, frames, states, keys):
-    # In rows of nodes: whatever the sides of a tile, the products are of plain matrices.
-    shape = (*frames.shape[:2], *states.shape[1:])
-    frames = jnp.broadcast_to(frames[:, :, None], shape)
-    states = jnp.broadcast_to(states[:, None], shape)
-    if keys is None:
-        return joint.heads(*(x.reshape(-1, shape[-1]) for x in (frames, states)))
-    frames, states = (x.reshape(len(keys), -1, shape[-1]) for x in (frames, states))
-    return _in_rows(jax.vmap(lambda *x: joint.heads(*x[:2], key=x[2]))(frames, states, keys))
-
-
-def _call(joint, frames, states, keys):
-    return _in_rows(joint(frames, states))
-
-
-def _call_closure(function, parameters, frames, states, keys):
-    return _in_rows(function(frames, states, *parameters))
-
-
-def _in_rows(logits):
-    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), logits)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -214,7 +135,7 @@ def _loss_backward(problem: Problem, neglect, residuals, gradient):
         to_joint, to_frames, to_states = pull((tokens, durations))
         _, row, column = grid.place(tile)
         return (
-            jax.tree.map(lambda total, x: total + x.astype(jnp.float32), sums[0], to_joint),
+            jax.tree.map(_accumulate, sums[0], to_joint),
             sums[1].at[row].add(to_frames.astype(jnp.float32), mode="drop"),
             sums[2].at[column].add(to_states.astype(jnp.float32), mode="drop"),
         )
@@ -225,11 +146,22 @@ def _loss_backward(problem: Problem, neglect, residuals, gradient):
     with jax.named_scope("gradients_of_tiles"):
         sums = tour.fold(body, zeros)
     gradients = sums[0], grid.join_frames(sums[1]), grid.join_states(sums[2])
-    gradients = jax.tree.map(lambda x, y: x.astype(y.dtype), gradients, (joint, frames, states))
+    gradients = jax.tree.map(_cotangent, gradients, (joint, frames, states))
     return *gradients, None, None, None, None, None
 
 
 _loss.defvjp(_loss_forward, _loss_backward)
+
+
+def _accumulate(total, x):
+    return total if x.dtype == jax.dtypes.float0 else total + x.astype(jnp.float32)
+
+
+def _cotangent(total, x):
+    """The gradient in x, in its dtype; integers and keys have none."""
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return total.astype(x.dtype)
+    return np.zeros(x.shape, jax.dtypes.float0)
 
 
 def visit(
@@ -282,9 +214,13 @@ class _Inputs:
         utterance, row, column = self.grid.place(tile)
         keys = None
         if self.keys is not None:
-            keys = self.keys.at[utterance].get(mode="clip")
-            place = tile % (self.grid.rows * self.grid.columns)
-            keys = jax.vmap(jax.random.fold_in)(keys, place)
-        labels = jnp.repeat(tiles.take(self.labels, column)[:, None], SIDE, axis=1)
-        frames, states = tiles.take(self.frames, row), tiles.take(self.states, column)
-        return frames, states, labels.reshape(-1), keys
+            keys = _clipped(self.keys, utterance)
+            for place in (row % self.grid.rows, column % self.grid.columns):
+                keys = jax.vmap(jax.random.fold_in)(keys, place)
+        labels = jnp.repeat(_clipped(self.labels, column)[:, None], SIDE, axis=1)
+        return _clipped(self.frames, row), _clipped(self.states, column), labels.reshape(-1), keys
+
+
+def _clipped(x, index):
+    """Rows of x, the last one where the index is beyond."""
+    return x.at[index].get(mode="clip")

@@ -36,7 +36,6 @@ class Scores(NamedTuple):
     duration: jax.Array | None  # [..., U+1, N]; None: RNN-T
 
 
-@functools.partial(jax.jit, static_argnames=("durations", "sigma", "fastemit"))
 def tdt_loss(
     token_logits,
     duration_logits,
@@ -75,13 +74,14 @@ def tdt_loss(
     Raises:
       ValueError: if shapes or durations don't fit.
     """
+    if durations is None:
+        raise ValueError("tdt_loss needs durations; without them it is rnnt_loss")
     check_lengths(labels, num_frames, num_labels)
-    check_logits(token_logits, duration_logits, labels, durations)
+    check_logits(token_logits, duration_logits, labels, tuple(durations))
     spec = Spec(tuple(durations), sigma, fastemit)
-    return _loss(spec, token_logits, duration_logits, labels, num_frames, num_labels)
+    return _jitted(spec, token_logits, duration_logits, labels, num_frames, num_labels)
 
 
-@functools.partial(jax.jit, static_argnames="fastemit")
 def rnnt_loss(token_logits, labels, num_frames, num_labels, *, fastemit: float = 0.0):
     """The RNN-T loss of each utterance (Graves, 2012, arXiv 1211.3711).
 
@@ -101,7 +101,7 @@ def rnnt_loss(token_logits, labels, num_frames, num_labels, *, fastemit: float =
     check_lengths(labels, num_frames, num_labels)
     check_logits(token_logits, None, labels, None)
     spec = Spec(None, 0.0, fastemit)
-    return _loss(spec, token_logits, None, labels, num_frames, num_labels)
+    return _jitted(spec, token_logits, None, labels, num_frames, num_labels)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -126,6 +126,7 @@ def _loss_backward(spec, residuals, gradient):
 
 
 _loss.defvjp(_loss_forward, _loss_backward)
+_jitted = jax.jit(_loss, static_argnums=0)
 
 
 def _per_node(labels):
@@ -140,8 +141,8 @@ def node_scores(token_logits, duration_logits, labels):
     """
     token_logits = token_logits.astype(jnp.float32)
     normaliser = jax.nn.logsumexp(token_logits, axis=-1)
-    labels = jnp.broadcast_to(labels, normaliser.shape).clip(0, token_logits.shape[-1] - 2)
-    label = jnp.take_along_axis(token_logits, labels[..., None], axis=-1)[..., 0]
+    labels = _labels_of_nodes(labels, token_logits)[..., None]
+    label = jnp.take_along_axis(token_logits, labels, axis=-1)[..., 0]
     duration = None
     if duration_logits is not None:
         duration = jax.nn.log_softmax(duration_logits.astype(jnp.float32), axis=-1)
@@ -157,10 +158,10 @@ def logit_gradients(
     """
     label_mass = (1 + fastemit) * posteriors.label
     gamma = posteriors.blank + label_mass
-    # A node without posterior has no gradient, whatever its logits and normaliser.
+    # The normaliser of a node that was never visited is minus infinity.
     normaliser = jnp.where(gamma > 0, normaliser, -NEG_INF)
     tokens = jnp.arange(token_logits.shape[-1]).reshape((1,) * normaliser.ndim + (-1,))
-    is_label = tokens == jnp.broadcast_to(labels, normaliser.shape)[..., None]
+    is_label = tokens == _labels_of_nodes(labels, token_logits)[..., None]
     is_blank = tokens == tokens.size - 1
     gradient = jnp.exp(token_logits.astype(jnp.float32) - normaliser[..., None]) * gamma[..., None]
     gradient -= jnp.where(is_label, label_mass[..., None], 0.0)
@@ -173,6 +174,11 @@ def logit_gradients(
     softmax = jax.nn.softmax(duration_logits.astype(jnp.float32), axis=-1)
     mass = jnp.sum(posteriors.duration, axis=-1, keepdims=True)
     return gradient, (softmax * mass - posteriors.duration).astype(duration_logits.dtype)
+
+
+def _labels_of_nodes(labels, token_logits):
+    """Labels that broadcast to [...], within the vocabulary, for each node of [..., V+1]."""
+    return jnp.broadcast_to(labels, token_logits.shape[:-1]).clip(0, token_logits.shape[-1] - 2)
 
 
 def likelihood(scores: Scores, num_frames, num_labels, spec: Spec, as_rnnt=None):
@@ -235,6 +241,9 @@ def _only(condition, arc, duration: int, arcs, durations: tuple[int, ...]):
 
 def check_lengths(labels, num_frames, num_labels) -> None:
     """Raise ValueError, naming both sides, unless there is a length for each row of labels."""
+    for name, array in (("labels", labels), ("num_frames", num_frames), ("num_labels", num_labels)):
+        if not (hasattr(array, "dtype") and jnp.issubdtype(array.dtype, jnp.integer)):
+            raise ValueError(f"{name} must be an array of integers, got {_kind(array)}")
     if labels.ndim != 2:
         raise ValueError(f"the loss needs labels [B, U], got {labels.shape}")
     if num_frames.shape != labels.shape[:1] or num_labels.shape != labels.shape[:1]:
@@ -242,6 +251,10 @@ def check_lengths(labels, num_frames, num_labels) -> None:
             f"the loss needs num_frames and num_labels of shape {labels.shape[:1]}, got "
             f"{num_frames.shape} and {num_labels.shape}"
         )
+
+
+def _kind(array) -> str:
+    return f"one of {array.dtype}" if hasattr(array, "dtype") else f"a {type(array).__name__}"
 
 
 def check_logits(token_logits, duration_logits, labels, durations) -> None:

@@ -82,8 +82,9 @@ class Grid(NamedTuple):
 
 
 def _split(x, count: int):
+    # With copies of the last row: a joint network sees nothing that it could not see elsewhere.
     padding = [(0, 0), (0, count * SIDE - x.shape[1])] + [(0, 0)] * (x.ndim - 2)
-    return jnp.pad(x, padding).reshape(-1, SIDE, *x.shape[2:])
+    return jnp.pad(x, padding, mode="edge").reshape(-1, SIDE, *x.shape[2:])
 
 
 class Tour(NamedTuple):
@@ -132,7 +133,9 @@ def possible(grid: Grid, num_frames, num_labels, shortest: int):
     """
     t = jnp.arange(grid.frames)[None, :, None]
     u = jnp.arange(grid.states)[None, None, :]
-    num_frames, num_labels = num_frames[:, None, None], num_labels[:, None, None]
+    num_frames, num_labels = (
+        jnp.asarray(x, jnp.int32)[:, None, None] for x in (num_frames, num_labels)
+    )
     left = (num_labels - u) * shortest + 1
     nodes = (u <= num_labels) & (t >= u * shortest) & (t + left <= num_frames)
     return jnp.any(grid.split_nodes(nodes), axis=(1, 2))

@@ -69,7 +69,7 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """One update; `key` is the run's, the step's own is folded from it.
 
-    `mesh` is what the batch is split among (`tdt_jax.sharding`); None: it is on one device.
+    `mesh` is what the batch is split among (`tdt_jax.sharding`); None is for a batch on one device.
     """
     key = jax.random.fold_in(key, state.step)
     (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
@@ -115,7 +115,7 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
         on_lattice = sharding.on_own_rows(on_lattice, mesh, num_whole=2)
     losses = on_lattice(
         model.joint,
-        jax.random.bernoulli(keys[6], config.loss.omega) if is_tdt else None,
+        jax.random.bernoulli(keys[6], config.loss.omega) if is_tdt and config.loss.omega else None,
         frames,
         states,
         batch.labels,

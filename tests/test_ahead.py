@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from tdt_jax import ahead, benchmark, cli
+from tdt_jax import ahead, cli
 from tdt_jax.benchmark import Case
 
 PROGRAM = """
@@ -57,5 +57,5 @@ def test_an_unknown_chip_is_named(capsys):
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_the_loss_compiles_for_a_tpu():
     case = Case("tiny", 2, 16, 7, 130, width=128)
-    report = benchmark.ahead_of_time(case, dtype="bfloat16", topology="v5e:2x2")
+    report = ahead.loss_report(case, dtype="bfloat16", topology="v5e:2x2")
     assert "MB of temporaries" in report and "x the floor" in report

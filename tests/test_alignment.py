@@ -1,5 +1,6 @@
 """Alignment and occupancy against every path written out."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -113,6 +114,25 @@ def test_what_cannot_be_aligned_is_told_and_the_rest_is():
         assert totals[0] > -100 and totals[1] < -1e29 and totals[2] < -1e29
     for array in (*alignment[:3], *occupancy[:2]):
         assert np.any(array[0]) and not np.any(array[1:]) and np.all(np.isfinite(array))
+
+
+def test_among_equals_a_blank_first_and_the_shorter_first():
+    """Of uniform logits: an RNN-T's labels wait for the last frame."""
+    joint = functools.partial(zero_joint, 0)
+    arguments = (jnp.zeros((1, 40, 2)), jnp.zeros((1, 4, 2)), jnp.zeros((1, 3), jnp.int32))
+    lengths = jnp.array([40]), jnp.array([3])
+    alignment = tdt.align(joint, *arguments, *lengths, durations=None)
+    assert alignment.times.tolist() == [[39, 39, 39]]
+    joint = functools.partial(zero_joint, 2)
+    lengths = jnp.array([13]), jnp.array([3])
+    alignment = tdt.align(joint, *arguments, *lengths, durations=(1, 2))
+    assert alignment.times.tolist() == [[5, 7, 9]]
+    assert alignment.durations.tolist() == [[2, 2, 2]]
+
+
+def zero_joint(num_durations, frames, states):
+    nodes = (*frames.shape[:2], states.shape[1])
+    return jnp.zeros((*nodes, 5)), jnp.zeros((*nodes, num_durations))
 
 
 def test_no_labels():

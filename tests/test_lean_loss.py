@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from flax import nnx
 
 import tdt_jax as tdt
-from tdt_jax import lean_loss, tiles
+from tdt_jax import lean_loss, problem, tiles
 from tdt_jax.config import JointConfig
 from tdt_jax.joint import Joint
 
@@ -81,13 +82,13 @@ def test_equals_it_where_most_tiles_are_left_out(durations):
     """A lattice so large that the default leaves out nodes which do have a posterior."""
     inputs, lengths = example(frames=120, labels=36)
     options = dict(durations=durations, chunk=256)
-    problem, *rest = lean_loss.prepare(
+    found, *rest = problem.prepare(
         make_joint(durations), *inputs, *lengths, lean_loss.Spec(durations, 0.0, 0.0), chunk=256
     )
-    _, scores = lean_loss.visit(problem, *rest, *lengths)
-    _, posteriors = lean_loss.likelihood_and_posteriors(scores, *lengths[1:], problem.spec)
-    mass = problem.grid.split_nodes(posteriors.blank + posteriors.label).sum((1, 2))
-    left_out = np.asarray(mass)[~np.asarray(tiles.weighty(mass, problem.grid, 1e-6))]
+    _, scores = lean_loss.visit(found, *rest, *lengths)
+    _, posteriors = lean_loss.likelihood_and_posteriors(scores, *lengths[1:], found.spec)
+    mass = found.grid.split_nodes(posteriors.blank + posteriors.label).sum((1, 2))
+    left_out = np.asarray(mass)[~np.asarray(tiles.weighty(mass, found.grid, 1e-6))]
     assert np.count_nonzero(left_out) > len(mass) / 10 and left_out.sum() < 4e-6
     assert_same(
         lambda joint, *x: tdt.transducer_loss(joint, *x, *lengths, **options),
@@ -169,15 +170,106 @@ def test_any_joint_function(form):
     def lean(parameters, *x):
         joint = jax.tree_util.Partial(mlp, parameters)
         if form == "closure":
-            joint = functools.partial(mlp, parameters).__call__
+            joint = functools.partial(mlp, parameters)  # a leaf: no pytree
         if form == "rnnt":
-            joint = jax.tree_util.Partial(lambda *y: (mlp(*y)[0], None), parameters)
+            joint = jax.tree_util.Partial(lambda *y: mlp(*y)[0], parameters)
         return tdt.transducer_loss(joint, *x, *lengths, durations=durations)
 
     def whole(parameters, *x):
         return whole_loss(functools.partial(mlp, parameters), *x, lengths, durations)
 
     assert_same(lean, whole, (mlp_parameters(), *inputs))
+
+
+def test_a_function_is_taken_as_it_is_now():
+    """Not as it was: its constants may change between calls, and be traced, integers and keys."""
+    inputs, lengths = example()
+    parameters = mlp_parameters()
+
+    def joint(*x):
+        return mlp(parameters, *x)
+
+    def loss():
+        return tdt.transducer_loss(joint, *inputs, *lengths, durations=(0, 1, 2))
+
+    before = loss()
+    parameters["head"] = 2 * parameters["head"]
+    expected = whole_loss(joint, *inputs, lengths, (0, 1, 2))
+    assert np.all(np.abs(before - expected)[:3] > 1e-2)
+    np.testing.assert_allclose(loss(), expected, rtol=2e-6)
+
+    def masked(parameters, mask, key, *x):
+        tokens, durations = mlp(parameters, *x)
+        noise = jax.random.normal(key, (5,))
+        shift = mask.astype(jnp.float32) + noise
+        return tokens + shift[None, None, None], durations
+
+    parameters = mlp_parameters()
+    rest = jnp.arange(5), jax.random.key(3)
+    for form in (functools.partial, jax.tree_util.Partial):
+        gradients = [
+            jax.jit(jax.grad(lambda parameters, rest, loss=loss: loss(parameters, rest).sum()))(
+                parameters, rest
+            )
+            for loss in (
+                lambda parameters, rest, form=form: tdt.transducer_loss(
+                    form(masked, parameters, *rest), *inputs, *lengths, durations=(0, 1, 2)
+                ),
+                lambda parameters, rest: whole_loss(
+                    functools.partial(masked, parameters, *rest), *inputs, lengths, (0, 1, 2)
+                ),
+            )
+        ]
+        for a, b in zip(*(jax.tree.leaves(x) for x in gradients), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_joint_sees_only_frames_and_states_that_there_are():
+    """Tiles are filled up with copies: what is undefined at zero stays away from it."""
+    (frames, states), lengths = example()
+    parameters = mlp_parameters()
+
+    def joint(frames, states):
+        frames = frames / jnp.linalg.norm(frames, axis=-1, keepdims=True)
+        states = states / jnp.linalg.norm(states, axis=-1, keepdims=True)
+        return mlp(parameters, frames, states)
+
+    gradients = jax.grad(
+        lambda *x: tdt.transducer_loss(joint, *x, *lengths, durations=(0, 1, 2)).sum(), (0, 1)
+    )(frames, states)
+    assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
+
+
+def test_visits_the_possible_tiles_alone():
+    """Nodes elsewhere have no scores, and their number does not grow with padding."""
+    visited = []
+    for padding in (0, 16):
+        (frames, states), (labels, *counts) = example(frames=32, labels=12)
+        pad = ((0, 0), (0, padding))
+        lengths = np.pad(labels, pad), *counts
+        inputs = (jnp.pad(x, (*pad, (0, 0))) for x in (frames, states))
+        found, *rest = problem.prepare(
+            make_joint((0, 1, 2)), *inputs, *lengths, lean_loss.Spec((0, 1, 2), 0.0, 0.0), chunk=32
+        )
+        _, scores = lean_loss.visit(found, *rest, *lengths)
+        nodes = np.asarray(scores.blank > -1e29)
+        for b, (num_frames, num_labels) in enumerate(zip(*counts, strict=True)):
+            assert np.all(nodes[b, :num_frames, : num_labels + 1])
+        visited.append(np.asarray(found.grid.split_nodes(nodes)).any((1, 2)))
+    assert visited[0].sum() < 0.65 * visited[0].size < visited[1].size
+    assert abs(visited[0].sum() - visited[1].sum()) <= 1  # two tiles at a time
+    assert tdt.transducer_loss.__kwdefaults__["neglect"] == 1e-6
+
+
+def test_is_compiled_once_for_a_shape():
+    (frames, states), lengths = example(frames=11)
+    joint = make_joint((0, 1, 2))
+
+    def _loss(frames):  # by the name of the program that is counted
+        return tdt.transducer_loss(joint, frames, states, *lengths, durations=(0, 1, 2))
+
+    assert tiny.num_compilations(_loss, frames) == 1
+    assert tiny.num_compilations(_loss, frames + 1) == 0
 
 
 def test_rnnt_loss_of_a_joint_with_durations():
@@ -220,6 +312,11 @@ def test_dropout_is_the_same_forward_and_backward_whatever_the_chunk():
     value = loss(frames, key)
     np.testing.assert_allclose(value, loss(frames, key, 64), rtol=1e-5)
     np.testing.assert_allclose(value, loss(frames, jax.random.split(key, 4)), rtol=1e-5)
+    np.testing.assert_allclose(value, loss(frames, jax.random.PRNGKey(0)), rtol=1e-5)
+    (_, states), lengths = (frames, jnp.pad(states, ((0, 0), (0, 5), (0, 0)))), (
+        np.pad(lengths[0], ((0, 0), (0, 5))), *lengths[1:],
+    )  # fmt: skip
+    np.testing.assert_allclose(value, loss(frames, key), rtol=1e-5)  # whatever the padding
     for other in (None, jax.random.key(1)):
         assert np.all(np.abs(value - loss(frames, other)) > 1e-3)
     gradient = jax.grad(lambda frames: loss(frames, key).sum())(frames)
@@ -283,7 +380,7 @@ def test_never_holds_the_logits():
     ("change", "message"),
     [
         (dict(durations=(1, 0)), "increase strictly"),
-        (dict(durations=(0, 1)), r"durations \(0, 1\) need duration logits \(\d+, 2\)"),
+        (dict(durations=(0, 1)), r"durations \(0, 1\) need duration logits \(1, 2, 3, 2\)"),
         (dict(durations=None, sigma=0.1), "takes neither sigma"),
         (dict(chunk=0), "chunk must be >= 1, got 0"),
         (dict(neglect=1.0), r"neglect must be in \[0, 1\), got 1.0"),
@@ -291,6 +388,17 @@ def test_never_holds_the_logits():
         (dict(frames=jnp.zeros((3, 9, 6))), r"got \(3, 9, 6\)"),
         (dict(num_labels=np.zeros((3,), np.int32)), "num_labels"),
         (dict(joint=lambda f, s: (f @ jnp.ones((6, 5)), None)), "the joint gives token logits"),
+        (
+            dict(joint=lambda f, s: jnp.swapaxes(mlp(mlp_parameters(), f, s)[0], 1, 2)),
+            r"token logits \(1, 3, 2, 5\), not \(1, 2, 3, V\+1\)",
+        ),
+        (dict(frames=jnp.zeros((4, 0, 6))), "no nodes in 4 utterances of 0 frames"),
+        (dict(num_frames=[9, 5, 8, 1]), "num_frames must be an array of integers, got a list"),
+        (dict(num_labels=jnp.ones(4)), "num_labels must be an array of integers, got one of float"),
+        (
+            dict(key=jax.random.split(jax.random.key(0), 3)),
+            r"one key or 4, got keys of shape \(3,\)",
+        ),
         (dict(joint=table_joint, key=jax.random.key(0)), "a key needs a joint"),
     ],
 )

@@ -375,9 +375,32 @@ def test_rnnt_loss_is_that_of_warprnnt(golden, name):
     np.testing.assert_allclose(gradient, case["token_gradient"], atol=error)
 
 
+def test_durations_may_be_a_list_and_lengths_narrow():
+    tokens, lengths, labels, num_frames, num_labels = example(1)
+    arguments = tokens, lengths, labels
+    expected = tdt.tdt_loss(*arguments, num_frames, num_labels, durations=(0, 1, 2))
+    narrow = num_frames.astype(np.int8), num_labels.astype(np.uint8)
+    np.testing.assert_array_equal(tdt.tdt_loss(*arguments, *narrow, durations=[0, 1, 2]), expected)
+
+
+def test_a_label_beyond_the_vocabulary_has_the_gradient_of_its_value():
+    """It counts as the nearest one."""
+    tokens, lengths, labels, num_frames, num_labels = example(1)
+
+    def gradient(labels):
+        return jax.grad(
+            lambda x: tdt.tdt_loss(
+                x, lengths, labels, num_frames, num_labels, durations=(0, 1, 2)
+            ).sum()
+        )(tokens)
+
+    np.testing.assert_array_equal(gradient(labels * 0 - 1), gradient(labels * 0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (dict(durations=None), "without them it is rnnt_loss"),
         (dict(durations=(1, 0)), "increase strictly"),
         (dict(durations=(0, 1)), "need duration logits"),
         (dict(labels=np.zeros((4, 2), np.int32)), "labels \\[B, U\\]"),

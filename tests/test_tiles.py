@@ -21,7 +21,7 @@ def test_cutting_and_joining(frames, states):
     np.testing.assert_array_equal(grid.join_states(columns), s)
     utterance, row, column = grid.place(jnp.arange(grid.size))
     products = rows[row][:, :, None] * columns[column][:, None]
-    np.testing.assert_array_equal(products, grid.split_nodes(f[:, :, None] * s[:, None]))
+    np.testing.assert_array_equal(grid.join_nodes(products), f[:, :, None] * s[:, None])
     np.testing.assert_array_equal(utterance, np.repeat([0, 1], grid.size // 2))
 
 

@@ -1,6 +1,7 @@
 """Training steps: what they learn, count, average, and refuse."""
 
 import dataclasses
+import re
 from typing import NamedTuple
 
 import jax
@@ -166,6 +167,39 @@ def test_eight_devices_train_as_one(trained):
     expected = states[1].model.encoder.blocks.feed_forward1.linear1.kernel[...]
     np.testing.assert_allclose(kernel, expected, atol=2e-4)  # Adam's first step has size 2e-4
     np.testing.assert_allclose(metric.gradient_norm, metrics[0].gradient_norm, rtol=1e-4)
+
+
+@pytest.mark.parametrize("durations", [(0, 1, 2), None])
+def test_every_device_does_its_own_rows_of_the_loss(durations):
+    """Nothing is exchanged but the sum of the gradients in the joint, and they are those of one."""
+    joint = init_state(plain(durations=durations), jax.random.key(0)).model.joint
+    mesh = sharding.make_mesh()
+    rng = np.random.default_rng(0)
+    width, state_width = joint.frame_projection.in_features, joint.state_projection.in_features
+    rows = (
+        jnp.asarray(rng.normal(size=(8, 12, width)), jnp.float32),
+        jnp.asarray(rng.normal(size=(8, 6, state_width)), jnp.float32),
+        jnp.asarray(rng.integers(0, 8, (8, 5)), jnp.int32),
+        jnp.asarray(rng.integers(6, 13, 8), jnp.int32),
+        jnp.asarray(rng.integers(0, 6, 8), jnp.int32),
+    )
+
+    def losses(joint, *rows):
+        return tdt.transducer_loss(joint, *rows, durations=durations)
+
+    apart = sharding.on_own_rows(losses, mesh, num_whole=1)
+    both = [
+        jax.jit(jax.value_and_grad(lambda *x, f=f: f(*x).sum(), argnums=(0, 1, 2)))
+        for f in (losses, apart)
+    ]
+    split = sharding.replicate(joint, mesh), *sharding.split_batch(rows, mesh)
+    compiled = both[1].lower(*split).compile()
+    exchanges = re.findall(r"(all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
+    assert set(exchanges) == {"all-reduce"}
+    for a, b in zip(
+        jax.tree.leaves(both[0](joint, *rows)), jax.tree.leaves(compiled(*split)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():

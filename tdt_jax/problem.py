@@ -1,0 +1,133 @@
+"""A joint network of any form as a pure function of tiles, and its inputs, checked."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tdt_jax import tiles
+from tdt_jax.config import check_durations
+from tdt_jax.loss import Spec, check_lengths
+from tdt_jax.tiles import SIDE, Grid
+
+CHUNK_ON_CPU, CHUNK = 2048, 16384  # nodes at a time
+
+
+class Problem(NamedTuple):
+    """What is static about a loss: the joint network as a pure function, sizes and spec."""
+
+    heads: Callable  # (parameters, frames [n, t, J], states [n, u, J], keys [n]) -> [n t u, ...]
+    grid: Grid
+    spec: Spec
+    chunk: int
+
+    def group(self) -> int:
+        """Tiles at a time."""
+        return tiles.group_size(self.grid.size, self.chunk)
+
+
+def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *, chunk, key=None):
+    """Check the arguments of `transducer_loss` and bring any joint into one form.
+
+    Returns:
+      a Problem, the joint's parameters, and what its heads take for frames [B, T, J] and states
+      [B, U+1, J].
+
+    Raises:
+      ValueError: if shapes, durations or chunk don't fit.
+    """
+    if chunk is None:
+        chunk = CHUNK_ON_CPU if jax.default_backend() == "cpu" else CHUNK
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, got {chunk}")
+    if spec.durations is not None:
+        check_durations(spec.durations)
+    check_lengths(labels, num_frames, num_labels)
+    batch, size = labels.shape
+    if frames.ndim != 3 or len(frames) != batch or states.shape[:-1] != (batch, size + 1):
+        raise ValueError(
+            "transducer_loss needs frames [B, T, D], states [B, U+1, P] and labels [B, U], got "
+            f"{frames.shape}, {states.shape} and {labels.shape}"
+        )
+    grid = Grid(batch, frames.shape[1], size + 1)
+    if grid.size == 0:
+        raise ValueError(f"there are no nodes in {batch} utterances of {frames.shape[1]} frames")
+    heads = _call
+    if hasattr(joint, "heads"):
+        heads = _heads
+        frames, states = joint.project_frames(frames), joint.project_states(states)
+    elif key is not None:
+        raise ValueError("a key needs a joint with project_frames, project_states and heads")
+    _check_joint(heads, joint, frames, states, spec.durations)
+    if jax.tree_util.all_leaves([joint]):
+        group = tiles.group_size(grid.size, chunk)
+        joint = _closure_converted(joint, *(_example(x, group, SIDE) for x in (frames, states)))
+    return Problem(heads, grid, spec, chunk), joint, frames, states
+
+
+def _example(x, *shape: int):
+    return jax.ShapeDtypeStruct((*shape, x.shape[-1]), x.dtype)
+
+
+def _check_joint(heads, joint, frames, states, durations) -> None:
+    """Try the joint on 2 frames and 3 states: raise ValueError unless its logits fit."""
+
+    def logits(frames, states):
+        if heads is _heads:
+            return joint.heads(frames[:, :, None], states[:, None])
+        return _pair(joint(frames, states))
+
+    example = _example(frames, 1, 2), _example(states, 1, 3)
+    nodes, sizes = (1, 2, 3), " and ".join(str(x.shape) for x in example)
+    tokens, lengths = jax.eval_shape(logits, *example)
+    if tokens.shape[:-1] != nodes:
+        raise ValueError(
+            f"of frames and states {sizes} the joint gives token logits {tokens.shape}, not "
+            "(1, 2, 3, V+1)"
+        )
+    if durations is None:
+        return
+    expected = (*nodes, len(durations))
+    if lengths is None or lengths.shape != expected:
+        raise ValueError(
+            f"durations {durations} need duration logits {expected} of frames and states {sizes}, "
+            f"the joint gives {None if lengths is None else lengths.shape}"
+        )
+
+
+def _pair(logits):
+    """Token and duration logits of a joint that may give token logits alone."""
+    return logits if isinstance(logits, tuple) else (logits, None)
+
+
+def _closure_converted(function, *example):
+    """A function as a pytree of what it closes over."""
+    jaxpr, shapes = jax.make_jaxpr(lambda *x: function(*x), return_shape=True)(*example)
+
+    def converted(*arguments):
+        *constants, frames, states = arguments
+        outputs = jax.core.eval_jaxpr(jaxpr.jaxpr, constants, frames, states)
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return jax.tree_util.Partial(converted, *jaxpr.consts)
+
+
+def _heads(joint, frames, states, keys):
+    # In rows of nodes: whatever the sides of a tile, the products are of plain matrices.
+    shape = (*frames.shape[:2], *states.shape[1:])
+    frames = jnp.broadcast_to(frames[:, :, None], shape)
+    states = jnp.broadcast_to(states[:, None], shape)
+    if keys is None:
+        return joint.heads(*(x.reshape(-1, shape[-1]) for x in (frames, states)))
+    frames, states = (x.reshape(len(keys), -1, shape[-1]) for x in (frames, states))
+    return _in_rows(jax.vmap(lambda *x: joint.heads(*x[:2], key=x[2]))(frames, states, keys))
+
+
+def _call(joint, frames, states, keys):
+    return _in_rows(_pair(joint(frames, states)))
+
+
+def _in_rows(logits):
+    return jax.tree.map(lambda x: x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), logits)
