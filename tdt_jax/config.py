@@ -53,6 +53,12 @@ class EncoderConfig:
     subsampling_channels: int = 256
     use_bias: bool = True  # in feed-forwards, attention and convolutions
     scale_input: bool = False  # multiply the subsampled frames by sqrt(width) ("xscaling")
+    # frames that attention sees to the (left, right); None: all. Memory then grows with length,
+    # not with its square.
+    attention_context: tuple[int, int] | None = None
+    # after the depthwise convolution: "layer_norm", or "affine", a BatchNorm with its statistics
+    # folded in, as pretrained models have it
+    convolution_norm: str = "layer_norm"
     dropout: float = 0.1
     attention_dropout: float = 0.1
     remat: bool = True  # recompute each block in the backward pass: memory for time
@@ -84,6 +90,16 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout"):
             rate = getattr(self, name)
             _require(0 <= rate < 1, f"encoder.{name} must be in [0, 1), got {rate}")
+        context = self.attention_context
+        _require(
+            context is None or (min(context) >= 0 and max(context) > 0),
+            f"encoder.attention_context must be none or (left, right) frames >= 0, got {context}",
+        )
+        _require(
+            self.convolution_norm in ("layer_norm", "affine"),
+            "encoder.convolution_norm must be 'layer_norm' or 'affine', got "
+            f"{self.convolution_norm!r}",
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,7 @@ class PredictorConfig:
     width: int = 640  # P
     num_layers: int = 1
     dropout: float = 0.2
+    blank_embedding: bool = False  # learned, as some fine-tuned checkpoints have it; else zero
 
     def __post_init__(self):
         for name in ("width", "num_layers"):
@@ -115,18 +132,32 @@ class JointConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A transducer: features, encoder, predictor and joint. `durations=None` makes it an RNN-T."""
+    """A transducer: features, encoder, predictor and joint. `durations=None` makes it an RNN-T.
+
+    Without predictor and joint it is a CTC model.
+    """
 
     vocab_size: int = 1024  # V; blank is index V
     durations: tuple[int, ...] | None = (0, 1, 2, 3, 4)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    joint: JointConfig = field(default_factory=JointConfig)
-    ctc: bool = False  # an auxiliary CTC head on the encoder
-    dtype: str = "float32"  # of the computation; parameters and losses stay float32
+    predictor: PredictorConfig | None = field(default_factory=PredictorConfig)
+    joint: JointConfig | None = field(default_factory=JointConfig)
+    ctc: bool = False  # a CTC head on the encoder
+    max_symbols: int = 10  # labels at one frame that greedy decoding goes up to
+    dtype: str = "float32"  # of the computation; losses stay float32
 
     def __post_init__(self):
+        _require(
+            (self.predictor is None) == (self.joint is None),
+            "predictor and joint go together: one is none, the other is not",
+        )
+        _require(
+            self.predictor is not None or (self.ctc and self.durations is None),
+            "a model without predictor and joint needs ctc=True and durations=None, got "
+            f"{self.ctc} and {self.durations}",
+        )
+        _require(self.max_symbols >= 1, f"max_symbols must be >= 1, got {self.max_symbols}")
         _require(self.vocab_size >= 1, f"vocab_size must be >= 1, got {self.vocab_size}")
         _require(
             self.dtype in ("float32", "bfloat16"),
@@ -139,6 +170,13 @@ class ModelConfig:
     def blank(self) -> int:
         """Index of the blank token."""
         return self.vocab_size
+
+    @property
+    def kind(self) -> str:
+        """What it is: "TDT", "RNN-T" or "CTC"."""
+        if self.predictor is None:
+            return "CTC"
+        return "RNN-T" if self.durations is None else "TDT"
 
     @property
     def seconds_per_frame(self) -> float:

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tdt_jax.attention import RelativeAttention, position_encoding
 from tdt_jax.config import EncoderConfig
 from tdt_jax.depthwise import depthwise, depthwise_stride2
+from tdt_jax.layers import dropout, layer_norm, padding_mask, split
 
-MASKED = -1e9  # attention score of a masked frame
+PIECE = 8192  # features that are subsampled at a time
 
 
 def subsampled_length(num_features):
@@ -24,33 +26,6 @@ def subsampled_length(num_features):
     for _ in range(3):
         num_features = (num_features - 1) // 2 + 1
     return num_features
-
-
-def padding_mask(lengths, size: int):
-    """[B] lengths -> [B, size] bool, True on padding."""
-    return jnp.arange(size)[None, :] >= lengths[:, None]
-
-
-def dropout(x, rate: float, key):
-    """Zero a share `rate` of x (to 1/256) and scale the rest up; as it is when `key` is None.
-
-    Eight random bits decide on a number: on CPU drawing 32 of them costs more than a small layer.
-    """
-    dropped = min(round(rate * 256), 255)
-    if key is None or dropped == 0:
-        return x
-    keep = jax.random.bits(key, x.shape, jnp.uint8) >= dropped
-    return jnp.where(keep, x * (256 / (256 - dropped)), jnp.zeros_like(x))
-
-
-def split(key, num: int):
-    """`num` keys from one, or as many Nones from None."""
-    return [None] * num if key is None else list(jax.random.split(key, num))
-
-
-def layer_norm(width: int, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over [..., D], its variance taken about the mean (the short cut loses digits)."""
-    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
 class Subsampling(nnx.Module):
@@ -74,26 +49,45 @@ class Subsampling(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, features, num_features):
-        """[B, M, F], [B] -> [B, T, D], [B]."""
-        x = _mask_time(features.astype(self.dtype)[..., None], num_features)  # [B, M, F, 1]
-        x = jax.nn.relu(self.convolution(x))
-        num_frames = (num_features - 1) // 2 + 1
+        """[B, M, F], [B] -> [B, T, D], [B]. Long features go through in pieces, to save memory."""
+        num_frames = subsampled_length(num_features)
+        size, total = features.shape[1], subsampled_length(features.shape[1])
+        if size <= PIECE + 8:
+            return self._frames(features, num_features, 0), num_frames
+        num_pieces = -(-size // PIECE)
+        # Frame t sees the features 8t - 7 to 8t + 7: a piece starts 8 features early.
+        features = jnp.pad(features, ((0, 0), (8, num_pieces * PIECE - size), (0, 0)))
+
+        def piece(index):
+            part = jax.lax.dynamic_slice_in_dim(features, index * PIECE, PIECE + 8, axis=1)
+            return self._frames(part, num_features, index * PIECE - 8)[:, 1:]
+
+        frames = jax.lax.map(piece, jnp.arange(num_pieces))  # [pieces, B, PIECE / 8, D]
+        frames = jnp.moveaxis(frames, 0, 1).reshape(len(features), -1, frames.shape[-1])
+        return frames[:, :total], num_frames
+
+    def _frames(self, features, num_features, start):
+        """The frames of a piece of the features, which begins at feature `start`."""
+        x = features.astype(self.dtype)[..., None]  # [B, M, F, 1]
+        x = jax.nn.relu(self.convolution(_mask_time(x, num_features, start)))
         stages = (
             (self.depthwise1, self.depthwise1_bias, self.pointwise1),
             (self.depthwise2, self.depthwise2_bias, self.pointwise2),
         )
         for kernel, bias, pointwise in stages:
-            x = depthwise_stride2(_mask_time(x, num_frames), kernel[...].astype(self.dtype))
+            num_features, start = (num_features - 1) // 2 + 1, start // 2
+            x = _mask_time(x, num_features, start)
+            x = depthwise_stride2(x, kernel[...].astype(self.dtype))
             x = jax.nn.relu(pointwise(x + bias[...].astype(self.dtype)[None, None, None]))
-            num_frames = (num_frames - 1) // 2 + 1
         batch, num_times, bins, channels = x.shape
         x = jnp.swapaxes(x, 2, 3).reshape(batch, num_times, channels * bins)
-        return self.output(x), num_frames
+        return self.output(x)
 
 
-def _mask_time(x, lengths):
-    """Zero x [B, M, ...] beyond each utterance's length."""
-    padding = padding_mask(lengths, x.shape[1])
+def _mask_time(x, lengths, start=0):
+    """Zero x [B, M, ...], whose first frame is number `start`, outside 0..length - 1."""
+    time = start + jnp.arange(x.shape[1])[None, :]
+    padding = (time < 0) | (time >= lengths[:, None])
     return jnp.where(jnp.expand_dims(padding, range(2, x.ndim)), jnp.zeros_like(x), x)
 
 
@@ -117,67 +111,21 @@ class FeedForward(nnx.Module):
         return self.linear2(dropout(jax.nn.silu(self.linear1(x)), self.dropout, key))
 
 
-def position_encoding(num_frames: int, width: int):
-    """Sinusoids [2T - 1, D] of the relative positions T - 1, ..., 0, ..., -(T - 1)."""
-    positions = jnp.arange(num_frames - 1, -num_frames, -1, dtype=jnp.float32)
-    rates = jnp.exp(jnp.arange(0, width, 2, dtype=jnp.float32) * (-math.log(10000.0) / width))
-    angles = positions[:, None] * rates[None, :]
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(-1, width)
+class Affine(nnx.Module):
+    """x scale + bias: a BatchNorm (Ioffe & Szegedy, 2015) with its statistics folded in."""
 
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones((width,)))
+        self.bias = nnx.Param(jnp.zeros((width,)))
 
-def relative_shift(scores):
-    """[..., T, 2T - 1] by relative position -> [..., T, T] by key: out[t, s] = in[t, T-1-t+s]."""
-    *batch, num_frames, num_positions = scores.shape
-    scores = jnp.pad(scores, [(0, 0)] * (len(batch) + 1) + [(1, 0)])
-    scores = scores.reshape(*batch, num_positions + 1, num_frames)[..., 1:, :]
-    return scores.reshape(*batch, num_frames, num_positions)[..., :num_frames]
-
-
-class RelativeAttention(nnx.Module):
-    """Self-attention over content and relative position (Transformer-XL, Dai et al., 2019).
-
-    score[t, s] = ((q_t + u) . k_s + (q_t + v) . p_{t - s}) / sqrt(K)
-    """
-
-    def __init__(self, config: EncoderConfig, *, dtype, rngs: nnx.Rngs):
-        width, heads = config.width, config.num_heads
-        options = dict(use_bias=config.use_bias, dtype=dtype, rngs=rngs)
-        self.query = nnx.Linear(width, width, **options)
-        self.key = nnx.Linear(width, width, **options)
-        self.value = nnx.Linear(width, width, **options)
-        self.output = nnx.Linear(width, width, **options)
-        self.position = nnx.Linear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
-        self.content_bias = nnx.Param(jnp.zeros((heads, width // heads)))  # u
-        self.position_bias = nnx.Param(jnp.zeros((heads, width // heads)))  # v
-        self.num_heads = heads
-        self.dropout = config.attention_dropout
-        self.dtype = dtype
-
-    def __call__(self, x, positions, padding, *, key=None):
-        """x [B, T, D], positions [2T - 1, D], padding [B, T] -> [B, T, D]."""
-
-        def heads(y):
-            return y.reshape(*y.shape[:-1], self.num_heads, -1)  # [..., H, K]
-
-        def bias(parameter):
-            return parameter[...].astype(self.dtype)[None, None]
-
-        query = heads(self.query(x))
-        scale = 1 / math.sqrt(query.shape[-1])
-        content = jnp.einsum("bthk,bshk->bhts", query + bias(self.content_bias), heads(self.key(x)))
-        position = jnp.einsum(
-            "bthk,rhk->bhtr", query + bias(self.position_bias), heads(self.position(positions))
-        )
-        scores = ((content + relative_shift(position)) * scale).astype(jnp.float32)
-        weights = jax.nn.softmax(jnp.where(padding[:, None, None, :], MASKED, scores), axis=-1)
-        weights = jnp.where(padding[:, None, :, None], 0.0, weights).astype(self.dtype)
-        weights = dropout(weights, self.dropout, key)
-        mixed = jnp.einsum("bhts,bshk->bthk", weights, heads(self.value(x)))
-        return self.output(mixed.reshape(x.shape))
+    def __call__(self, x):
+        """[B, T, D] -> [B, T, D]."""
+        scale, bias = self.scale[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        return x * scale[None, None] + bias[None, None]
 
 
 class Convolution(nnx.Module):
-    """Pointwise, GLU, depthwise along time, LayerNorm, SiLU, pointwise."""
+    """Pointwise, GLU, depthwise along time, LayerNorm (or affine), SiLU, pointwise."""
 
     def __init__(self, config: EncoderConfig, *, dtype, rngs: nnx.Rngs):
         width = config.width
@@ -185,7 +133,8 @@ class Convolution(nnx.Module):
         self.pointwise1 = nnx.Linear(width, 2 * width, **options)
         self.depthwise = nnx.Param(_uniform(rngs, (config.kernel_size, width), config.kernel_size))
         self.depthwise_bias = nnx.Param(jnp.zeros((width,))) if config.use_bias else None
-        self.norm = layer_norm(width, dtype=dtype, rngs=rngs)
+        is_affine = config.convolution_norm == "affine"
+        self.norm = Affine(width) if is_affine else layer_norm(width, dtype=dtype, rngs=rngs)
         self.pointwise2 = nnx.Linear(width, width, **options)
         self.dtype = dtype
 
@@ -215,7 +164,7 @@ class Block(nnx.Module):
         self.dropout = config.dropout
 
     def __call__(self, x, positions, padding, *, key=None):
-        """x [B, T, D], positions [2T - 1, D], padding [B, T] -> [B, T, D]."""
+        """x [B, T, D], positions [R, D], padding [B, T] -> [B, T, D]."""
         keys = split(key, 7)
         y = self.feed_forward1(self.feed_forward1_norm(x), key=keys[0])
         x = x + 0.5 * dropout(y, self.dropout, keys[1])
@@ -248,7 +197,8 @@ class Encoder(nnx.Module):
         if self.config.scale_input:
             x = x * math.sqrt(self.config.width)
         x = dropout(x, self.config.dropout, input_key)
-        positions = position_encoding(x.shape[1], self.config.width).astype(self.dtype)
+        left, right = self.config.attention_context or (x.shape[1] - 1, x.shape[1] - 1)
+        positions = position_encoding(left, -right, self.config.width).astype(self.dtype)
         padding = padding_mask(num_frames, x.shape[1])
 
         def apply(x, layer):

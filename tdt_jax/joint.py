@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import JointConfig
-from tdt_jax.encoder import dropout
+from tdt_jax.layers import dropout
 
 
 @jax.custom_vjp

@@ -11,23 +11,31 @@ from tdt_jax.predictor import Predictor
 
 
 class Transducer(nnx.Module):
-    """A TDT, or an RNN-T where `config.durations` is None: one pytree of parameters."""
+    """A TDT, or an RNN-T where `config.durations` is None: one pytree of parameters.
+
+    `predictor` and `joint` are None in a CTC model, `ctc` is None in a model without a CTC head.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.dtype)
         options = dict(dtype=dtype, rngs=rngs)
         self.encoder = Encoder(config.encoder, config.features.num_mels, **options)
-        self.predictor = Predictor(config.predictor, config.vocab_size, **options)
-        self.joint = Joint(
-            config.joint,
-            frame_width=config.encoder.width,
-            state_width=config.predictor.width,
-            vocab_size=config.vocab_size,
-            num_durations=len(config.durations or ()),
-            **options,
+        vocab_size, is_ctc = config.vocab_size, config.predictor is None
+        self.predictor = None if is_ctc else Predictor(config.predictor, vocab_size, **options)
+        self.joint = (
+            None
+            if is_ctc
+            else Joint(
+                config.joint,
+                frame_width=config.encoder.width,
+                state_width=config.predictor.width,
+                vocab_size=vocab_size,
+                num_durations=len(config.durations or ()),
+                **options,
+            )
         )
         self.ctc = (
-            nnx.Linear(config.encoder.width, config.vocab_size + 1, **options)
+            nnx.Linear(config.encoder.width, vocab_size + 1, **options)
             if config.ctc
             else None
         )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import PredictorConfig
-from tdt_jax.encoder import dropout, split
+from tdt_jax.layers import dropout, split
 
 
 class PredictorState(NamedTuple):
@@ -54,18 +54,23 @@ class Predictor(nnx.Module):
     """Embedding and LSTM layers; `step` and the whole sequence agree."""
 
     def __init__(self, config: PredictorConfig, vocab_size: int, *, dtype, rngs: nnx.Rngs):
-        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (vocab_size, config.width)))
+        rows = vocab_size + config.blank_embedding
+        self.embedding = nnx.Param(jax.random.normal(rngs.params(), (rows, config.width)))
         self.layers = nnx.List(
             LSTM(config.width, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)
         )
+        self.blank = vocab_size
         self.config = config
         self.dtype = dtype
 
     def embed(self, labels):
-        """[...] -> [..., P]; blank (index V) embeds as zero."""
+        """[...] -> [..., P]; blank (index V) embeds as zero, or as the table's last row."""
         table = self.embedding[...].astype(self.dtype)
-        is_blank = (labels == table.shape[0])[..., None]
-        return jnp.where(is_blank, jnp.zeros((), self.dtype), table[labels.clip(0, len(table) - 1)])
+        embedded = table[labels.clip(0, len(table) - 1)]
+        if self.config.blank_embedding:
+            return embedded
+        is_blank = (labels == self.blank)[..., None]
+        return jnp.where(is_blank, jnp.zeros((), self.dtype), embedded)
 
     def start(self, batch_size: int) -> PredictorState:
         """The state before any label."""
@@ -87,7 +92,7 @@ class Predictor(nnx.Module):
 
         A `key` turns dropout on.
         """
-        x = jnp.pad(self.embed(labels), ((0, 0), (1, 0), (0, 0)))  # start: blank, zero
+        x = self.embed(jnp.pad(labels, ((0, 0), (1, 0)), constant_values=self.blank))
         for layer, layer_key in zip(self.layers, split(key, len(self.layers)), strict=True):
             x = dropout(layer(x), self.config.dropout, layer_key)
         return x

@@ -18,8 +18,8 @@ from tdt_jax import sharding
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
 from tdt_jax.decode import Hypothesis, greedy_decode
-from tdt_jax.encoder import padding_mask
 from tdt_jax.features import log_mel
+from tdt_jax.layers import padding_mask
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.model import Transducer, encode
 from tdt_jax.optimizer import make_optimizer

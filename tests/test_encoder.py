@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 import tiny
-from flax import nnx
 
 import tdt_jax as tdt
+from tdt_jax import attention
 from tdt_jax import encoder as encoders
 
 LENGTHS = np.array([40, 0, 19], np.int32)
@@ -36,104 +37,14 @@ def key(seed):
     return jax.random.key(seed, impl="rbg")
 
 
-# The reference
-
-
-def linear(layer, x):
-    y = x @ np.asarray(layer.kernel[...], np.float64)
-    return y if layer.bias is None else y + np.asarray(layer.bias[...])
-
-
-def norm(layer, x):
-    x = x - x.mean(-1, keepdims=True)
-    x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-5)
-    return x * np.asarray(layer.scale[...]) + np.asarray(layer.bias[...])
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
-
-
-def strided(x, kernel):
-    """3 x 3, stride 2, zero padded by one: x [M, F, I], kernel [3, 3, I, O]."""
-    rows, columns = ((size - 1) // 2 + 1 for size in x.shape[:2])
-    x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-    y = np.zeros((rows, columns, kernel.shape[-1]))
-    for t, f in np.ndindex(rows, columns):
-        y[t, f] = np.einsum("ijc,ijco->o", x[2 * t : 2 * t + 3, 2 * f : 2 * f + 3], kernel)
-    return y
-
-
-def subsample(layer, x):
-    """[M, F] -> [T, D]."""
-    x = strided(x[:, :, None], np.asarray(layer.convolution.kernel[...]))
-    x = np.maximum(x + np.asarray(layer.convolution.bias[...]), 0)
-    for kernel, bias, pointwise in (
-        (layer.depthwise1, layer.depthwise1_bias, layer.pointwise1),
-        (layer.depthwise2, layer.depthwise2_bias, layer.pointwise2),
-    ):
-        kernel = np.asarray(kernel[...])[..., None] * np.eye(x.shape[-1])
-        x = np.maximum(linear(pointwise, strided(x, kernel) + np.asarray(bias[...])), 0)
-    return linear(layer.output, x.transpose(0, 2, 1).reshape(len(x), -1))
-
-
-def sinusoid(position, width):
-    angles = position / 10000 ** (np.arange(0, width, 2) / width)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(width)
-
-
-def attend(layer, x):
-    """Transformer-XL attention [T, D] -> [T, D], a score at a time."""
-    layer = tiny.numpy_model(layer)
-    num_frames, width = x.shape
-    size = width // layer.num_heads
-    query, key, value = (linear(each, x) for each in (layer.query, layer.key, layer.value))
-    mixed = np.zeros_like(x)
-    for h in range(layer.num_heads):
-        head = slice(h * size, (h + 1) * size)
-        u, v = np.asarray(layer.content_bias[h]), np.asarray(layer.position_bias[h])
-        for t in range(num_frames):
-            scores = np.zeros(num_frames)
-            for s in range(num_frames):
-                distance = linear(layer.position, sinusoid(t - s, width))[head]
-                scores[s] = (query[t, head] + u) @ key[s, head] + (query[t, head] + v) @ distance
-            weights = np.exp(scores / math.sqrt(size))
-            mixed[t, head] = weights @ value[:, head] / weights.sum()
-    return linear(layer.output, mixed)
-
-
-def convolve(layer, x):
-    """Pointwise, GLU, depthwise, norm, SiLU, pointwise: [T, D] -> [T, D]."""
-    x, gate = np.split(linear(layer.pointwise1, x), 2, axis=-1)
-    x, kernel = x / (1 + np.exp(-gate)), np.asarray(layer.depthwise[...])
-    padded = np.pad(x, ((len(kernel) // 2, len(kernel) // 2), (0, 0)))
-    x = np.stack([(padded[t : t + len(kernel)] * kernel).sum(0) for t in range(len(x))])
-    if layer.depthwise_bias is not None:
-        x = x + np.asarray(layer.depthwise_bias[...])
-    return linear(layer.pointwise2, silu(norm(layer.norm, x)))
-
-
-def feed_forward(layer, x):
-    return linear(layer.linear2, silu(linear(layer.linear1, x)))
-
-
-def reference(encoder, x):
-    """One utterance without padding, in float64: [M, F] -> [T, D]."""
-    encoder = tiny.numpy_model(encoder)
-    x = subsample(encoder.subsampling, x.astype(np.float64))
-    if encoder.config.scale_input:
-        x = x * math.sqrt(encoder.config.width)
-    for i in range(encoder.config.num_layers):
-        block = jax.tree.map(lambda leaf, i=i: leaf[i], encoder.blocks)
-        x = x + 0.5 * feed_forward(block.feed_forward1, norm(block.feed_forward1_norm, x))
-        x = x + attend(block.attention, norm(block.attention_norm, x))
-        x = x + convolve(block.convolution, norm(block.convolution_norm, x))
-        x = x + 0.5 * feed_forward(block.feed_forward2, norm(block.feed_forward2_norm, x))
-        x = norm(block.output_norm, x)
-    return x
-
-
-@pytest.mark.parametrize("changes", [{}, dict(use_bias=False, scale_input=True)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(use_bias=False, scale_input=True),
+        dict(convolution_norm="affine", attention_context=(2, 1)),
+    ],
+)
 def test_encoder_follows_the_formulas(changes):
     """Each utterance as if it were alone and unpadded; padded frames are zero."""
     x = features()
@@ -141,7 +52,7 @@ def test_encoder_follows_the_formulas(changes):
     assert frames.shape == (3, 5, 16) and frames.dtype == jnp.float32
     np.testing.assert_array_equal(num_frames, [5, 0, 3])
     for b in (0, 2):
-        expected = reference(model(**changes).encoder, x[b, : LENGTHS[b]])
+        expected = reference.encode(model(**changes).encoder, x[b, : LENGTHS[b]])
         np.testing.assert_allclose(frames[b, : len(expected)], expected, atol=2e-5)
         assert not np.any(frames[b, len(expected) :])
     assert not np.any(frames[1])
@@ -161,55 +72,20 @@ def test_subsampled_length_is_three_strided_convolutions():
     np.testing.assert_array_equal(encoders.subsampled_length(lengths), np.ceil(lengths / 8))
 
 
-def test_padding_mask():
-    expected = [[True, True, True], [False, True, True], [False, False, False]]
-    np.testing.assert_array_equal(encoders.padding_mask(np.array([0, 1, 3]), 3), expected)
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 5])
-def test_relative_shift_is_a_gather(num_frames):
-    shape = (2, 3, num_frames, 2 * num_frames - 1)
-    scores = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    shifted = encoders.relative_shift(scores)
-    assert shifted.shape == (2, 3, num_frames, num_frames)
-    for t, s in np.ndindex(num_frames, num_frames):
-        np.testing.assert_array_equal(shifted[..., t, s], scores[..., t, num_frames - 1 - t + s])
-
-
-def test_position_encoding():
-    """sin and cos in turn, from the furthest future key's distance down to the furthest past's."""
-    encoding = encoders.position_encoding(6, 8)
-    expected = np.stack([sinusoid(distance, 8) for distance in range(5, -6, -1)])
-    np.testing.assert_allclose(encoding, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_attention_follows_transformer_xl(use_bias):
-    config = tiny.encoder_config(use_bias=use_bias, num_heads=4)
-    make = functools.partial(encoders.RelativeAttention, config, dtype=jnp.dtype("float32"))
-    layer = tiny.build(lambda: make(rngs=nnx.Rngs(0)))
-    x = np.random.default_rng(1).normal(size=(2, 6, 16)).astype(np.float32)
-    x[1, 4:] = 99
-    padding = encoders.padding_mask(np.array([6, 4]), 6)
-    positions = encoders.position_encoding(6, 16)
-    mixed = jax.jit(type(layer).__call__)(layer, x, positions, padding)
-    np.testing.assert_allclose(mixed[0], attend(layer, x[0]), atol=1e-5)
-    np.testing.assert_allclose(mixed[1, :4], attend(layer, x[1, :4]), atol=1e-5)
-
-
-def test_dropout():
-    x = jnp.ones((100, 100))
-    assert encoders.dropout(x, 0.25, None) is x and encoders.dropout(x, 0.0, key(0)) is x
-    y = encoders.dropout(x, 0.25, key(0))
-    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75], rtol=1e-6)
-    np.testing.assert_allclose(np.mean(y == 0), 0.25, atol=0.02)
-    assert encoders.dropout(x.astype(jnp.bfloat16), 0.25, key(0)).dtype == jnp.bfloat16
-
-
-def test_split():
-    assert encoders.split(None, 3) == [None] * 3
-    keys = [jax.random.key_data(each).tolist() for each in encoders.split(key(0), 3)]
-    assert len({tuple(each) for each in keys}) == 3
+def test_long_features_are_subsampled_in_pieces(monkeypatch):
+    """Pieces of 8 or 24 features give what the whole gives, padding between them or not."""
+    lengths = np.array([60, 17, 24, 0], np.int32)
+    x = features(lengths, size=64, garbage=np.nan)
+    subsampling = model().encoder.subsampling
+    whole, num_frames = subsampling(x, lengths)
+    np.testing.assert_array_equal(num_frames, [8, 3, 3, 0])
+    for size in (8, 24):
+        monkeypatch.setattr(encoders, "PIECE", size)
+        pieces, again = subsampling(x, lengths)
+        np.testing.assert_array_equal(again, num_frames)
+        assert pieces.shape == whole.shape
+        for b, length in enumerate(num_frames):
+            np.testing.assert_allclose(pieces[b, :length], whole[b, :length], atol=1e-6)
 
 
 # Invariances
@@ -282,7 +158,7 @@ def test_dropout_comes_with_a_key_only():
 def test_every_part_drops():
     """The attention's weights, the feed-forward's hidden layer, what a block adds to x."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 16)), jnp.float32)
-    positions, padding = encoders.position_encoding(5, 16), jnp.zeros((1, 5), bool)
+    positions, padding = attention.position_encoding(4, -4, 16), jnp.zeros((1, 5), bool)
     encoder = model(dropout=0.5, attention_dropout=0.5).encoder
     block = jax.tree.map(lambda leaf: leaf[0], tiny.numpy_model(encoder.blocks))
 
