@@ -77,7 +77,7 @@ def main(arguments=None) -> None:
         average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
         state = state._replace(model=model, average=average)
     first, last = int(state.step), config.training.num_steps
-    kind = "RNN-T" if config.model.durations is None else f"TDT {config.model.durations}"
+    kind = f"{config.model.kind} {config.model.durations or ''}".strip()
     print(
         f"{kind}, {num_parameters(state.model) / 1e6:.2f} M parameters, "
         f"{task.tokenizer.vocab_size} tokens, on {mesh.size} {jax.devices()[0].device_kind}; "

@@ -62,7 +62,7 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             raise ValueError(f"checkpoint {self.folder / str(step)} is damaged: {error}") from error
         return {
-            name: None if tree is None else _unnamed(restored[name], tree)
+            name: None if tree is None else unnamed(restored[name], tree)
             for name, tree in items.items()
         }
 
@@ -123,14 +123,15 @@ class Checkpoints:
 
 def named_leaves(tree) -> dict:
     """The arrays of a pytree by dotted name."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
-def _unnamed(leaves: dict, like):
+def unnamed(leaves: dict, like):
     """Arrays by name, as a pytree of the structure of `like`."""
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    return jax.tree.unflatten(structure, [leaves[_name(path)] for path, _ in paths])
+    return jax.tree.unflatten(structure, [leaves[leaf_name(path)] for path, _ in paths])
 
 
-def _name(path) -> str:
+def leaf_name(path) -> str:
+    """The dotted name of a leaf, from its path in the pytree."""
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")

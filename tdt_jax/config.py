@@ -172,6 +172,11 @@ class ModelConfig:
         return self.vocab_size
 
     @property
+    def decoders(self) -> tuple[str, ...]:
+        """How it can be decoded: "transducer", "ctc" or both."""
+        return ("transducer",) * (self.predictor is not None) + ("ctc",) * self.ctc
+
+    @property
     def kind(self) -> str:
         """What it is: "TDT", "RNN-T" or "CTC"."""
         if self.predictor is None:

@@ -35,9 +35,7 @@ class Transducer(nnx.Module):
             )
         )
         self.ctc = (
-            nnx.Linear(config.encoder.width, vocab_size + 1, **options)
-            if config.ctc
-            else None
+            nnx.Linear(config.encoder.width, vocab_size + 1, **options) if config.ctc else None
         )
         self.config = config
 

@@ -1,14 +1,19 @@
 """A recogniser is a model, its tokenizer and its configuration; it is loaded and saved as a folder.
 
+Parakeet checkpoints of NeMo and transformers are loaded as well (tdt_jax.pretrained).
+
 folder/config.json      the whole Config of the run that trained it
 folder/tokenizer.model  (or characters.json)
 folder/checkpoints/     orbax, by step
 """
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from tdt_jax import config as configs
 from tdt_jax.config import Config, ModelConfig
@@ -16,6 +21,12 @@ from tdt_jax.model import Transducer
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
+
+Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
+
+
+class MismatchError(ValueError):
+    """A checkpoint does not hold what its configuration says; the message names every tensor."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +48,136 @@ class Recogniser:
         return self.model.config
 
 
-def load(folder: str | Path) -> Recogniser:
-    """Load what `save` or a training run wrote; of a run the newest checkpoint.
+def load(
+    source: str | Path,
+    *,
+    dtype: str | None = None,
+    attention_context: tuple[int, int] | None = None,
+    sharding: Placement | None = None,
+) -> Recogniser:
+    """Load a recogniser.
 
-    Where the run kept an average of its parameters, that is what is loaded.
+    Args:
+      source: what `save` or a training run wrote (of a run the newest checkpoint, and of that the
+        average of the parameters where it was kept); a .nemo archive; a Hugging Face folder; or
+        the name of a repository on the Hugging Face Hub, such as "nvidia/parakeet-tdt-0.6b-v3".
+      dtype: "float32" or "bfloat16", of the parameters and the computation; None: parameters in
+        float32 and the computation as configured.
+      attention_context: frames that attention sees to the (left, right), for audio that is too long
+        for full attention, whatever the checkpoint says; see `with_attention_context`.
+      sharding: where the parameters go: one `jax.sharding.Sharding` for all, or a function of
+        (name, shape). None: the default device.
 
     Raises:
-      ValueError: if the folder is missing, incomplete, damaged, or of another configuration.
+      ValueError: if there is nothing there, or it is incomplete, damaged, hostile, or of another
+        configuration than it says.
     """
+    path = Path(source)
+    if not path.exists():
+        path = _from_hub(str(source))
+    if path.is_dir() and not _is_hugging_face(path):
+        found = _load_native(path, dtype, sharding)
+    else:
+        found = _load_pretrained(path, dtype, sharding)
+    if attention_context is not None:
+        found = with_attention_context(found, attention_context)
+    return found
+
+
+def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | None) -> Recogniser:
+    """The same recogniser with attention over `context` (left, right) frames; None: over all.
+
+    Memory then grows with the length of the audio, not with its square. A model that was trained
+    with full attention hardly suffers from (128, 128) or (256, 256) frames of 80 ms (Rekesh et al.,
+    2023, arXiv 2305.05084, section 3).
+    """
+    config = recogniser.config
+    encoder = dataclasses.replace(config.encoder, attention_context=context)
+    structure = jax.tree.structure(abstract_model(dataclasses.replace(config, encoder=encoder)))
+    model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
+    return dataclasses.replace(recogniser, model=model)
+
+
+def _is_hugging_face(folder: Path) -> bool:
+    from tdt_jax.pretrained.hugging_face import is_hugging_face
+
+    return is_hugging_face(folder)
+
+
+def _load_pretrained(path: Path, dtype: str | None, sharding: Placement | None) -> Recogniser:
+    from tdt_jax.pretrained.convert import assemble
+    from tdt_jax.pretrained.hugging_face import read_hugging_face
+    from tdt_jax.pretrained.nemo import read_nemo
+
+    opened = read_hugging_face(path) if path.is_dir() else read_nemo(path)
+    config = dataclasses.replace(opened.config, dtype=dtype or opened.config.dtype)
+    abstract = abstract_model(config, dtype)
+    if opened.tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"{path}: the tokenizer has {opened.tokenizer.vocab_size} pieces, the model "
+            f"{config.vocab_size}"
+        )
+    try:
+        model = assemble(
+            config,
+            abstract,
+            opened.stored,
+            name=opened.name,
+            ignored=opened.ignored,
+            dtype=jnp.dtype(dtype or "float32"),
+            sharding=sharding,
+        )
+    except MismatchError as error:
+        raise MismatchError(f"{path}: {error}") from None
+    return Recogniser(model, opened.tokenizer)
+
+
+def _from_hub(name: str) -> Path:
+    """The local copy of a repository on the Hub: its transformers files, or else its .nemo."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".nemo"):
+        raise ValueError(f"there is no file, folder or repository {name!r}")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ValueError(
+            f"there is no {name!r} here; to fetch it from the Hugging Face Hub: "
+            "pip install 'tdt-jax[hub]'"
+        ) from None
+    wanted = ["*.json", "*.safetensors"], ["*.nemo"]
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted[0]))
+        if any(folder.glob("*.safetensors")) and _is_hugging_face(folder):
+            return folder
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted[1]))
+    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise ValueError(f"there is no {name!r} here, and the Hub gave none: {error}") from None
+    archives = sorted(folder.glob("*.nemo"))
+    if len(archives) != 1:
+        raise ValueError(f"{name} holds neither a Parakeet model of transformers nor one .nemo")
+    return archives[0]
+
+
+def _load_native(folder: Path, dtype: str | None, sharding: Placement | None) -> Recogniser:
     from tdt_jax import tokenizer as tokenizers
     from tdt_jax.checkpoint import Checkpoints
 
-    folder = Path(folder)
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
     try:
-        config = configs.from_json(path.read_text())
+        config = configs.from_json(path.read_text()).model
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a configuration: {error}") from None
     tokenizer = tokenizers.load(folder)
     if not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
+    config = dataclasses.replace(config, dtype=dtype or config.dtype)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
             raise ValueError(f"{folder / CHECKPOINTS} holds no whole checkpoint")
         name = "average" if checkpoints.has(steps[-1], "average") else "model"
-        _, items = checkpoints.restore_newest(**{name: abstract_model(config.model)})
+        _, items = checkpoints.restore_newest(**{name: abstract_model(config, dtype, sharding)})
     return Recogniser(items[name], tokenizer)
 
 
@@ -92,12 +205,21 @@ def save_setup(folder: str | Path, config: Config, tokenizer) -> None:
     (folder / CONFIG_FILE).write_text(configs.to_json(config))
 
 
-def abstract_model(config: ModelConfig):
-    """The shapes of a model's parameters, on the default device."""
+def abstract_model(
+    config: ModelConfig, dtype: str | None = None, sharding: Placement | None = None
+):
+    """The shapes of a model's parameters, and where they go: to the default device if not said."""
     from flax import nnx
 
+    from tdt_jax.checkpoint import leaf_name
+
     shapes = jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
+    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def leaf(path, leaf):
+        where = sharding(leaf_name(path), leaf.shape) if callable(sharding) else sharding
+        return jax.ShapeDtypeStruct(
+            leaf.shape, jnp.dtype(dtype or leaf.dtype), sharding=where or default
+        )
+
+    return jax.tree.map_with_path(leaf, shapes)

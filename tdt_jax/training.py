@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tdt_jax import sharding
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
-from tdt_jax.decode import Hypothesis, greedy_decode
+from tdt_jax.decode import Hypothesis, ctc_decode, greedy_decode
 from tdt_jax.features import log_mel
 from tdt_jax.layers import padding_mask
 from tdt_jax.lean_loss import transducer_loss
@@ -94,7 +94,28 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
     features, num_features = log_mel(samples, batch.num_samples, config.model.features, key=keys[1])
     features = spec_augment(features, num_features, config.augment, keys[2])
     frames, num_frames = model.encoder(features, num_features, key=keys[3])
-    states = model.predictor(batch.labels, key=keys[4])
+    weight = config.loss.ctc_weight
+    if model.predictor is None:
+        weight = 1.0
+        fits = ctc_fits(num_frames, batch.labels, batch.num_labels)
+        losses = jnp.where(fits, 0.0, 10 * IMPOSSIBLE)
+    else:
+        losses = _lattice_losses(model, batch, frames, num_frames, keys[4:7], config, mesh)
+    ctc = jnp.zeros_like(losses)
+    if weight:
+        ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)
+
+    possible = (losses < IMPOSSIBLE) | jnp.isnan(losses)  # a NaN must show
+    total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
+    num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
+    mean = jnp.sum(total) / jnp.maximum(num_labels, 1)
+    metrics = Metrics(mean, losses, ctc, jnp.zeros(()), jnp.sum(~possible))
+    return mean, metrics
+
+
+def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Config, mesh):
+    """The transducer loss of each utterance [B]."""
+    states = model.predictor(batch.labels, key=keys[0])
 
     is_tdt = config.model.durations is not None
 
@@ -113,27 +134,16 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
 
     if mesh is not None and mesh.size > 1:
         on_lattice = sharding.on_own_rows(on_lattice, mesh, num_whole=2)
-    losses = on_lattice(
+    return on_lattice(
         model.joint,
-        jax.random.bernoulli(keys[6], config.loss.omega) if is_tdt and config.loss.omega else None,
+        jax.random.bernoulli(keys[2], config.loss.omega) if is_tdt and config.loss.omega else None,
         frames,
         states,
         batch.labels,
         num_frames,
         batch.num_labels,
-        jax.random.split(keys[5], len(batch.labels)),
+        jax.random.split(keys[1], len(batch.labels)),
     )
-    ctc = jnp.zeros_like(losses)
-    if config.loss.ctc_weight:
-        ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)
-
-    possible = (losses < IMPOSSIBLE) | jnp.isnan(losses)  # a NaN must show
-    weight = config.loss.ctc_weight
-    total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
-    num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
-    mean = jnp.sum(total) / jnp.maximum(num_labels, 1)
-    metrics = Metrics(mean, losses, ctc, jnp.zeros(()), jnp.sum(~possible))
-    return mean, metrics
 
 
 def ctc_loss(model: Transducer, frames, num_frames, labels, num_labels):
@@ -147,12 +157,23 @@ def ctc_loss(model: Transducer, frames, num_frames, labels, num_labels):
     losses = optax.ctc_loss(
         logits, frame_padding, labels, label_padding, blank_id=model.config.blank
     )
-    repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) * (1 - label_padding[:, 1:]), axis=1)
-    return jnp.where(num_labels + repeats <= num_frames, losses, 0.0)
+    return jnp.where(ctc_fits(num_frames, labels, num_labels), losses, 0.0)
 
 
-def eval_step(model: Transducer, samples, num_samples) -> Hypothesis:
-    """Samples [B, S] of lengths [B] to hypotheses: three compiled programs, one after another."""
+def ctc_fits(num_frames, labels, num_labels):
+    """Whether the labels [B, U] fit into the frames under CTC: a blank parts equal neighbours."""
+    padding = padding_mask(num_labels, labels.shape[1])
+    repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & ~padding[:, 1:], axis=1)
+    return num_labels + repeats <= num_frames
+
+
+def eval_step(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
+    """Samples [B, S] of lengths [B] to hypotheses: three compiled programs, one after another.
+
+    `decoder` is "transducer" or "ctc", of a model that has both; by default the first that it has.
+    """
     features, num_features = log_mel(samples, num_samples, model.config.features)
     frames, num_frames = encode(model, features, num_features)
-    return greedy_decode(model, frames, num_frames)
+    if (decoder or model.config.decoders[0]) == "ctc":
+        return ctc_decode(model, frames, num_frames)
+    return greedy_decode(model, frames, num_frames, max_symbols=model.config.max_symbols)

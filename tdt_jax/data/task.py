@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.config import Config
+from tdt_jax.config import Config, ModelConfig
 from tdt_jax.data.batches import Batches, ManifestBatches, Utterance
 from tdt_jax.data.manifest import Entry, read_manifest, select
 from tdt_jax.data.telephone import Telephone, TelephoneBatches
@@ -67,7 +67,7 @@ def _manifests(config: Config, tokenizer) -> Task:
         tokenizer,
         data.buckets,
         seconds_per_frame=config.model.seconds_per_frame,
-        label_limit=label_limit(config.model.durations),
+        label_limit=label_limit(config.model),
     )
     batches = ManifestBatches(
         selection,
@@ -82,8 +82,11 @@ def _manifests(config: Config, tokenizer) -> Task:
     return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
 
 
-def label_limit(durations: tuple[int, ...] | None) -> Callable[[int], int] | None:
+def label_limit(model: ModelConfig) -> Callable[[int], int] | None:
     """The most labels that a number of frames can hold; None: any number, labels may stay."""
+    durations = model.durations
+    if model.kind == "CTC":
+        return lambda num_frames: num_frames
     if durations is None or durations[0] == 0:
         return None
     return lambda num_frames: (num_frames - durations[0]) // durations[0]

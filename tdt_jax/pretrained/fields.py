@@ -1,0 +1,88 @@
+"""Reading a foreign configuration: fields by dotted name, checked, with what is amiss collected."""
+
+import re
+from typing import Any
+
+LIMITS = {  # far above any recogniser; a hostile file must not make us allocate or loop
+    "layers": 512,
+    "width": 65536,
+    "vocabulary": 1 << 20,
+    "small": 4096,
+}
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+class Fields:
+    """A nested configuration; call `finish` when all is read."""
+
+    def __init__(self, values: dict, name: str):
+        if not isinstance(values, dict):
+            raise ValueError(f"{name} holds a {type(values).__name__}, not fields")
+        self._values, self._name, self._problems = values, name, []
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The field at "a.b", or `default`; references such as "${model.a}" are followed."""
+        value = self._find(path, default)
+        for _ in range(8):
+            if not (isinstance(value, str) and (match := _REFERENCE.fullmatch(value))):
+                return value
+            value = self._find(match[1].removeprefix("model."), default)
+        raise ValueError(f"{self._name}: {path} refers to itself")
+
+    def _find(self, path: str, default: Any) -> Any:
+        value = self._values
+        for part in path.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return default
+            value = value[part]
+        return value
+
+    def size(self, path: str, kind: str, default: int | None = None) -> int:
+        """A whole number from 1 to the limit of its kind."""
+        value = self.get(path, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LIMITS[kind]:
+            self._problems.append(f"{path} is {value!r}, not a number from 1 to {LIMITS[kind]}")
+            return 1
+        return value
+
+    def rate(self, path: str, default: float = 0.0) -> float:
+        """A number in [0, 1)."""
+        value = self.get(path, default)
+        value = 0.0 if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            self._problems.append(f"{path} is {value!r}, not a number from 0 to 1")
+            return 0.0
+        return float(value)
+
+    def flag(self, path: str, default: bool) -> bool:
+        value = self.get(path, default)
+        if not isinstance(value, bool):
+            self._problems.append(f"{path} is {value!r}, not true or false")
+            return default
+        return value
+
+    def require(self, path: str, *allowed: Any, default: Any = None) -> None:
+        """The field is one of those that the model here can be."""
+        value = self.get(path, default)
+        if value not in allowed:
+            shown = " or ".join(map(repr, allowed))
+            self._problems.append(f"{path} is {value!r}; {shown} is supported")
+
+    def whole_numbers(self, path: str, default: Any = None) -> tuple[int, ...] | None:
+        value = self.get(path, default)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or not all(type(each) is int for each in value):
+            self._problems.append(f"{path} is {value!r:.80}, not a list of whole numbers")
+            return None
+        return tuple(value)
+
+    def refuse(self, problem: str) -> None:
+        self._problems.append(problem)
+
+    def finish(self) -> None:
+        """Raise ValueError if anything was amiss, with all of it."""
+        if self._problems:
+            raise ValueError(f"{self._name}: " + "; ".join(self._problems))

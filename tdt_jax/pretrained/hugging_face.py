@@ -1,0 +1,347 @@
+"""Hugging Face folders: config.json, safetensors, tokenizer.json, the feature extractor's sizes."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tdt_jax.config import (
+    EncoderConfig,
+    FeatureConfig,
+    JointConfig,
+    ModelConfig,
+    PredictorConfig,
+)
+from tdt_jax.pretrained import convert, tables
+from tdt_jax.pretrained.convert import StoredTensor
+from tdt_jax.pretrained.fields import Fields
+from tdt_jax.pretrained.opened import Opened, blank_embedding
+from tdt_jax.pretrained.tokenizer_json import from_tokenizer_json, to_tokenizer_json
+from tdt_jax.tokenizer import SENTENCEPIECE_FILE, SentencePiece
+
+CONFIG = "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZER = "tokenizer.json"
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+ARCHITECTURES = {"TDT": "ParakeetForTDT", "RNN-T": "ParakeetForRNNT", "CTC": "ParakeetForCTC"}
+MODEL_TYPES = {"parakeet_tdt": "TDT", "parakeet_rnnt": "RNN-T", "parakeet_ctc": "CTC"}
+DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+SHARD = 4 << 30  # bytes of tensors in a file, at most
+MAX_JSON = 256 << 20  # bytes
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """Whether the folder holds a model of transformers, rather than one of this package."""
+    path = folder / CONFIG
+    return path.is_file() and "model_type" in _json(path)
+
+
+def read_hugging_face(folder: str | os.PathLike) -> Opened:
+    """The checkpoint in a folder that transformers' `save_pretrained` wrote, tensors on disk.
+
+    Raises:
+      ValueError: if it is not one of a model that this package has, or is damaged.
+    """
+    folder = Path(folder)
+    processor = next((_json(folder / n) for n in PROCESSORS if (folder / n).is_file()), {})
+    model = read_config(
+        Fields(_json(folder / CONFIG), f"{folder}/{CONFIG}"),
+        Fields(processor.get("feature_extractor", processor), f"{folder}/{PROCESSORS[0]}"),
+    )
+    stored = dict(_tensors(folder))
+    model = blank_embedding(model, stored, tables.hugging_face_name)
+    return Opened(model, _tokenizer(folder, model), stored, tables.hugging_face_name, ())
+
+
+def _json(path: Path) -> dict:
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not fields")
+    return found
+
+
+def _tokenizer(folder: Path, model: ModelConfig) -> SentencePiece:
+    if (folder / TOKENIZER).is_file():
+        text = (folder / TOKENIZER).read_text(encoding="utf-8")
+        try:
+            return from_tokenizer_json(text, model.vocab_size)
+        except ValueError as error:
+            raise ValueError(f"{folder / TOKENIZER}: {error}") from None
+    if (folder / SENTENCEPIECE_FILE).is_file():
+        return SentencePiece((folder / SENTENCEPIECE_FILE).read_bytes())
+    raise ValueError(f"{folder} holds neither {TOKENIZER} nor {SENTENCEPIECE_FILE}")
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of one file, or of the files that the index names."""
+    if not (folder / INDEX).is_file():
+        yield from _file_tensors(folder / WEIGHTS)
+        return
+    places = _json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
+        raise ValueError(f"{folder / INDEX} has no weight_map of names")
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:
+            raise ValueError(f"{folder / INDEX} names a file outside the folder: {file!r}")
+        for name, tensor in _file_tensors(folder / file):
+            if places.get(name) == file:
+                yield name, tensor
+
+
+def _file_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+    import ml_dtypes
+    import safetensors
+
+    if not path.is_file():
+        raise ValueError(f"there is no {path}")
+    dtypes = {**DTYPES, "BF16": ml_dtypes.bfloat16}
+    try:
+        file = safetensors.safe_open(path, "numpy")  # memory-mapped
+        names = list(file.keys())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    for name in names:
+        tensor = file.get_slice(name)
+        dtype = dtypes.get(tensor.get_dtype())
+        if dtype is None:
+            raise ValueError(f"{path}: {name} is of type {tensor.get_dtype()}")
+        read = lambda name=name: file.get_tensor(name)  # noqa: E731
+        yield name, StoredTensor(tuple(tensor.get_shape()), np.dtype(dtype), read)
+
+
+def read_config(config: Fields, processor: Fields) -> ModelConfig:
+    """The model that config.json and the feature extractor's configuration describe.
+
+    Raises:
+      ValueError: naming all that this package cannot be.
+    """
+    kind = MODEL_TYPES.get(config.get("model_type"))
+    if kind is None:
+        known = ", ".join(MODEL_TYPES)
+        raise ValueError(f"model_type is {config.get('model_type')!r}; {known} are supported")
+    features = FeatureConfig(
+        num_mels=config.size("encoder_config.num_mel_bins", "small", 80),
+        sample_rate=processor.size("sampling_rate", "width", 16000),
+        fft_length=processor.size("n_fft", "width", 512),
+        window_length=processor.size("win_length", "width", 400),
+        hop_length=processor.size("hop_length", "width", 160),
+        preemphasis=processor.rate("preemphasis", 0.97),
+    )
+    processor.require("feature_size", features.num_mels, default=features.num_mels)
+    processor.finish()
+    encoder = _encoder_config(config)
+    entries = config.size("vocab_size", "vocabulary", 1025 if kind == "CTC" else 8193)
+    blank = "pad_token_id" if kind == "CTC" else "blank_token_id"
+    config.require(blank, entries - 1, default=1024 if kind == "CTC" else 8192)
+    options = {}
+    if kind == "CTC":
+        options.update(predictor=None, joint=None, durations=None, ctc=True)
+    else:
+        config.require("hidden_act", "relu", default="relu")
+        width = config.size("decoder_hidden_size", "width", 640)
+        layers = config.size("num_decoder_layers", "layers", 2)
+        durations = config.whole_numbers("durations", (0, 1, 2, 3, 4))
+        options.update(
+            predictor=PredictorConfig(width=width, num_layers=layers),
+            joint=JointConfig(width=width),
+            durations=durations if kind == "TDT" else None,
+            max_symbols=config.size("max_symbols_per_step", "small", 10),
+        )
+    config.finish()
+    return ModelConfig(
+        vocab_size=max(1, entries - 1), features=features, encoder=encoder, **options
+    )
+
+
+def _encoder_config(config: Fields) -> EncoderConfig:
+    def name(field: str) -> str:
+        return f"encoder_config.{field}"
+
+    width = config.size(name("hidden_size"), "width", 1024)
+    heads = config.size(name("num_attention_heads"), "small", 8)
+    hidden = config.size(name("intermediate_size"), "width", 4 * width)
+    kernel = config.size(name("conv_kernel_size"), "small", 9)
+    bias = config.flag(name("attention_bias"), True)
+    config.require(name("convolution_bias"), bias, default=True)
+    config.require(name("num_key_value_heads"), heads, default=heads)
+    config.require(name("hidden_act"), "silu", default="silu")
+    config.require(name("subsampling_factor"), 8, default=8)
+    config.require(name("subsampling_conv_kernel_size"), 3, default=3)
+    config.require(name("subsampling_conv_stride"), 2, default=2)
+    if width % 2 or width % heads or hidden % width or kernel % 2 == 0:
+        config.refuse(
+            f"hidden_size {width}, num_attention_heads {heads}, intermediate_size {hidden} and "
+            f"conv_kernel_size {kernel} do not go together"
+        )
+    layers = config.size(name("num_hidden_layers"), "layers", 24)
+    channels = config.size(name("subsampling_conv_channels"), "width", 256)
+    scale_input = config.flag(name("scale_input"), True)
+    dropout = config.rate(name("dropout"), 0.1)
+    attention_dropout = config.rate(name("attention_dropout"), 0.1)
+    config.finish()
+    return EncoderConfig(
+        width=width,
+        num_layers=layers,
+        num_heads=heads,
+        feed_forward_factor=hidden // width,
+        kernel_size=kernel,
+        subsampling_channels=channels,
+        use_bias=bias,
+        scale_input=scale_input,
+        convolution_norm="affine",
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
+# Writing
+
+
+def write_hugging_face(recogniser, folder: str | os.PathLike) -> None:
+    """Write a recogniser as a folder that transformers' Parakeet classes load.
+
+    Raises:
+      ValueError: if transformers has no such model, or the tokenizer is not SentencePiece.
+    """
+    from safetensors.numpy import save_file
+
+    folder, config, tokenizer = Path(folder), recogniser.config, recogniser.tokenizer
+    if not isinstance(tokenizer, SentencePiece):
+        raise ValueError(
+            f"transformers needs a SentencePiece tokenizer, got {type(tokenizer).__name__}"
+        )
+    files = write_configs(config, tokenizer)
+    tensors = convert.disassemble(recogniser.model, name=tables.hugging_face_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict] = [{}]
+    size = 0
+    for name, array in tensors.items():
+        if size and size + array.nbytes > SHARD:
+            shards.append({})
+            size = 0
+        shards[-1][name] = array
+        size += array.nbytes
+    if len(shards) == 1:
+        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
+    else:
+        names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+        places = {}
+        for name, shard in zip(names, shards, strict=True):
+            save_file(shard, folder / name, metadata={"format": "pt"})
+            places |= dict.fromkeys(shard, name)
+        total = sum(array.nbytes for array in tensors.values())
+        files[INDEX] = json.dumps({"metadata": {"total_size": total}, "weight_map": places})
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_configs(config: ModelConfig, tokenizer: SentencePiece) -> dict[str, str]:
+    """The JSON files of a model, by name."""
+    encoder, features, kind, blank = config.encoder, config.features, config.kind, config.blank
+    refusals = {
+        "a LayerNorm in the convolution module": encoder.convolution_norm != "affine",
+        "a CTC head beside the transducer's": kind != "CTC" and config.ctc,
+        "local attention": encoder.attention_context is not None,
+        "a joint network of another width than the predictor": (
+            config.joint is not None and config.joint.width != config.predictor.width
+        ),
+        f"durations {config.durations}, it takes a duration's index for its value": (
+            config.durations is not None and config.durations != tuple(range(len(config.durations)))
+        ),
+    }
+    if refused := [what for what, is_so in refusals.items() if is_so]:
+        raise ValueError("transformers has no Parakeet model with " + "; ".join(refused))
+    whole = {
+        "architectures": [ARCHITECTURES[kind]],
+        "model_type": next(name for name, each in MODEL_TYPES.items() if each == kind),
+        "dtype": "float32",
+        "vocab_size": config.vocab_size + 1,
+        "encoder_config": {
+            "model_type": "parakeet_encoder",
+            "hidden_size": encoder.width,
+            "num_hidden_layers": encoder.num_layers,
+            "num_attention_heads": encoder.num_heads,
+            "num_key_value_heads": encoder.num_heads,
+            "intermediate_size": encoder.feed_forward_factor * encoder.width,
+            "hidden_act": "silu",
+            "attention_bias": encoder.use_bias,
+            "convolution_bias": encoder.use_bias,
+            "conv_kernel_size": encoder.kernel_size,
+            "subsampling_factor": 8,
+            "subsampling_conv_channels": encoder.subsampling_channels,
+            "subsampling_conv_kernel_size": 3,
+            "subsampling_conv_stride": 2,
+            "num_mel_bins": features.num_mels,
+            "scale_input": encoder.scale_input,
+            "dropout": encoder.dropout,
+            "dropout_positions": 0.0,
+            "layerdrop": 0.0,
+            "activation_dropout": encoder.dropout,
+            "attention_dropout": encoder.attention_dropout,
+            "max_position_embeddings": 5000,
+        },
+    }
+    generation = {"pad_token_id": blank, "do_sample": False}
+    special = {"unk_token": "<unk>"}
+    if kind == "CTC":
+        whole["pad_token_id"] = blank
+        extra, special["pad_token"] = ("<pad>",), "<pad>"
+    else:
+        pad = tokenizer.pieces.index("<pad>") if "<pad>" in tokenizer.pieces else blank
+        whole |= {
+            "decoder_hidden_size": config.predictor.width,
+            "num_decoder_layers": config.predictor.num_layers,
+            "hidden_act": "relu",
+            "max_symbols_per_step": config.max_symbols,
+            "pad_token_id": pad,
+            "blank_token_id": blank,
+            "is_encoder_decoder": True,
+        }
+        generation |= {"decoder_start_token_id": blank, "pad_token_id": pad}
+        extra = ("<blank>",)
+        special["pad_token"] = "<pad>" if pad != blank else "<blank>"
+        if kind == "TDT":
+            count = len(config.durations)
+            whole["durations"] = list(config.durations)
+            generation["suppress_tokens"] = list(range(blank + 1, blank + 1 + count))
+    processor = {
+        "processor_class": "ParakeetProcessor",
+        "decoder_type": {"TDT": "tdt", "RNN-T": "rnnt", "CTC": "ctc"}[kind],
+        "blank_token": "<blank>",
+        "feature_extractor": {
+            "feature_extractor_type": "ParakeetFeatureExtractor",
+            "feature_size": features.num_mels,
+            "sampling_rate": features.sample_rate,
+            "n_fft": features.fft_length,
+            "win_length": features.window_length,
+            "hop_length": features.hop_length,
+            "preemphasis": features.preemphasis,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": True,
+        },
+    }
+    tokenizer_config = {
+        "tokenizer_class": "ParakeetTokenizer",
+        "processor_class": "ParakeetProcessor",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 10**9,
+        **special,
+    }
+    files = {
+        CONFIG: whole,
+        "generation_config.json": generation,
+        PROCESSORS[0]: processor,
+        "tokenizer_config.json": tokenizer_config,
+    }
+    return {
+        **{name: json.dumps(content, indent=2) for name, content in files.items()},
+        TOKENIZER: to_tokenizer_json(tokenizer, extra),
+    }

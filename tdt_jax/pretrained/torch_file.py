@@ -1,0 +1,268 @@
+"""Tensors in torch's file format, read and written without torch.
+
+Such a file is a zip of a pickle, which tells names, shapes and storages, and of one raw member for
+each storage. A pickle is a program; here it runs on a machine that knows dictionaries, tensors and
+storages and refuses all else, so that nothing in a file is ever executed.
+"""
+
+import collections
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from tdt_jax.pretrained.convert import StoredTensor
+
+MAX_PICKLE = 64 << 20  # bytes; a real one has a few hundred for each tensor
+ALIGNMENT = 64  # of the raw members, as torch writes them
+DTYPES = {
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "DoubleStorage": np.dtype(np.float64),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+
+
+class TorchFileError(ValueError):
+    """A file that is not a torch file of plain tensors."""
+
+
+class _Storage(NamedTuple):
+    dtype: np.dtype
+    key: str
+    size: int  # numbers
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int  # numbers
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # numbers
+
+
+def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
+    """The tensors of a state dict in `file`, a real file; it may begin at byte `start` of it.
+
+    They are memory-mapped when they are read. Compressed members are not accepted (torch writes
+    none).
+
+    Raises:
+      TorchFileError: if it is anything else than tensors by name, damaged, or would run code.
+    """
+    part = _Part(file, start)
+    try:
+        archive = zipfile.ZipFile(part)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise TorchFileError(f"not a torch file (of torch 1.6 or newer): {error}") from None
+    members = {info.filename: info for info in archive.infolist()}
+    if len(members) != len(archive.infolist()):
+        raise TorchFileError("two members of the torch file have the same name")
+    pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
+    if len(pickles) != 1:
+        raise TorchFileError(f"a torch file has one data.pkl, this one has {len(pickles)}")
+    (name,) = pickles
+    root = name.removesuffix("data.pkl")
+    if members[name].file_size > MAX_PICKLE:
+        raise TorchFileError(f"data.pkl has {members[name].file_size} bytes")
+    try:
+        order = archive.read(root + "byteorder") if root + "byteorder" in members else b"little"
+        content = archive.read(name)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        raise TorchFileError(f"damaged torch file: {error}") from None
+    if order != b"little":
+        raise TorchFileError(f"the torch file is {order!r} endian")
+
+    tensors = _unpickle(content)
+    places = {
+        storage: _data(part, members.get(f"{root}data/{storage.key}"), storage)
+        for storage in {tensor.storage for tensor in tensors.values()}
+    }
+
+    def mapped(storage: _Storage) -> np.ndarray:
+        offset, size = places[storage]
+        numbers = np.memmap(file, np.uint8, "r", offset=start + offset, shape=(size,))
+        return numbers.view(storage.dtype)
+
+    return {name: _stored(name, tensor, mapped) for name, tensor in tensors.items()}
+
+
+def _stored(name: str, tensor: _Tensor, mapped: Callable) -> StoredTensor:
+    storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
+    if len(shape) != len(strides) or min(shape + strides + (tensor.offset,), default=0) < 0:
+        raise TorchFileError(f"{name} has shape {shape} with strides {strides}")
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= storage.size:
+        raise TorchFileError(f"{name} reaches beyond its storage of {storage.size} numbers")
+
+    def read() -> np.ndarray:
+        if 0 in shape:
+            return np.zeros(shape, storage.dtype)
+        numbers = mapped(storage)[tensor.offset : last + 1]
+        step = storage.dtype.itemsize
+        return np.lib.stride_tricks.as_strided(
+            numbers, shape, [step * stride for stride in strides], writeable=False
+        )
+
+    return StoredTensor(shape, storage.dtype, read)
+
+
+def _data(part, info: zipfile.ZipInfo | None, storage: _Storage) -> tuple[int, int]:
+    """The offset and size in bytes of a storage's member."""
+    if info is None:
+        raise TorchFileError(f"the torch file lacks storage {storage.key!r}")
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+        raise TorchFileError(f"storage {storage.key!r} is compressed or encrypted")
+    size = storage.size * storage.dtype.itemsize
+    if info.file_size != size or info.compress_size != size:
+        raise TorchFileError(
+            f"storage {storage.key!r} has {info.file_size} bytes, {size} are promised"
+        )
+    part.seek(info.header_offset)
+    header = part.read(30)
+    if len(header) != 30 or header[:4] != b"PK\3\4":
+        raise TorchFileError(f"storage {storage.key!r} is not where the directory says")
+    offset = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    if offset + size > part.size:
+        raise TorchFileError(f"the file ends within storage {storage.key!r}")
+    return offset, size
+
+
+class _Part(io.RawIOBase):
+    """A file from byte `start` on, as a file of its own."""
+
+    def __init__(self, file: BinaryIO, start: int):
+        self._file, self._start, self._at = file, start, 0
+        self.size = file.seek(0, io.SEEK_END) - start
+
+    def seekable(self):
+        return True
+
+    def readable(self):
+        return True
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence, self.size))
+        return self._at
+
+    def tell(self):
+        return self._at
+
+    def readinto(self, buffer):
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(buffer)
+        self._at += count
+        return count
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the globals of a state dict of plain tensors; each name is looked up here only."""
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *_: _tensor(storage, offset, size, stride)
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda data, *_: _checked(data, _Tensor)
+        raise TorchFileError(f"the pickle asks for {module}.{name}; it was not run")
+
+    def persistent_load(self, identity):
+        if not (isinstance(identity, tuple) and len(identity) == 5 and identity[0] == "storage"):
+            raise TorchFileError(f"the pickle refers to {identity!r:.80}")
+        _, dtype, key, _, size = identity
+        return _Storage(_checked(dtype, np.dtype), _checked(key, str), _checked(size, int))
+
+
+def _unpickle(content: bytes) -> dict[str, _Tensor]:
+    try:
+        found = _Unpickler(io.BytesIO(content)).load()
+    except TorchFileError:
+        raise
+    except Exception as error:  # a damaged pickle raises whatever it likes
+        raise TorchFileError(f"damaged pickle: {error!r:.200}") from None
+    if not isinstance(found, dict):
+        raise TorchFileError(f"the torch file holds a {type(found).__name__}, not tensors by name")
+    return {_checked(key, str): _checked(value, _Tensor) for key, value in found.items()}
+
+
+def _tensor(storage, offset, size, stride) -> _Tensor:
+    size, stride = (
+        tuple(_checked(n, int) for n in _checked(each, tuple)) for each in (size, stride)
+    )
+    return _Tensor(_checked(storage, _Storage), _checked(offset, int), size, stride)
+
+
+def _checked(value, kind: type):
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TorchFileError(f"the pickle has {value!r:.80} in place of a {kind.__name__}")
+    return value
+
+
+def write_torch_file(file: BinaryIO, tensors: dict[str, np.ndarray]) -> None:
+    """Write arrays by name so that `torch.load` gives them as a state dict."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        storages = {
+            name: _Storage(array.dtype, str(index), array.size)
+            for index, (name, array) in enumerate(tensors.items())
+        }
+        shapes = {name: array.shape for name, array in tensors.items()}
+        _write_member(file, archive, "archive/data.pkl", b"".join(_pickled(storages, shapes)))
+        _write_member(file, archive, "archive/byteorder", b"little")
+        for name, array in tensors.items():
+            data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            _write_member(file, archive, f"archive/data/{storages[name].key}", data)
+        _write_member(file, archive, "archive/version", b"3\n")
+
+
+def _write_member(file: BinaryIO, archive: zipfile.ZipFile, name: str, data) -> None:
+    info = zipfile.ZipInfo(name)
+    # An extra field of the header's that moves the data to where they are aligned.
+    extra = 4 + -(file.tell() + 30 + len(name) + 4) % ALIGNMENT
+    if len(data) >= zipfile.ZIP64_LIMIT:
+        extra = 0  # zipfile adds a field of its own
+    if extra:
+        info.extra = struct.pack("<HH", 0x4246, extra - 4) + bytes(extra - 4)
+    with archive.open(info, "w", force_zip64=len(data) >= zipfile.ZIP64_LIMIT) as member:
+        member.write(data)
+
+
+def _pickled(storages: dict[str, _Storage], shapes: dict) -> Iterator[bytes]:
+    """The opcodes (protocol 2) of an OrderedDict of tensors, each the whole of its storage."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+
+    def text(value: str) -> bytes:
+        data = value.encode()
+        return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
+
+    def number(value: int) -> bytes:
+        return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
+
+    def numbers(values) -> bytes:
+        return pickle.MARK + b"".join(map(number, values)) + pickle.TUPLE
+
+    empty_dict = pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
+    yield pickle.PROTO + b"\x02" + empty_dict + pickle.MARK
+    for name, storage in storages.items():
+        shape = shapes[name]
+        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        yield text(name) + pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n" + pickle.MARK
+        yield pickle.MARK + text("storage")
+        yield pickle.GLOBAL + f"torch\n{names[storage.dtype]}\n".encode()
+        yield text(storage.key) + text("cpu") + number(storage.size)
+        yield pickle.TUPLE + pickle.BINPERSID + number(0) + numbers(shape) + numbers(strides)
+        yield pickle.NEWFALSE + empty_dict + pickle.TUPLE + pickle.REDUCE
+    yield pickle.SETITEMS + pickle.STOP
