@@ -4,6 +4,8 @@ Reading checks every name and shape against the model before it allocates anythi
 one parameter after another from the tensors on disk: the peak is the model and a tensor or two.
 """
 
+import math
+import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -212,11 +214,13 @@ def _copy(target: np.ndarray, source: np.ndarray) -> None:
 
 
 def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """An array whose memory jax can take over on CPU as it is: aligned to 64 bytes."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    buffer = np.empty(size + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + size].view(dtype).reshape(shape)
+    """An array whose memory jax can take over on CPU as it is: it begins a page.
+
+    Mapped rather than allocated, so that numpy asks for no huge pages: after a large file has been
+    read, the system may take seconds to find them.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, math.prod(shape)).reshape(shape)
 
 
 def _to_device(array: np.ndarray, sharding):

@@ -1,7 +1,9 @@
 """Hugging Face folders: config.json, safetensors, tokenizer.json, the feature extractor's sizes."""
 
 import json
+import math
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,19 +103,40 @@ def _file_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
 
     if not path.is_file():
         raise ValueError(f"there is no {path}")
-    dtypes = {**DTYPES, "BF16": ml_dtypes.bfloat16}
     try:
-        file = safetensors.safe_open(path, "numpy")  # memory-mapped
-        names = list(file.keys())
-    except (safetensors.SafetensorError, OSError) as error:
+        with safetensors.safe_open(path, "numpy"):  # that sizes and offsets are as they must be
+            pass
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    for name in names:
-        tensor = file.get_slice(name)
-        dtype = dtypes.get(tensor.get_dtype())
-        if dtype is None:
-            raise ValueError(f"{path}: {name} is of type {tensor.get_dtype()}")
-        read = lambda name=name: file.get_tensor(name)  # noqa: E731
-        yield name, StoredTensor(tuple(tensor.get_shape()), np.dtype(dtype), read)
+    dtypes = {**DTYPES, "BF16": ml_dtypes.bfloat16}
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if entry["dtype"] not in dtypes:
+            raise ValueError(f"{path}: {name} is of type {entry['dtype']}")
+        dtype, shape = np.dtype(dtypes[entry["dtype"]]), tuple(entry["shape"])
+        yield (
+            name,
+            StoredTensor(
+                shape, dtype, _mapped(path, 8 + size + entry["data_offsets"][0], dtype, shape)
+            ),
+        )
+
+
+def _mapped(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]):
+    """A function that maps a tensor; its pages are given back with the array."""
+
+    def read() -> np.ndarray:
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        size = dtype.itemsize * math.prod(shape)
+        return (
+            np.memmap(path, np.uint8, "r", offset=offset, shape=(size,)).view(dtype).reshape(shape)
+        )
+
+    return read
 
 
 def read_config(config: Fields, processor: Fields) -> ModelConfig:
