@@ -27,7 +27,14 @@ from tdt_jax.data.task import make_task
 from tdt_jax.evaluation import evaluate
 from tdt_jax.model import num_parameters
 from tdt_jax.optimizer import schedule
-from tdt_jax.recogniser import CHECKPOINTS, CONFIG_FILE, Recogniser, load, save_setup
+from tdt_jax.recogniser import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    Recogniser,
+    load,
+    save_setup,
+    with_parameters,
+)
 from tdt_jax.training import Arrays, State, init_state, train_step
 from tdt_jax.transcribe import to_transcript
 
@@ -53,7 +60,11 @@ def main(arguments=None) -> None:
     # Data
     start = time.perf_counter()
     resuming = (folder / CONFIG_FILE).is_file()
-    task = make_task(config, tokenizers.load(folder) if resuming else None)
+    initial = None
+    if config.training.init_from and not resuming:
+        initial = load(config.training.init_from)
+    tokenizer = tokenizers.load(folder) if resuming else initial and initial.tokenizer
+    task = make_task(config, tokenizer)
     model_config = dataclasses.replace(config.model, vocab_size=task.tokenizer.vocab_size)
     config = dataclasses.replace(config, model=model_config)
     if resuming:
@@ -71,11 +82,11 @@ def main(arguments=None) -> None:
         state = assemble(found[1])
         print(f"going on from step {found[0]} of {folder}")
     elif config.training.init_from:
-        model = sharding.replicate(load(config.training.init_from).model, mesh)
-        if jax.tree.structure(model) != jax.tree.structure(state.model):
-            raise ValueError(f"{config.training.init_from} holds a model of another configuration")
+        initial = initial or load(config.training.init_from)
+        model = sharding.replicate(with_parameters(state.model, initial.model), mesh)
         average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
         state = state._replace(model=model, average=average)
+    del initial
     first, last = int(state.step), config.training.num_steps
     kind = f"{config.model.kind} {config.model.durations or ''}".strip()
     print(

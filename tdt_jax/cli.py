@@ -1,4 +1,4 @@
-"""The command line: tdt-jax transcribe | evaluate | benchmark."""
+"""The command line: tdt-jax transcribe | evaluate | convert | benchmark."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         "that cannot be read is named on standard error and skipped; the exit code is then 1.",
     )
     command.set_defaults(run=_transcribe)
-    command.add_argument("checkpoint", help="the folder of a training run or of a saved recogniser")
+    _add_model(command)
     command.add_argument("files", nargs="+", metavar="FILE")
     command.add_argument(
         "--json", action="store_true", help="one JSON object a line, with the times of words"
@@ -38,10 +38,24 @@ def main(arguments: list[str] | None = None) -> int:
         "as they are, after splitting at spaces.",
     )
     command.set_defaults(run=_evaluate)
-    command.add_argument("checkpoint", help="the folder of a training run or of a saved recogniser")
+    _add_model(command)
     command.add_argument("manifest")
     command.add_argument("--json", action="store_true", help="the result, with every transcript")
     command.add_argument("--batch-size", type=_positive, default=8, help="utterances at a time [8]")
+
+    command = commands.add_parser(
+        "convert",
+        help="a checkpoint into another format",
+        description="Read a checkpoint of any kind and write it as one of tdt_jax (jax), of "
+        "transformers (hf) or of NeMo (nemo). Nothing that exists is overwritten.",
+    )
+    command.set_defaults(run=_convert)
+    command.add_argument("source", metavar="IN", help=MODEL_HELP)
+    command.add_argument("target", metavar="OUT", help="a folder, or for nemo a file")
+    command.add_argument("--to", choices=["jax", "hf", "nemo"], required=True)
+    command.add_argument(
+        "--drop-ctc", action="store_true", help="leave the CTC head of a hybrid out (for hf)"
+    )
 
     command = commands.add_parser(
         "benchmark",
@@ -76,26 +90,59 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+MODEL_HELP = (
+    "the folder of a training run or of a saved recogniser, a .nemo archive, a Hugging Face "
+    "folder, or a repository on the Hugging Face Hub such as nvidia/parakeet-tdt-0.6b-v3"
+)
+
+
+def _add_model(command) -> None:
+    command.add_argument("checkpoint", help=MODEL_HELP)
+    command.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the model")
+    command.add_argument(
+        "--local-attention",
+        type=_context,
+        metavar="LEFT,RIGHT",
+        help="frames (80 ms) that attention sees, such as 128,128: audio of up to two hours in one "
+        "pass, in memory that grows with its length",
+    )
+    command.add_argument(
+        "--decoder", choices=["transducer", "ctc"], default="", help="of a model that has both"
+    )
+
+
+def _context(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers of frames")
+    return int(parts[0]), int(parts[1])
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
-def _load(checkpoint: str):
+def _load(options):
     from tdt_jax import recogniser, runtime
 
     runtime.set_up()
-    return recogniser.load(checkpoint)
+    return recogniser.load(
+        options.checkpoint, dtype=options.dtype, attention_context=options.local_attention
+    )
 
 
 def _transcribe(options) -> int:
     from tdt_jax.transcribe import transcribe
 
     failed: dict[int, str] = {}
-    recogniser = _load(options.checkpoint)
     transcripts = transcribe(
-        recogniser, options.files, batch_size=options.batch_size, failed=failed
+        _load(options),
+        options.files,
+        batch_size=options.batch_size,
+        decoder=options.decoder,
+        failed=failed,
     )
     for position, (file, transcript) in enumerate(zip(options.files, transcripts, strict=True)):
         if transcript is None:
@@ -119,7 +166,7 @@ def _evaluate(options) -> int:
     longest = max(60.0, LENGTHS[-1], *(entry.seconds for entry in entries))
     shapes = [*LENGTHS, *((longest,) if longest > LENGTHS[-1] else ())]
     buckets = [Bucket(seconds, 1, options.batch_size) for seconds in shapes]
-    result = evaluate(_load(options.checkpoint), entries, buckets)
+    result = evaluate(_load(options), entries, buckets, decoder=options.decoder)
     for why in result.failed.values():
         print(f"tdt-jax: not counted: {why}", file=sys.stderr)
     if not options.json:
@@ -148,6 +195,27 @@ def _evaluate(options) -> int:
     }
     print(json.dumps({**summary, "utterances": utterances}, ensure_ascii=False))
     return 1 if result.failed else 0
+
+
+def _convert(options) -> int:
+    from pathlib import Path
+
+    from tdt_jax import recogniser as recognisers
+    from tdt_jax.pretrained.hugging_face import write_hugging_face
+    from tdt_jax.pretrained.nemo import write_nemo
+
+    target = Path(options.target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"{target} exists already")
+    recogniser = recognisers.load(options.source)
+    if options.drop_ctc:
+        recogniser = recognisers.without_ctc(recogniser)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    writers = {"jax": recognisers.save, "hf": write_hugging_face, "nemo": write_nemo}
+    writers[options.to](recogniser, target)
+    config = recogniser.config
+    print(f"{target}: a {config.kind} of {config.vocab_size} tokens")
+    return 0
 
 
 def _benchmark(options) -> int:

@@ -67,12 +67,18 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    recogniser: Recogniser, items: Sequence[Utterance | Entry], buckets: Sequence[Bucket]
+    recogniser: Recogniser,
+    items: Sequence[Utterance | Entry],
+    buckets: Sequence[Bucket],
+    *,
+    decoder: str = "",
 ) -> Evaluation:
     """Transcribe every utterance and compare it with its text.
 
     Utterances that cannot be read or fit no bucket are reported in `failed` and not counted.
+    `decoder` is "transducer" or "ctc", for a model that has both.
     """
+    recogniser.check_decoder(decoder)
     model, sample_rate = recogniser.model, recogniser.config.features.sample_rate
     compiled, results, failed = set(), [], {}
     compile_seconds = work_seconds = 0.0
@@ -81,10 +87,10 @@ def evaluate(
         if batch.samples.shape not in compiled:
             compiled.add(batch.samples.shape)
             start = time.perf_counter()
-            jax.block_until_ready(eval_step(model, *arrays))
+            jax.block_until_ready(eval_step(model, *arrays, decoder=decoder))
             compile_seconds += time.perf_counter() - start
         start = time.perf_counter()
-        hypothesis = jax.device_get(eval_step(model, *arrays))
+        hypothesis = jax.device_get(eval_step(model, *arrays, decoder=decoder))
         work_seconds += time.perf_counter() - start
         for row, (name, reference) in enumerate(zip(batch.ids, batch.texts, strict=True)):
             if not name:

@@ -4,14 +4,26 @@ SMALL to XXLARGE are NVIDIA's FastConformer sizes (Rekesh et al., 2023, arXiv 23
 recipes published with NeMo); MICRO and TINY are for CPUs and experiments. A size is a ModelConfig:
 
     config = dataclasses.replace(tdt_jax.presets.LARGE, vocab_size=512, durations=None)
+
+PARAKEET_* are NVIDIA's public checkpoints. `tdt_jax.load` reads every size from the checkpoint
+itself; these are for `fine_tuning` and for building the same shapes at random.
 """
 
+import dataclasses
+
 from tdt_jax.config import (
+    AugmentConfig,
+    Bucket,
+    Config,
+    DataConfig,
     EncoderConfig,
     FeatureConfig,
     JointConfig,
+    LossConfig,
     ModelConfig,
+    OptimizerConfig,
     PredictorConfig,
+    TrainingConfig,
 )
 
 
@@ -51,3 +63,48 @@ XLARGE = _model(  # 0.6 B, the shape of Parakeet TDT 0.6b
     1024, 8, 24, 640, predictor_layers=2, num_mels=128, use_bias=False
 )
 XXLARGE = _model(1024, 8, 42, 640, predictor_layers=2, kernel=5)  # 1.1 B
+
+
+def _parakeet(base: ModelConfig, *, scale_input: bool, **changes) -> ModelConfig:
+    encoder = dataclasses.replace(
+        base.encoder, scale_input=scale_input, convolution_norm="affine", kernel_size=9
+    )
+    return dataclasses.replace(base, encoder=encoder, **changes)
+
+
+def _with_biases(base: ModelConfig) -> ModelConfig:
+    """The 0.6 B shape as the older checkpoints have it: biases, 80 mel bins."""
+    encoder = dataclasses.replace(base.encoder, use_bias=True)
+    return dataclasses.replace(base, encoder=encoder, features=FeatureConfig(num_mels=80))
+
+
+_CTC = dict(predictor=None, joint=None, durations=None, ctc=True, scale_input=True)
+PARAKEET_TDT_0_6B_V2 = _parakeet(XLARGE, scale_input=False)
+PARAKEET_TDT_0_6B_V3 = _parakeet(XLARGE, scale_input=False, vocab_size=8192)
+PARAKEET_TDT_1_1B = _parakeet(XXLARGE, scale_input=False)
+PARAKEET_TDT_CTC_110M = _parakeet(LARGE, scale_input=False, ctc=True)
+PARAKEET_RNNT_0_6B = _parakeet(_with_biases(XLARGE), scale_input=True, durations=None)
+PARAKEET_RNNT_1_1B = _parakeet(XXLARGE, scale_input=True, durations=None)
+PARAKEET_CTC_0_6B = _parakeet(_with_biases(XLARGE), **_CTC)
+PARAKEET_CTC_1_1B = _parakeet(XXLARGE, **_CTC)
+
+
+def fine_tuning(model: ModelConfig, init_from: str) -> Config:
+    """Fine-tune a checkpoint, with its tokenizer, on the manifests that `data.train` will name.
+
+    AdamW with a tenth of the learning rate of NVIDIA's recipe for training from scratch, and their
+    SpecAugment; bfloat16 computation on float32 parameters.
+    """
+    is_hybrid = model.ctc and model.predictor is not None
+    return Config(
+        model=dataclasses.replace(model, dtype="bfloat16"),
+        loss=LossConfig(sigma=0.02, ctc_weight=0.3 if is_hybrid else 0.0),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=500, weight_decay=1e-3),
+        augment=AugmentConfig(),
+        data=DataConfig(buckets=(Bucket(10.24, 100, 16), Bucket(20.48, 200, 8))),
+        training=TrainingConfig(
+            num_steps=5000,
+            init_from=init_from,
+            folder="runs/" + init_from.rpartition("/")[2],
+        ),
+    )

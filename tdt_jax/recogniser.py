@@ -47,6 +47,14 @@ class Recogniser:
     def config(self) -> ModelConfig:
         return self.model.config
 
+    def check_decoder(self, decoder: str) -> None:
+        """Raise ValueError unless `decoder` is empty or one that the model has."""
+        if decoder and decoder not in self.config.decoders:
+            raise ValueError(
+                f"there is no decoder {decoder!r} in this model; it has "
+                + " and ".join(self.config.decoders)
+            )
+
 
 def load(
     source: str | Path,
@@ -96,6 +104,39 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
     structure = jax.tree.structure(abstract_model(dataclasses.replace(config, encoder=encoder)))
     model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
     return dataclasses.replace(recogniser, model=model)
+
+
+def without_ctc(recogniser: Recogniser) -> Recogniser:
+    """The same recogniser without the CTC head beside its transducer."""
+    config = recogniser.config
+    if config.predictor is None:
+        raise ValueError("this is a CTC model: without its CTC head nothing is left to decode with")
+    structure = jax.tree.structure(abstract_model(dataclasses.replace(config, ctc=False)))
+    trunk = jax.tree.map(lambda leaf: leaf, recogniser.model)
+    trunk.ctc = None
+    model = jax.tree.unflatten(structure, jax.tree.leaves(trunk))
+    return dataclasses.replace(recogniser, model=model)
+
+
+def with_parameters(model: Transducer, source: Transducer) -> Transducer:
+    """`model` with the parameters of `source`, whose settings (dropout and such) may differ.
+
+    Raises:
+      MismatchError: naming every parameter that one has and the other has not, or in another shape.
+    """
+    from tdt_jax.checkpoint import named_leaves, unnamed
+
+    wanted, given = named_leaves(model), named_leaves(source)
+    problems = [f"missing {key}" for key in wanted if key not in given]
+    problems += [f"extra {key}" for key in given if key not in wanted]
+    problems += [
+        f"{key} is {given[key].shape}, expected {leaf.shape}"
+        for key, leaf in wanted.items()
+        if key in given and given[key].shape != leaf.shape
+    ]
+    if problems:
+        raise MismatchError("the parameters do not fit the model: " + "; ".join(problems))
+    return unnamed(given, model)
 
 
 def _is_hugging_face(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from tdt_jax.audio import AudioError, as_samples
-from tdt_jax.config import Bucket
+from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import fit
 from tdt_jax.decode import Hypothesis
@@ -60,23 +60,29 @@ def transcribe(
     audio: Sequence[str | Path | np.ndarray],
     *,
     batch_size: int = 8,
+    decoder: str = "",
     failed: dict[int, str] | None = None,
 ) -> list[Transcript | None]:
     """Transcribe files, or arrays of samples at the recogniser's sample rate.
 
-    Audio longer than 30 s is cut at its quietest places. Batches have one of a few fixed shapes,
-    so that few programs are compiled.
+    Audio longer than 30 s is cut at its quietest places; with local attention
+    (`tdt_jax.with_attention_context`) audio of up to two hours goes through in one piece. Batches
+    have one of a few fixed shapes, so that few programs are compiled.
 
     Args:
       recogniser: from `tdt_jax.load`.
       audio: paths, or arrays [S] or [S, channels].
       batch_size: pieces at a time.
+      decoder: "transducer" or "ctc", for a model that has both; by default the transducer if any.
       failed: takes the position and the reason of what cannot be read; its transcript is None.
 
     Raises:
       AudioError: for audio that cannot be read, unless `failed` is given.
+      ValueError: for a decoder that the model has not.
     """
+    recogniser.check_decoder(decoder)
     rate = recogniser.config.features.sample_rate
+    longest = round(shape_lengths(recogniser.config)[-1] * rate)
     durations: list[float | None] = []
     pieces: list[tuple[int, float, np.ndarray]] = []  # (position, offset in seconds, samples)
     for position, item in enumerate(audio):
@@ -89,12 +95,13 @@ def transcribe(
             durations.append(None)
             continue
         durations.append(len(samples) / rate)
-        cuts = [0, *cut_points(samples, round(LENGTHS[-1] * rate), rate), len(samples)]
+        cuts = [0, *cut_points(samples, longest, rate), len(samples)]
         pieces += [
             (position, start / rate, samples[start:stop])
             for start, stop in itertools.pairwise(cuts)
         ]
-    hypotheses = _decode(recogniser, [piece for _, _, piece in pieces], batch_size)
+    samples = [piece for _, _, piece in pieces]
+    hypotheses = _decode(recogniser, samples, batch_size, decoder)
     tokens: list[list[tuple[int, Token]]] = [[] for _ in audio]
     for (position, offset, piece), hypothesis in zip(pieces, hypotheses, strict=True):
         timed = _timed(hypothesis, recogniser, len(piece) / rate)
@@ -128,24 +135,37 @@ def cut_points(samples: np.ndarray, longest: int, sample_rate: int) -> list[int]
     return cuts
 
 
-def _decode(recogniser: Recogniser, pieces: list[np.ndarray], batch_size: int) -> list[Hypothesis]:
+def shape_lengths(config: ModelConfig) -> tuple[float, ...]:
+    """The lengths in seconds of the shapes that audio is padded to; the last is the longest piece.
+
+    With full attention half a minute, with local attention two hours.
+    """
+    if config.encoder.attention_context is None:
+        return LENGTHS
+    return (*LENGTHS, *(LENGTHS[-1] * 2**k for k in range(1, 9)))
+
+
+def _decode(
+    recogniser: Recogniser, pieces: list[np.ndarray], batch_size: int, decoder: str
+) -> list[Hypothesis]:
     """The hypothesis of every piece, in order; batches are taken from pieces of like length."""
-    rate = recogniser.config.features.sample_rate
-    shapes = [Bucket(seconds, 1, 1) for seconds in LENGTHS]
+    rate, lengths = recogniser.config.features.sample_rate, shape_lengths(recogniser.config)
+    shapes = [Bucket(seconds, 1, 1) for seconds in lengths]
     by_shape: dict[int, list[int]] = {}
     for index, piece in enumerate(pieces):
         by_shape.setdefault(fit(len(piece) / rate, 0, shapes, sample_rate=rate), []).append(index)
     found: list[Hypothesis | None] = [None] * len(pieces)
     for shape, indices in by_shape.items():
-        for start in range(0, len(indices), batch_size):
-            members = indices[start : start + batch_size]
-            rows = min(batch_size, 1 << (len(members) - 1).bit_length())  # 1, 2, 4, ...
+        # Of what is longer than the longest common shape, fewer at a time.
+        size = max(1, min(batch_size, int(batch_size * LENGTHS[-1] / lengths[shape])))
+        for start in range(0, len(indices), size):
+            members = indices[start : start + size]
+            rows = min(size, 1 << (len(members) - 1).bit_length())  # 1, 2, 4, ...
             utterances = [Utterance(str(index), pieces[index], "") for index in members]
-            bucket = Bucket(LENGTHS[shape], 1, rows)
+            bucket = Bucket(lengths[shape], 1, rows)
             batch = collate(utterances, None, bucket, sample_rate=rate)
-            hypothesis = jax.device_get(
-                eval_step(recogniser.model, *jax.device_put((batch.samples, batch.num_samples)))
-            )
+            arrays = jax.device_put((batch.samples, batch.num_samples))
+            hypothesis = jax.device_get(eval_step(recogniser.model, *arrays, decoder=decoder))
             for row, index in enumerate(members):
                 found[index] = take(hypothesis, row)
     return found

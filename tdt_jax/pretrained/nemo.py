@@ -75,7 +75,7 @@ def _unpacked(path: Path) -> BinaryIO:
     if not packed:
         return file
     limit = MAX_RATIO * path.stat().st_size + (1 << 20)
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115: the tensors are read from it later
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (read from later)
     try:
         with file, gzip.open(file) as source:
             while block := source.read(1 << 20):

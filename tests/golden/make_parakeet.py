@@ -151,6 +151,7 @@ def decode(model, features, lengths, cap=10):
         out = model.generate(
             input_features=torch.tensor(x[None, :length]),
             attention_mask=torch.ones(1, length, dtype=torch.bool),
+            max_new_tokens=12 * -(-length // 8),  # by default it stops one label early
             **options,
         )
         advances = out.durations[0, 1:].numpy()

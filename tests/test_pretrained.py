@@ -1,0 +1,450 @@
+"""Parakeet checkpoints: stage by stage what transformers and NeMo compute, and back unchanged.
+
+The golden files are of tests/golden/make_parakeet.py and make_nemo.py.
+"""
+
+import dataclasses
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import tiny
+
+import tdt_jax as tdt
+from tdt_jax import presets
+from tdt_jax.checkpoint import named_leaves
+from tdt_jax.pretrained import convert, tables
+from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
+from tdt_jax.pretrained.nemo import read_nemo, write_nemo
+from tdt_jax.recogniser import MismatchError, abstract_model
+
+GOLDEN = Path(__file__).parent / "golden"
+FOLDERS = {kind: GOLDEN / f"parakeet_{kind}" for kind in ("tdt", "rnnt", "ctc")}
+ARCHIVE = GOLDEN / "parakeet_hybrid.nemo"
+ALL = [*FOLDERS.values(), ARCHIVE]
+TEXTS = (
+    "the quick brown fox jumps over the lazy dog",
+    "hello world, again and again",
+    "it's a test, isn't it? yes.",
+    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich",
+    "voix ambiguë d'un cœur qui au zéphyr préfère les jattes de kiwis",
+)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return dict(np.load(GOLDEN / "parakeet.npz"))
+
+
+@pytest.fixture(scope="module")
+def nemo():
+    return dict(np.load(GOLDEN / "nemo.npz"))
+
+
+def utterances(seed):
+    """The random features of the golden files' scripts: [400, 96, 16], and their lengths."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 97, 400)
+    lengths[0] = 96
+    features = rng.normal(size=(400, 96, 16)).astype(np.float32)
+    features[np.arange(96)[None] >= lengths[:, None]] = 0
+    return features, lengths
+
+
+def close(found, expected, tolerance=2e-6):
+    """Within `tolerance` of the largest number expected."""
+    np.testing.assert_allclose(
+        np.asarray(found), expected, rtol=0, atol=tolerance * np.max(np.abs(expected))
+    )
+
+
+def per_utterance(counts, flat):
+    return np.split(flat, np.cumsum(counts)[:-1])
+
+
+def same_hypotheses(hypothesis, counts, **flat):
+    np.testing.assert_array_equal(hypothesis.num_labels, counts)
+    for name, each in flat.items():
+        rows = zip(getattr(hypothesis, name), per_utterance(counts, each), strict=True)
+        for row, expected in rows:
+            np.testing.assert_array_equal(row[: len(expected)], expected)
+
+
+# What they compute
+
+
+@pytest.mark.parametrize("kind", ["tdt", "rnnt"])
+def test_every_stage_is_that_of_transformers(kind, golden):
+    model = tdt.load(FOLDERS[kind]).model
+    features, lengths = golden["features"][:2], golden["lengths"][:2]
+    x, num_frames = jax.jit(type(model.encoder.subsampling).__call__)(
+        model.encoder.subsampling, features, lengths
+    )
+    valid = np.arange(x.shape[1])[None] < num_frames[:, None]
+    close(x[valid], golden[f"{kind}_subsampled"][valid])
+    if model.config.encoder.scale_input:
+        x = x * np.sqrt(model.config.encoder.width)
+    positions = tdt.attention.position_encoding(x.shape[1] - 1, 1 - x.shape[1], x.shape[2])
+    for i in range(2):
+        block = jax.tree.map(lambda leaf, i=i: leaf[i], model.encoder.blocks)
+        x = jax.jit(type(block).__call__)(block, x, positions, jnp.asarray(~valid))
+        close(x[valid], golden[f"{kind}_block{i}"][valid])
+    frames, again = tdt.encode(model, features, lengths)
+    np.testing.assert_array_equal(again, num_frames)
+    close(frames[valid], golden[f"{kind}_block1"][valid])
+
+    states = model.predictor(golden[f"{kind}_labels"].astype(np.int32))
+    close(model.joint.project_states(states), golden[f"{kind}_states"])
+    logits = [each for each in model.joint(frames, states) if each is not None]
+    # Heads of large weights multiply what was rounded before.
+    close(jnp.concatenate(logits, -1)[valid], golden[f"{kind}_logits"][valid], 2e-5)
+
+
+@pytest.mark.parametrize("kind", ["tdt", "rnnt"])
+def test_greedy_decoding_is_that_of_transformers(kind, golden):
+    """Of 200 ragged utterances all labels, times and durations: 0 to 4 of a TDT."""
+    model = tdt.load(FOLDERS[kind]).model
+    features, lengths = utterances(1)
+    np.testing.assert_array_equal(features[:3], golden["features"])
+    kept = golden[f"{kind}_kept"]
+    assert len(kept) == 200
+    hypothesis = tdt.greedy_decode(model, *tdt.encode(model, features[kept], lengths[kept]))
+    flat = {name: golden[f"{kind}_decoded_{name}"] for name in ("labels", "times", "durations")}
+    if kind == "rnnt":
+        flat.pop("durations")  # there it is the step of the frame, here 0
+    else:
+        assert set(flat["durations"]) == {0, 1, 2, 3, 4}
+    same_hypotheses(hypothesis, golden[f"{kind}_counts"], **flat)
+
+
+def test_ctc_is_that_of_transformers(golden):
+    model = tdt.load(FOLDERS["ctc"]).model
+    assert model.predictor is None and model.joint is None and model.config.kind == "CTC"
+    features, lengths = utterances(1)
+    frames, num_frames = tdt.encode(model, features[:200], lengths[:200])
+    logits, valid = golden["ctc_logits"], np.arange(12)[None] < num_frames[:, None]
+    close(model.ctc(frames)[: len(logits)][valid[: len(logits)]], logits[valid[: len(logits)]])
+    hypothesis = tdt.ctc_decode(model, frames, num_frames)
+    same_hypotheses(hypothesis, golden["ctc_counts"], labels=golden["ctc_decoded_labels"])
+
+
+def test_every_stage_is_that_of_nemo(nemo):
+    """A hybrid with a CTC head, a joint of another width, and durations of its own."""
+    model = tdt.load(ARCHIVE).model
+    assert model.config.kind == "TDT" and model.config.ctc and model.config.joint.width == 10
+    assert not model.config.encoder.scale_input and model.config.predictor.num_layers == 2
+    frames, num_frames = tdt.encode(model, nemo["features"], nemo["lengths"])
+    np.testing.assert_array_equal(num_frames, nemo["num_frames"])
+    valid = np.arange(12)[None] < num_frames[:, None]
+    close(frames[valid], nemo["frames"][valid])
+    states = model.predictor(nemo["labels"].astype(np.int32))
+    close(states, nemo["states"])
+    close(jnp.concatenate(model.joint(frames, states), -1)[valid], nemo["logits"][valid])
+    log_probs = jax.nn.log_softmax(model.ctc(frames))
+    close(log_probs[valid], jax.nn.log_softmax(nemo["ctc_logits"])[valid])
+
+
+def test_greedy_decoding_is_that_of_nemo(nemo):
+    model = tdt.load(ARCHIVE).model
+    features, lengths = (each[nemo["kept"]] for each in utterances(2))
+    hypothesis = tdt.greedy_decode(model, *tdt.encode(model, features, lengths))
+    flat = {name: nemo[f"decoded_{name}"] for name in ("labels", "times", "durations")}
+    assert set(flat["durations"]) == {0, 1, 2, 3, 4} and len(lengths) == 200
+    same_hypotheses(hypothesis, nemo["counts"], **flat)
+
+
+def test_local_attention_is_that_of_nemo(nemo):
+    recogniser = tdt.load(ARCHIVE, attention_context=(2, 2))
+    frames, num_frames = tdt.encode(recogniser.model, nemo["features"], nemo["lengths"])
+    valid = np.arange(12)[None] < num_frames[:, None]
+    close(frames[valid], nemo["local_frames"][valid])
+    full = tdt.with_attention_context(recogniser, None)
+    frames, _ = tdt.encode(full.model, nemo["features"], nemo["lengths"])
+    close(frames[valid], nemo["frames"][valid])
+
+
+def test_features_are_theirs(golden, nemo):
+    rng = np.random.default_rng(5)
+    samples = np.zeros((2, 6543), np.float32)
+    for row, n in zip(samples, (4000, 6543), strict=True):
+        row[:n] = rng.normal(size=n).astype(np.float32) * 0.1
+    features, num_features = tdt.log_mel(
+        samples, np.array([4000, 6543]), tdt.load(FOLDERS["tdt"]).config.features
+    )
+    np.testing.assert_array_equal(num_features, golden["heard_lengths"])
+    close(features, golden["heard"][:, : features.shape[1]], 1e-4)
+
+    samples = np.random.default_rng(5).normal(size=(2, 6543)).astype(np.float32) * 0.1
+    features, num_features = tdt.log_mel(
+        samples, np.array([4000, 6543]), tdt.load(ARCHIVE).config.features
+    )
+    np.testing.assert_array_equal(num_features, nemo["num_heard"])
+    close(features, nemo["heard"][:, : features.shape[1]], 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tdt", "rnnt"])
+def test_texts_become_their_labels(kind, golden):
+    tokenizer = tdt.load(FOLDERS[kind]).tokenizer
+    ids = [tokenizer.encode(text) for text in TEXTS]
+    np.testing.assert_array_equal(np.concatenate(ids), golden[f"{kind}_tokenized"])
+    assert [tokenizer.decode(each) for each in ids] == list(TEXTS)
+
+
+# In and out
+
+
+@pytest.mark.parametrize("source", ALL, ids=lambda path: path.stem)
+def test_a_round_trip_changes_no_bit(source, tmp_path):
+    """Theirs to ours to theirs: every tensor; a BatchNorm comes back folded, and stays so."""
+    before = tdt.load(source)
+    write, read, target = (
+        (write_nemo, read_nemo, tmp_path / "model.nemo")
+        if source == ARCHIVE
+        else (write_hugging_face, read_hugging_face, tmp_path / "hf")
+    )
+    opened = read(source)
+    write(before, target)
+    written = read(target).stored
+    norms = ["conv.norm.", "conv.batch_norm."]
+    assert set(written) == set(opened.stored)
+    for key, tensor in opened.stored.items():
+        if not any(norm in key for norm in norms) and not key.startswith("preprocessor"):
+            np.testing.assert_array_equal(written[key].read(), tensor.read(), strict=True)
+    after = tdt.load(target)
+    assert after.config == before.config or source == ARCHIVE
+    assert after.tokenizer.pieces == before.tokenizer.pieces
+    same_leaves(after.model, before.model)
+    for text in TEXTS[:2]:
+        assert after.tokenizer.encode(text) == before.tokenizer.encode(text)
+
+
+def same_leaves(one, other):
+    one, other = named_leaves(one), named_leaves(other)
+    assert set(one) == set(other)
+    for key, leaf in one.items():
+        np.testing.assert_array_equal(leaf, other[key], strict=True, err_msg=key)
+
+
+@pytest.mark.parametrize("kind", [*FOLDERS, "hybrid"])
+def test_ours_to_theirs_and_back_changes_no_bit(kind, tmp_path):
+    before = tdt.load(FOLDERS.get(kind, ARCHIVE))
+    tdt.save(before, tmp_path / "jax")
+    native = tdt.load(tmp_path / "jax")
+    assert native.config == before.config
+    same_leaves(native.model, before.model)
+    write_nemo(native, tmp_path / "model.nemo")
+    again = tdt.load(tmp_path / "model.nemo")
+    same_leaves(again.model, before.model)
+    assert again.config.encoder == before.config.encoder
+    assert again.config.durations == before.config.durations
+
+
+def test_a_folded_batch_norm_computes_what_it_was_folded_from():
+    rng = np.random.default_rng(0)
+    weight, bias, mean = rng.normal(size=(3, 50)).astype(np.float32)
+    variance = rng.uniform(0.01, 3, 50).astype(np.float32).astype(np.float64)
+    scale, shift = convert.fold_batch_norm(weight, bias, mean, variance)
+    x = rng.normal(size=(7, 50))
+    np.testing.assert_allclose(
+        x * scale + shift, (x - mean) / np.sqrt(variance + 1e-5) * weight + bias, atol=1e-12
+    )
+    # What `disassemble` writes divides by exactly 1 in float32, as torch computes it.
+    assert np.float32(1) / np.sqrt(convert.UNIT_VARIANCE + np.float32(1e-5)) == 1
+    unit = np.full(50, convert.UNIT_VARIANCE)
+    for found, given in zip(
+        convert.fold_batch_norm(weight, bias, np.zeros(50), unit), (weight, bias), strict=True
+    ):
+        np.testing.assert_array_equal(found.astype(np.float32), given)
+
+
+def test_a_learned_embedding_of_blank_is_kept(tmp_path):
+    """Fine-tuning in transformers moves the embedding of blank, which is the start symbol."""
+    recogniser = tdt.load(FOLDERS["tdt"])
+    predictor = dataclasses.replace(recogniser.config.predictor, blank_embedding=True)
+    config = dataclasses.replace(recogniser.config, predictor=predictor)
+    learned = tdt.Recogniser(tiny.transducer(config, seed=3), recogniser.tokenizer)
+    write_hugging_face(learned, tmp_path)
+    again = tdt.load(tmp_path)
+    assert again.config.predictor.blank_embedding
+    same_leaves(again.model, learned.model)
+    start = again.model.predictor(np.zeros((1, 0), np.int32))
+    assert np.any(start != recogniser.model.predictor(np.zeros((1, 0), np.int32)))
+    with pytest.raises(ValueError, match="embedding of blank"):
+        write_nemo(again, tmp_path / "model.nemo")
+
+
+def test_shards_are_read_and_written(tmp_path, monkeypatch):
+    from tdt_jax.pretrained import hugging_face
+
+    monkeypatch.setattr(hugging_face, "SHARD", 20_000)
+    before = tdt.load(FOLDERS["rnnt"])
+    write_hugging_face(before, tmp_path)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
+    same_leaves(tdt.load(tmp_path).model, before.model)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    index["weight_map"]["joint.head.bias"] = "../outside.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="outside the folder"):
+        tdt.load(tmp_path)
+
+
+def test_bfloat16_and_shardings_come_straight():
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+
+    def rows(name, shape):
+        split = shape and shape[-1] % 8 == 0
+        spec = jax.sharding.PartitionSpec(*[None] * (len(shape) - 1), "data" if split else None)
+        return jax.sharding.NamedSharding(mesh, spec)
+
+    plain = tdt.load(FOLDERS["tdt"])
+    split = tdt.load(FOLDERS["tdt"], sharding=rows)
+    same_leaves(split.model, plain.model)
+    kernel = named_leaves(split.model)["encoder.blocks.feed_forward1.linear1.kernel"]
+    assert kernel.addressable_shards[0].data.shape == (2, 16, 4)
+    half = tdt.load(FOLDERS["tdt"], dtype="bfloat16")
+    assert half.config.dtype == "bfloat16"
+    for key, leaf in named_leaves(half.model).items():
+        expected = np.asarray(named_leaves(plain.model)[key]).astype(ml_dtypes.bfloat16)
+        np.testing.assert_array_equal(leaf, expected, strict=True)
+    features, lengths = utterances(1)
+    frames, num_frames = tdt.encode(half.model, features[:4], lengths[:4])
+    assert frames.dtype == jnp.bfloat16
+    full, _ = tdt.encode(plain.model, features[:4], lengths[:4])
+    assert np.max(np.abs(frames.astype(jnp.float32) - full)) < 0.2
+    tdt.greedy_decode(half.model, frames, num_frames)
+    with pytest.raises(ValueError, match="dtype"):
+        tdt.load(FOLDERS["tdt"], dtype="float8")
+
+
+def test_native_checkpoints_load_in_another_dtype_and_context(tmp_path):
+    tdt.save(tdt.load(FOLDERS["ctc"]), tmp_path)
+    half = tdt.load(tmp_path, dtype="bfloat16", attention_context=(4, 4))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.model)} == {jnp.dtype("bfloat16")}
+    assert half.config.encoder.attention_context == (4, 4)
+
+
+@pytest.mark.parametrize("source", ALL, ids=lambda path: path.stem)
+def test_they_transcribe(source):
+    """Noise in, something out, with whatever decoder the model has."""
+    recogniser = tdt.load(source)
+    noise, heard = np.random.default_rng(0).normal(size=24000).astype(np.float32), []
+    for decoder in recogniser.config.decoders:
+        (transcript,) = tdt.transcribe(recogniser, [noise], decoder=decoder)
+        assert transcript.duration == 1.5
+        heard.append(len(transcript.tokens))
+    assert any(heard) or source == FOLDERS["rnnt"]
+    with pytest.raises(ValueError, match="decoder"):
+        tdt.transcribe(recogniser, [noise], decoder="beam")
+
+
+def test_the_hub_is_asked_for_what_is_not_here(monkeypatch, tmp_path):
+    """Its transformers files if there are, else its .nemo archive."""
+    import types
+
+    repositories = {
+        "nvidia/tdt": FOLDERS["tdt"],
+        "nvidia/hybrid": ARCHIVE,
+        "nvidia/nothing": tmp_path / "none",
+    }
+
+    class NotThere(ValueError):
+        pass
+
+    def snapshot_download(name, allow_patterns):
+        if name not in repositories:
+            raise NotThere("404")
+        source, folder = repositories[name], tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        files = source.iterdir() if source.is_dir() else [source] if source.exists() else []
+        for file in files:
+            if any(file.match(pattern) for pattern in allow_patterns):
+                shutil.copy(file, folder)
+        return str(folder)
+
+    hub = types.ModuleType("huggingface_hub")
+    hub.snapshot_download = snapshot_download
+    hub.errors = types.SimpleNamespace(HfHubHTTPError=NotThere)
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", hub)
+    assert tdt.load("nvidia/tdt").config == tdt.load(FOLDERS["tdt"]).config
+    assert tdt.load("nvidia/hybrid").config == tdt.load(ARCHIVE).config
+    with pytest.raises(ValueError, match="neither"):
+        tdt.load("nvidia/nothing")
+    with pytest.raises(ValueError, match="404"):
+        tdt.load("nvidia/unheard")
+    with pytest.raises(ValueError, match="no file, folder or repository"):
+        tdt.load("missing.nemo")
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"tdt-jax\[hub\]"):
+        tdt.load("nvidia/tdt")
+
+
+# The tables
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("norm", ["affine", "layer_norm"])
+@pytest.mark.parametrize("kind", ["TDT", "RNN-T", "CTC"])
+def test_tables_name_every_parameter_once(use_bias, norm, kind):
+    encoder = tiny.encoder_config(use_bias=use_bias, convolution_norm=norm)
+    changes = dict(durations=None) if kind != "TDT" else {}
+    if kind == "CTC":
+        changes |= dict(predictor=None, joint=None, ctc=True)
+    config = tiny.config(encoder=encoder, **changes)
+    assert config.kind == kind
+    named = [row.ours for row in tables.rows(config)]
+    named += [f"{ours}.{p}" for ours, _ in tables.batch_norms(config) for p in ("scale", "bias")]
+    assert sorted(named) == sorted(named_leaves(abstract_model(config)))
+
+
+def test_the_published_model_has_the_published_tensors():
+    """parakeet-tdt-0.6b-v3: 723 tensors, 627,057,310 numbers in all."""
+    config = dataclasses.replace(presets.PARAKEET_TDT_0_6B_V3)
+    shapes = {key: leaf.shape for key, leaf in named_leaves(abstract_model(config)).items()}
+    expected = convert._expected(config, shapes)
+    tracked = config.encoder.num_layers  # num_batches_tracked
+    assert len(expected) + tracked == 723
+    assert sum(int(np.prod(shape)) for shape in expected.values()) + tracked == 627_057_310
+
+
+def test_every_mismatch_is_in_one_error(tmp_path):
+    shutil.copytree(FOLDERS["tdt"], tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["encoder_config"] |= {"num_hidden_layers": 3, "conv_kernel_size": 7}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MismatchError) as caught:
+        tdt.load(tmp_path / "m")
+    message = str(caught.value)
+    assert "missing encoder.layers.2.self_attn.q_proj.weight" in message
+    assert "conv.depthwise_conv.weight is (16, 1, 5), expected (16, 1, 7)" in message
+    config["encoder_config"] |= {"num_hidden_layers": 1, "conv_kernel_size": 5}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MismatchError, match=r"extra encoder\.layers\.1\."):
+        tdt.load(tmp_path / "m")
+
+
+def test_what_transformers_has_not_is_refused(tmp_path):
+    recogniser = tdt.load(ARCHIVE)
+    with pytest.raises(ValueError, match=r"CTC head.*another width"):
+        write_hugging_face(recogniser, tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+    characters = tdt.Recogniser(
+        tiny.transducer(tiny.config(vocab_size=3)), tdt.tokenizer.Characters("ab ")
+    )
+    for write, target in ((write_nemo, "x.nemo"), (write_hugging_face, "hf")):
+        with pytest.raises(ValueError, match="SentencePiece"):
+            write(characters, tmp_path / target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nemo_archives_may_be_gzipped(tmp_path):
+    packed = tmp_path / "packed.nemo"
+    with tarfile.open(ARCHIVE) as source, tarfile.open(packed, "w:gz") as target:
+        for member in source:
+            target.addfile(member, source.extractfile(member) if member.isreg() else None)
+    same_leaves(tdt.load(packed).model, tdt.load(ARCHIVE).model)
