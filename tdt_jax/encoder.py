@@ -16,7 +16,7 @@ from flax import nnx
 from tdt_jax.attention import RelativeAttention, position_encoding
 from tdt_jax.config import EncoderConfig
 from tdt_jax.depthwise import depthwise, depthwise_stride2
-from tdt_jax.layers import dropout, layer_norm, padding_mask, split
+from tdt_jax.layers import Affine, LayerNorm, dropout, padding_mask, split
 
 PIECE = 8192  # features that are subsampled at a time
 
@@ -111,19 +111,6 @@ class FeedForward(nnx.Module):
         return self.linear2(dropout(jax.nn.silu(self.linear1(x)), self.dropout, key))
 
 
-class Affine(nnx.Module):
-    """x scale + bias: a BatchNorm (Ioffe & Szegedy, 2015) with its statistics folded in."""
-
-    def __init__(self, width: int):
-        self.scale = nnx.Param(jnp.ones((width,)))
-        self.bias = nnx.Param(jnp.zeros((width,)))
-
-    def __call__(self, x):
-        """[B, T, D] -> [B, T, D]."""
-        scale, bias = self.scale[...].astype(x.dtype), self.bias[...].astype(x.dtype)
-        return x * scale[None, None] + bias[None, None]
-
-
 class Convolution(nnx.Module):
     """Pointwise, GLU, depthwise along time, LayerNorm (or affine), SiLU, pointwise."""
 
@@ -134,7 +121,7 @@ class Convolution(nnx.Module):
         self.depthwise = nnx.Param(_uniform(rngs, (config.kernel_size, width), config.kernel_size))
         self.depthwise_bias = nnx.Param(jnp.zeros((width,))) if config.use_bias else None
         is_affine = config.convolution_norm == "affine"
-        self.norm = Affine(width) if is_affine else layer_norm(width, dtype=dtype, rngs=rngs)
+        self.norm = Affine(width) if is_affine else LayerNorm(width, dtype=dtype)
         self.pointwise2 = nnx.Linear(width, width, **options)
         self.dtype = dtype
 
@@ -153,7 +140,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, dtype, rngs: nnx.Rngs):
         def norm():
-            return layer_norm(config.width, dtype=dtype, rngs=rngs)
+            return LayerNorm(config.width, dtype=dtype)
 
         options = dict(dtype=dtype, rngs=rngs)
         self.feed_forward1_norm, self.feed_forward1 = norm(), FeedForward(config, **options)

@@ -27,6 +27,32 @@ def split(key, num: int):
     return [None] * num if key is None else list(jax.random.split(key, num))
 
 
-def layer_norm(width: int, *, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over [..., D], its variance taken about the mean (the short cut loses digits)."""
-    return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs)
+class LayerNorm(nnx.Module):
+    """(x - mean) / sqrt(variance + 1e-5) * scale + bias over D (Ba et al., 2016), in float32."""
+
+    def __init__(self, width: int, *, dtype):
+        self.scale = nnx.Param(jnp.ones((width,)))
+        self.bias = nnx.Param(jnp.zeros((width,)))
+        self.epsilon = 1e-5
+        self.dtype = dtype
+
+    def __call__(self, x):
+        """[B, T, D] -> [B, T, D]."""
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+        scale, bias = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)
+        return (x * scale[None, None] + bias[None, None]).astype(self.dtype)
+
+
+class Affine(nnx.Module):
+    """x scale + bias: a BatchNorm (Ioffe & Szegedy, 2015) with its statistics folded in."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones((width,)))
+        self.bias = nnx.Param(jnp.zeros((width,)))
+
+    def __call__(self, x):
+        """[B, T, D] -> [B, T, D]."""
+        scale, bias = self.scale[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        return x * scale[None, None] + bias[None, None]
