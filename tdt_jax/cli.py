@@ -214,7 +214,7 @@ def _convert(options) -> int:
     writers = {"jax": recognisers.save, "hf": write_hugging_face, "nemo": write_nemo}
     writers[options.to](recogniser, target)
     config = recogniser.config
-    print(f"{target}: a {config.kind} of {config.vocab_size} tokens")
+    print(f"{target}: {config.kind}, {config.vocab_size} tokens")
     return 0
 
 

@@ -315,7 +315,8 @@ def write_configs(config: ModelConfig, tokenizer: SentencePiece) -> dict[str, st
     special = {"unk_token": "<unk>"}
     if kind == "CTC":
         whole["pad_token_id"] = blank
-        extra, special["pad_token"] = ("<pad>",), "<pad>"
+        special["pad_token"] = "<blank>" if "<pad>" in tokenizer.pieces else "<pad>"
+        extra = (special["pad_token"],)  # what the decoder leaves out
     else:
         pad = tokenizer.pieces.index("<pad>") if "<pad>" in tokenizer.pieces else blank
         whole |= {

@@ -1,0 +1,233 @@
+"""Hostile and damaged archives and folders: a clear error, nothing outside, nothing executed."""
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import tdt_jax as tdt
+
+GOLDEN = Path(__file__).parent / "golden"
+ARCHIVE = GOLDEN / "parakeet_hybrid.nemo"
+FOLDER = GOLDEN / "parakeet_tdt"
+
+
+def members():
+    with tarfile.open(ARCHIVE) as archive:
+        return {
+            each.name.removeprefix("./"): archive.extractfile(each).read()
+            for each in archive
+            if each.isreg()
+        }
+
+
+def pack(path, contents, *special, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for info in special:
+            archive.addfile(info)
+    return path
+
+
+def with_config(tmp_path, **changes):
+    """The archive with fields of its configuration changed, by path with __ for the dots."""
+    contents = members()
+    config = yaml.safe_load(contents["model_config.yaml"])
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        place = config
+        for name in outer:
+            place = place[name]
+        place[last] = value
+    contents["model_config.yaml"] = yaml.safe_dump(config).encode()
+    return pack(tmp_path / "changed.nemo", contents)
+
+
+@pytest.mark.parametrize("name", ["/tmp/evil", "../evil", "a/../../evil"])
+def test_members_outside_are_refused(tmp_path, name):
+    path = pack(tmp_path / "a.nemo", {**members(), name: b"evil"})
+    with pytest.raises(ValueError, match="no plain file"):
+        tdt.load(path)
+    assert not (tmp_path.parent / "evil").exists() and not Path("/tmp/evil").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    link = tarfile.TarInfo("model_weights.ckpt")
+    link.type, link.linkname = kind, "/etc/passwd"
+    contents = members()
+    contents.pop("model_weights.ckpt")
+    with pytest.raises(ValueError, match="no plain file"):
+        tdt.load(pack(tmp_path / "a.nemo", contents, link))
+
+
+def test_incomplete_archives(tmp_path):
+    contents = members()
+    for name in contents:
+        if name.endswith("vocab.txt"):
+            continue
+        rest = {key: value for key, value in contents.items() if key != name}
+        with pytest.raises(ValueError, match=r"holds no"):
+            tdt.load(pack(tmp_path / "a.nemo", rest))
+    whole = ARCHIVE.read_bytes()
+    for content in (b"", b"hello", whole[:1000], whole[: len(whole) // 2], b"\x1f\x8b" + whole):
+        (tmp_path / "b.nemo").write_bytes(content)
+        with pytest.raises(ValueError, match=r"b\.nemo"):
+            tdt.load(tmp_path / "b.nemo")
+    with pytest.raises(ValueError, match="no file, folder or repository"):
+        tdt.load(tmp_path / "c.nemo")
+
+
+def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path):
+    path = pack(tmp_path / "bomb.nemo", {"model_weights.ckpt": bytes(200 << 20)}, mode="w:gz")
+    with pytest.raises(ValueError, match="times its size"):
+        tdt.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"target": "nemo.collections.tts.models.FastPitch"}, "FastPitch"),
+        ({"encoder__n_layers": 10**9}, "n_layers is 1000000000"),
+        ({"encoder__d_model": 10**12}, "d_model is 1000000000000"),
+        ({"encoder__d_model": -3}, "d_model is -3"),
+        ({"encoder__n_layers": "many"}, "n_layers is 'many'"),
+        ({"decoder__prednet__pred_rnn_layers": 10**8}, "pred_rnn_layers"),
+        ({"encoder__n_heads": 3}, "multiple of n_heads"),
+        ({"encoder__subsampling": "striding"}, "dw_striding"),
+        ({"encoder__subsampling_factor": 4}, "subsampling_factor is 4"),
+        ({"encoder__self_attention_model": "abs_pos"}, "abs_pos"),
+        ({"encoder__att_context_style": "chunked_limited"}, "chunked_limited"),
+        ({"encoder__causal_downsampling": True}, "causal_downsampling"),
+        ({"encoder__use_bias": "maybe"}, "use_bias"),
+        ({"preprocessor__normalize": "all_features"}, "all_features"),
+        ({"joint__num_extra_outputs": 3}, "durations"),
+        ({"joint__jointnet__activation": "tanh"}, "tanh"),
+        ({"tokenizer__type": "wpe"}, "wpe"),
+        ({"tokenizer__model_path": None}, "model_path"),
+        ({"tokenizer__model_path": "nemo:../../etc/passwd"}, "holds no tokenizer"),
+        ({"encoder__n_layers": 3}, "missing encoder.layers.2"),
+        ({"decoder__prednet__pred_hidden": 13}, "expected"),
+        ({"joint__vocabulary": ["a", "b"]}, "pieces, the model 2"),
+        ({"encoder__d_model": "${encoder.d_model}"}, "refers to itself"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_configurations_that_do_not_fit(tmp_path, changes, why):
+    with pytest.raises(ValueError, match=why):
+        tdt.load(with_config(tmp_path, **changes))
+
+
+def test_all_that_is_not_supported_is_said_at_once(tmp_path):
+    path = with_config(tmp_path, encoder__subsampling="striding", encoder__reduction="pooling")
+    with pytest.raises(ValueError, match=r"striding.*pooling"):
+        tdt.load(path)
+
+
+def test_references_in_the_configuration_are_followed(tmp_path):
+    path = with_config(
+        tmp_path,
+        encoder__feat_in="${model.preprocessor.features}",
+        decoding__durations="${model_defaults.tdt_durations}",
+    )
+    assert tdt.load(path).config == tdt.load(ARCHIVE).config
+
+
+def test_a_limited_context_is_read_from_the_configuration(tmp_path):
+    path = with_config(tmp_path, encoder__att_context_size=[6, 2])
+    assert tdt.load(path).config.encoder.attention_context == (6, 2)
+
+
+def test_yaml_runs_nothing(tmp_path):
+    for text in (b"!!python/object/apply:os.system ['touch evil']", b"a: [", b"\xff\xfe\x00", b"3"):
+        contents = {**members(), "model_config.yaml": text}
+        with pytest.raises(ValueError, match=r"YAML|not fields"):
+            tdt.load(pack(tmp_path / "a.nemo", contents))
+
+
+def test_a_tokenizer_that_is_none(tmp_path):
+    contents = members()
+    (name,) = (each for each in contents if each.endswith("tokenizer.model"))
+    with pytest.raises(ValueError, match="SentencePiece"):
+        tdt.load(pack(tmp_path / "a.nemo", {**contents, name: b"nonsense"}))
+
+
+# Hugging Face folders
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(FOLDER, tmp_path / "model")
+
+
+def edit(folder, name="config.json", **changes):
+    path = folder / name
+    config = json.loads(path.read_text())
+    for key, value in changes.items():
+        outer, _, inner = key.rpartition("__")
+        (config[outer] if outer else config)[inner] = value
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model_type": "whisper"}, "whisper"),
+        ({"encoder_config__num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ({"encoder_config__hidden_size": 1 << 40}, "hidden_size"),
+        ({"num_decoder_layers": 10**7}, "num_decoder_layers"),
+        ({"vocab_size": 10**10}, "vocab_size"),
+        ({"vocab_size": 50}, "blank_token_id is"),
+        ({"durations": [0, "x"]}, "durations"),
+        ({"durations": [2, 1, 0, 3, 4]}, "increase strictly"),
+        ({"hidden_act": "tanh"}, "tanh"),
+        ({"encoder_config__convolution_bias": False}, "convolution_bias"),
+        ({"encoder_config__subsampling_factor": 4}, "subsampling_factor is 4"),
+        ({"encoder_config__intermediate_size": 33}, "do not go together"),
+        ({"decoder_hidden_size": 13}, "expected"),
+        ({"encoder_config": 3}, "num_mel_bins|expected|mis|is"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_folders_that_do_not_fit(folder, changes, why):
+    edit(folder, **changes)
+    with pytest.raises(ValueError, match=why):
+        tdt.load(folder)
+
+
+def test_damaged_folders(folder):
+    weights = (folder / "model.safetensors").read_bytes()
+    absurd = (1 << 60).to_bytes(8, "little") + weights[8:]
+    for content in (b"", weights[:4], weights[:1000], weights[:-4], absurd, weights + b"more"):
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match="damaged"):
+            tdt.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="there is no"):
+        tdt.load(folder)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        tdt.load(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="neither"):
+        tdt.load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        tdt.load(folder)
+
+
+def test_a_folder_of_files_of_another_processor(folder):
+    edit(folder, "processor_config.json", feature_extractor={"feature_size": 80})
+    with pytest.raises(ValueError, match="feature_size is 80"):
+        tdt.load(folder)
+    (folder / "processor_config.json").unlink()
+    assert np.all(tdt.load(folder).config.features.num_mels == 16)
