@@ -62,17 +62,30 @@ def main(arguments: list[str] | None = None) -> int:
         help="speed and memory, measured here",
         description="Measure on this machine. `loss`: the transducer loss, forward and backward, "
         "from frames and states to the gradients of joint, frames and states, against the time "
-        "that its matrix products take alone.",
+        "that its matrix products take alone. `encoder`: the encoder of a Parakeet's size, random "
+        "weights, likewise. `parity`: a Parakeet of transformers' with random weights, saved, "
+        "loaded here and compared stage by stage and label by label (needs --peers' packages).",
     )
     command.set_defaults(run=_benchmark)
-    command.add_argument("what", choices=["loss"])
+    command.add_argument("what", choices=["loss", "encoder", "parity"])
     command.add_argument(
-        "--case", action="append", metavar="NAME", help="small, v2, v3 or long; may repeat [all]"
+        "--case",
+        action="append",
+        metavar="NAME",
+        help="loss: small, v2, v3 or long; may repeat [all]. encoder and parity: 110m, 0.6b, 1.1b "
+        "or rnnt-0.6b [0.6b]",
+    )
+    command.add_argument("--seconds", type=float, default=30.0, help="encoder: of audio [30]")
+    command.add_argument(
+        "--local-attention", type=_context, metavar="LEFT,RIGHT", help="encoder: frames seen"
+    )
+    command.add_argument(
+        "--utterances", type=_positive, default=200, help="parity: that are decoded [200]"
     )
     command.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     command.add_argument("--repeats", type=_positive, default=5, help="runs, for the median [5]")
     command.add_argument(
-        "--peers", action="store_true", help="beside transformers' tdt_loss, if it is installed"
+        "--peers", action="store_true", help="beside transformers, if it is installed"
     )
     command.add_argument("--json", action="store_true", help="one JSON object a case")
     command.add_argument("--batch", type=_positive, help="another B than the case's")
@@ -221,6 +234,9 @@ def _convert(options) -> int:
 def _benchmark(options) -> int:
     from tdt_jax import benchmark
 
+    if options.what != "loss":
+        return _benchmark_model(options)
+
     names = options.case or list(benchmark.CASES)
     if unknown := [name for name in names if name not in benchmark.CASES]:
         raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(benchmark.CASES)}")
@@ -248,4 +264,29 @@ def _benchmark(options) -> int:
             print(json.dumps({**case._asdict(), **floor, "methods": methods}), flush=True)
         else:
             print(benchmark.describe(case, rate, results), flush=True)
+    return 0
+
+
+def _benchmark_model(options) -> int:
+    from tdt_jax import benchmark_encoder
+
+    names = options.case or ["0.6b"]
+    if options.what == "encoder":
+        for report in benchmark_encoder.encoder_report(
+            names,
+            seconds=options.seconds,
+            batch=options.batch or 1,
+            dtype=options.dtype,
+            repeats=options.repeats,
+            attention_context=options.local_attention,
+            peers=options.peers,
+        ):
+            print(report, flush=True)
+        return 0
+    benchmark_encoder.require_peers()
+    for name in names:
+        config = benchmark_encoder.MODELS.get(name)
+        if config is None:
+            raise ValueError(f"no case {name!r}; there are {', '.join(benchmark_encoder.MODELS)}")
+        print(benchmark_encoder.parity(name, config, num_utterances=options.utterances))
     return 0

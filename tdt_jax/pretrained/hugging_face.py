@@ -265,8 +265,12 @@ def write_hugging_face(recogniser, folder: str | os.PathLike) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def write_configs(config: ModelConfig, tokenizer: SentencePiece) -> dict[str, str]:
-    """The JSON files of a model, by name."""
+def model_config(config: ModelConfig, *, pad: int | None = None) -> dict:
+    """The config.json of a model, whose labels are padded with `pad` (None: with blank).
+
+    Raises:
+      ValueError: naming all that transformers' Parakeet classes cannot be.
+    """
     encoder, features, kind, blank = config.encoder, config.features, config.kind, config.blank
     refusals = {
         "a LayerNorm in the convolution module": encoder.convolution_norm != "affine",
@@ -311,30 +315,45 @@ def write_configs(config: ModelConfig, tokenizer: SentencePiece) -> dict[str, st
             "max_position_embeddings": 5000,
         },
     }
-    generation = {"pad_token_id": blank, "do_sample": False}
-    special = {"unk_token": "<unk>"}
     if kind == "CTC":
-        whole["pad_token_id"] = blank
+        return {**whole, "pad_token_id": blank}
+    whole |= {
+        "decoder_hidden_size": config.predictor.width,
+        "num_decoder_layers": config.predictor.num_layers,
+        "hidden_act": "relu",
+        "max_symbols_per_step": config.max_symbols,
+        "pad_token_id": blank if pad is None else pad,
+        "blank_token_id": blank,
+        "is_encoder_decoder": True,
+    }
+    if kind == "TDT":
+        whole["durations"] = list(config.durations)
+    return whole
+
+
+def _pad(config: ModelConfig, tokenizer: SentencePiece) -> int | None:
+    """The label that pads: transformers leaves it out of texts, so it must be none of theirs."""
+    if config.kind == "CTC" or "<pad>" not in tokenizer.pieces:
+        return None
+    return tokenizer.pieces.index("<pad>")
+
+
+def write_configs(config: ModelConfig, tokenizer: SentencePiece) -> dict[str, str]:
+    """The JSON files of a model, by name."""
+    features, kind, blank = config.features, config.kind, config.blank
+    whole = model_config(config, pad=_pad(config, tokenizer))
+    pad = whole["pad_token_id"]
+    special = {"unk_token": "<unk>"}
+    generation = {"do_sample": False, "pad_token_id": pad}
+    if kind == "CTC":
         special["pad_token"] = "<blank>" if "<pad>" in tokenizer.pieces else "<pad>"
         extra = (special["pad_token"],)  # what the decoder leaves out
     else:
-        pad = tokenizer.pieces.index("<pad>") if "<pad>" in tokenizer.pieces else blank
-        whole |= {
-            "decoder_hidden_size": config.predictor.width,
-            "num_decoder_layers": config.predictor.num_layers,
-            "hidden_act": "relu",
-            "max_symbols_per_step": config.max_symbols,
-            "pad_token_id": pad,
-            "blank_token_id": blank,
-            "is_encoder_decoder": True,
-        }
-        generation |= {"decoder_start_token_id": blank, "pad_token_id": pad}
-        extra = ("<blank>",)
         special["pad_token"] = "<pad>" if pad != blank else "<blank>"
-        if kind == "TDT":
-            count = len(config.durations)
-            whole["durations"] = list(config.durations)
-            generation["suppress_tokens"] = list(range(blank + 1, blank + 1 + count))
+        extra = ("<blank>",)
+        generation["decoder_start_token_id"] = blank
+    if kind == "TDT":
+        generation["suppress_tokens"] = [blank + 1 + i for i in range(len(config.durations))]
     processor = {
         "processor_class": "ParakeetProcessor",
         "decoder_type": {"TDT": "tdt", "RNN-T": "rnnt", "CTC": "ctc"}[kind],
