@@ -27,8 +27,8 @@ def run(tmp_path_factory):
     environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-    def start(folder, *overrides):
-        command = [sys.executable, str(ROOT / "train.py"), "--config", str(TINY)]
+    def start(folder, *overrides, config=TINY):
+        command = [sys.executable, str(ROOT / "train.py"), "--config", str(config)]
         for assignment in (f"training.folder={folder}", *overrides):
             command += ["--set", assignment]
         return subprocess.Popen(
@@ -136,3 +136,56 @@ def test_manifests_with_bad_entries_train(run, tmp_path):
     )
     assert "1 unreadable files" in output and "7.wav" in output
     assert "not counted" in output
+
+
+FINE_TUNE = """
+import dataclasses
+import tdt_jax as tdt
+from tdt_jax import presets
+
+def get_config():
+    model = tdt.load({source!r}).config
+    config = presets.fine_tuning(model, {source!r})
+    buckets = (tdt.Bucket(2.56, 20, 4),)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, buckets=buckets))
+"""
+
+
+@pytest.mark.slow
+def test_a_parakeet_is_fine_tuned_and_handed_back(run, tmp_path):
+    """From a .nemo archive, in bfloat16 with its tokenizer, to a folder and a .nemo again."""
+    import soundfile
+
+    import tdt_jax as tdt
+    from tdt_jax.pretrained.nemo import write_nemo
+
+    source = str(Path(__file__).parent / "golden" / "parakeet_hybrid.nemo")
+    (tmp_path / "tune.py").write_text(FINE_TUNE.format(source=source))
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(4):
+        soundfile.write(tmp_path / f"{i}.wav", rng.normal(size=32000) * 0.1, 16000)
+        entry = {"audio_filepath": f"{i}.wav", "duration": 2.0, "text": "hello world"}
+        lines.append(json.dumps(entry) + "\n")
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    overrides = (f"data.train={tmp_path / 'train.jsonl'}", "training.num_steps=2",
+                 "training.log_every=1", "optimizer.warmup_steps=1")  # fmt: skip
+    output = finish(run(tmp_path / "run", *overrides, config=tmp_path / "tune.py"))
+    assert output.startswith("training: 4 utterances") and "64 tokens" in output
+    before, after = tdt.load(source), tdt.load(tmp_path / "run")
+    assert after.tokenizer.pieces == before.tokenizer.pieces
+    moved = [
+        float(np.max(np.abs(np.asarray(leaf) - other)))
+        for leaf, other in zip(
+            named_leaves(after.model).values(), named_leaves(before.model).values(), strict=True
+        )
+    ]
+    assert 0 < np.median(moved) < 1e-3  # from where it was, not from random
+    write_nemo(after, tmp_path / "tuned.nemo")
+    again = tdt.load(tmp_path / "tuned.nemo")
+    for name, leaf in named_leaves(again.model).items():
+        np.testing.assert_array_equal(leaf, named_leaves(after.model)[name])
+
+    output = finish(run(tmp_path / "other", *overrides, "model.encoder.width=32",
+                        config=tmp_path / "tune.py"), code=1)  # fmt: skip
+    assert "do not fit the model" in output and "Traceback" not in output
