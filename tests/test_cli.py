@@ -1,7 +1,9 @@
 """The command line as a user types it."""
 
 import json
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -88,7 +90,7 @@ def test_evaluate_counts_what_it_could_not_read(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["transcribe", "{}/nothing", "{}/0.wav"], "is not a tdt_jax checkpoint"),
+        (["transcribe", "{}/nothing", "{}/0.wav"], "no file, folder or repository"),
         (["evaluate", "{}/model", "{}/broken.jsonl"], "broken.jsonl:1"),
         (["evaluate", "{}/model", "{}/none.jsonl"], "none.jsonl"),
     ],
@@ -119,3 +121,43 @@ def test_evaluation_of_an_rnnt_takes_frames_and_labels():
     assert any(len(each.hypothesis.labels) for each in result.results)
     assert result.failed.keys() == {"long"} and len(result.results) == 3
     assert np.isfinite(result.rtfx) and "WER" in result.summary()
+
+
+def test_convert_there_and_back(folder, tmp_path, capsys):
+    """A hybrid to NeMo and back; to transformers only without its CTC head."""
+    source, archive, native = str(folder / "model"), tmp_path / "a" / "m.nemo", tmp_path / "native"
+    assert cli.main(["convert", source, str(archive), "--to", "nemo"]) == 0
+    assert cli.main(["convert", str(archive), str(native), "--to", "jax"]) == 0
+    one, other = tdt.load(source), tdt.load(native)
+    assert one.config.durations == other.config.durations and other.config.ctc
+    for left, right in zip(jax.tree.leaves(one.model), jax.tree.leaves(other.model), strict=True):
+        np.testing.assert_array_equal(left, right)
+    capsys.readouterr()
+    for arguments, message in (
+        ([source, str(native), "--to", "nemo"], "exists already"),
+        ([source, str(tmp_path / "hf"), "--to", "hf"], "CTC head"),
+        (["nowhere", str(tmp_path / "x"), "--to", "hf"], "no file, folder or repository"),
+    ):
+        assert cli.main(["convert", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    hybrid = str(Path(__file__).parent / "golden" / "parakeet_hybrid.nemo")
+    assert cli.main(["convert", hybrid, str(tmp_path / "hf"), "--to", "hf", "--drop-ctc"]) == 2
+    assert "another width" in capsys.readouterr().err and not (tmp_path / "hf").exists()
+
+
+def test_a_parakeet_transcribes_with_either_decoder(folder, capsys):
+    model = str(Path(__file__).parent / "golden" / "parakeet_hybrid.nemo")
+    said = []
+    for options in ([], ["--decoder", "ctc"], ["--dtype", "bfloat16"],
+                    ["--local-attention", "2,2"]):  # fmt: skip
+        assert cli.main(["transcribe", *options, model, str(folder / "0.wav")]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] != said[1] != said[3] != said[0]
+    assert cli.main(["transcribe", "--decoder", "ctc", str(folder / "model"), "x.wav"]) == 1
+    for options in (["--local-attention", "2"], ["--decoder", "beam"]):
+        with pytest.raises(SystemExit):
+            cli.main(["transcribe", *options, model, str(folder / "0.wav")])
+    rnnt = str(Path(__file__).parent / "golden" / "parakeet_rnnt")
+    capsys.readouterr()
+    assert cli.main(["transcribe", "--decoder", "ctc", rnnt, str(folder / "0.wav")]) == 2
+    assert "it has transducer" in capsys.readouterr().err

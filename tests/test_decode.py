@@ -343,3 +343,62 @@ def test_bad_input_is_named(shape, sizes, max_symbols, message):
         tdt.greedy_decode(
             model, np.zeros(shape, np.float32), np.ones(sizes, np.int32), max_symbols=max_symbols
         )
+
+
+# CTC
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["table"], meta_fields=["config"])
+@dataclasses.dataclass
+class CTCTable:
+    """Frame [token] says that token, with probability 1/2."""
+
+    table: jax.Array
+    config: TableConfig
+
+    def ctc(self, frames):
+        return self.table[frames[..., 0].astype(jnp.int32)]
+
+
+def ctc_table():
+    probability = np.full((VOCAB + 1, VOCAB + 1), 0.5 / VOCAB, np.float32)
+    np.fill_diagonal(probability, 0.5)
+    return CTCTable(jnp.log(probability), TableConfig(BLANK, None))
+
+
+def test_ctc_leaves_out_repeats_and_blanks():
+    """A label lasts as long as it is said; a blank parts it from the same label again."""
+    said = np.array(
+        [
+            [BLANK, 3, 3, BLANK, 3, 5, 5, 5],
+            [2, 2, 2, 2, 2, 2, 2, 2],
+            [BLANK] * 8,
+            [1, BLANK, 1, 4, BLANK, BLANK, 4, 4],
+        ]
+    )
+    lengths = np.array([8, 3, 8, 7], np.int32)
+    hypothesis = tdt.ctc_decode(ctc_table(), said[..., None].astype(np.float32), lengths)
+    expected = [
+        ([3, 3, 5], [1, 4, 5], [2, 1, 3]),
+        ([2], [0], [3]),
+        ([], [], []),
+        ([1, 1, 4, 4], [0, 2, 3, 6], [1, 1, 1, 1]),
+    ]
+    np.testing.assert_array_equal(hypothesis.num_labels, [len(each[0]) for each in expected])
+    np.testing.assert_array_equal(hypothesis.num_steps, lengths)
+    for row, (labels, times, durations) in enumerate(expected):
+        count = len(labels)
+        np.testing.assert_array_equal(hypothesis.labels[row, :count], labels)
+        np.testing.assert_array_equal(hypothesis.times[row, :count], times)
+        np.testing.assert_array_equal(hypothesis.durations[row, :count], durations)
+        np.testing.assert_allclose(hypothesis.scores[row, :count], np.log(0.5), rtol=1e-6)
+        assert not np.any(hypothesis.labels[row, count:])
+
+
+def test_ctc_says_what_does_not_fit():
+    model = tiny.transducer()
+    with pytest.raises(ValueError, match="has none"):
+        tdt.ctc_decode(model, jnp.zeros((1, 2, 16)), jnp.array([2]))
+    for frames, lengths in (((1, 0, 1), 1), ((2, 3), 2), ((2, 3, 1), 3)):
+        with pytest.raises(ValueError, match="ctc_decode needs frames"):
+            tdt.ctc_decode(ctc_table(), jnp.zeros(frames), jnp.zeros(lengths, jnp.int32))

@@ -14,6 +14,7 @@ from tiny_run import get_config
 
 import tdt_jax as tdt
 from tdt_jax import sharding
+from tdt_jax.checkpoint import named_leaves
 from tdt_jax.config import JointConfig, LossConfig, ModelConfig, PredictorConfig
 from tdt_jax.joint import Joint
 from tdt_jax.predictor import Predictor
@@ -280,3 +281,26 @@ def test_ctc_loss_of_what_does_not_fit_is_zero():
     labels = jnp.array([[1, 1, 2], [1, 2, 3], [1, 1, 1]])
     losses = ctc_loss(model, frames, jnp.array([4, 4, 4]), labels, jnp.array([3, 3, 3]))
     assert losses[0] > 0 and losses[1] > 0 and losses[2] == 0
+
+
+def test_a_ctc_model_trains_by_its_only_loss():
+    """What does not fit is counted and left out, as in a transducer's loss."""
+    config = plain(durations=None)
+    model = dataclasses.replace(config.model, predictor=None, joint=None)
+    config = dataclasses.replace(config, model=model, loss=LossConfig())
+    model = init_state(config, jax.random.key(0)).model
+    batch = make_batch()
+    batch = batch._replace(num_samples=batch.num_samples.at[3].set(1280))
+    (gradients, metrics) = jax.jit(jax.grad(loss, has_aux=True), static_argnums=3)(
+        model, batch, jax.random.key(0), config
+    )
+    assert int(metrics.num_impossible) == 1
+    rows = np.delete(np.arange(8), 3)
+    expected = metrics.ctc[rows].sum() / batch.num_labels[rows].sum()
+    np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
+    for name, leaf in named_leaves(gradients).items():
+        assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    _, after = train_step(
+        init_state(config, jax.random.key(0)), batch, jax.random.key(0), config=config
+    )
+    assert np.isfinite(after.loss)

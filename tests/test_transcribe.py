@@ -13,7 +13,7 @@ import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio import AudioError
 from tdt_jax.decode import Hypothesis
-from tdt_jax.transcribe import LENGTHS, cut_points, to_transcript
+from tdt_jax.transcribe import LENGTHS, cut_points, shape_lengths, to_transcript
 
 TEXTS = ["one two three, four five six.", "it's seven eight nine ten"] * 5
 
@@ -24,7 +24,7 @@ def make_recogniser(durations=(0, 1, 2), tokenizer=None, blank_bias=2.0):
     config = dataclasses.replace(
         get_config().model, vocab_size=tokenizer.vocab_size, durations=durations
     )
-    model = tdt.Transducer(config, rngs=nnx.Rngs(3))
+    model = tdt.Transducer(config, rngs=nnx.Rngs(4))
     head = model.joint.token_head
     head.kernel = nnx.Param(head.kernel[...] * 4)
     head.bias = nnx.Param(head.bias[...].at[-1].set(blank_bias))
@@ -153,3 +153,24 @@ def test_an_rnnt_transcribes_too():
 def test_a_tokenizer_of_another_size_is_refused(recogniser):
     with pytest.raises(ValueError, match="the tokenizer has 3 pieces, the model"):
         tdt.Recogniser(recogniser.model, tokenizers.train_characters(["ab"]))
+
+
+def test_with_local_attention_long_audio_goes_in_one_piece(recogniser):
+    """No cut: what is heard is what the encoder and the decoder make of the whole."""
+    local = tdt.with_attention_context(recogniser, (16, 8))
+    samples = noise(40.0)
+    (transcript,) = tdt.transcribe(local, [samples])
+    padded = np.zeros((1, round(61.44 * 16000)), np.float32)
+    padded[0, : len(samples)] = samples
+    features = tdt.log_mel(padded, np.array([len(samples)]))
+    decoded = tdt.greedy_decode(local.model, *tdt.encode(local.model, *features))
+    expected = decoded.labels[0, : int(decoded.num_labels[0])]
+    assert transcript.text == local.tokenizer.decode(expected)
+    (cut,) = tdt.transcribe(recogniser, [samples])
+    assert cut.text != transcript.text and cut.duration == transcript.duration == 40.0
+
+
+def test_shapes_hold_two_hours_with_local_attention_only(recogniser):
+    assert shape_lengths(recogniser.config) == LENGTHS
+    lengths = shape_lengths(tdt.with_attention_context(recogniser, (128, 128)).config)
+    assert lengths[: len(LENGTHS)] == LENGTHS and lengths[-1] >= 7200
