@@ -214,8 +214,6 @@ def _convert(options) -> int:
     from pathlib import Path
 
     from tdt_jax import recogniser as recognisers
-    from tdt_jax.pretrained.hugging_face import write_hugging_face
-    from tdt_jax.pretrained.nemo import write_nemo
 
     target = Path(options.target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -224,8 +222,7 @@ def _convert(options) -> int:
     if options.drop_ctc:
         recogniser = recognisers.without_ctc(recogniser)
     target.parent.mkdir(parents=True, exist_ok=True)
-    writers = {"jax": recognisers.save, "hf": write_hugging_face, "nemo": write_nemo}
-    writers[options.to](recogniser, target)
+    recognisers.save(recogniser, target, format=options.to)
     config = recogniser.config
     print(f"{target}: {config.kind}, {config.vocab_size} tokens")
     return 0

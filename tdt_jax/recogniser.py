@@ -108,13 +108,13 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
 
 def without_ctc(recogniser: Recogniser) -> Recogniser:
     """The same recogniser without the CTC head beside its transducer."""
+    from tdt_jax.checkpoint import named_leaves, unnamed
+
     config = recogniser.config
     if config.predictor is None:
         raise ValueError("this is a CTC model: without its CTC head nothing is left to decode with")
-    structure = jax.tree.structure(abstract_model(dataclasses.replace(config, ctc=False)))
-    trunk = jax.tree.map(lambda leaf: leaf, recogniser.model)
-    trunk.ctc = None
-    model = jax.tree.unflatten(structure, jax.tree.leaves(trunk))
+    leaves = {key: x for key, x in named_leaves(recogniser.model).items() if key[:4] != "ctc."}
+    model = unnamed(leaves, abstract_model(dataclasses.replace(config, ctc=False)))
     return dataclasses.replace(recogniser, model=model)
 
 
@@ -222,17 +222,44 @@ def _load_native(folder: Path, dtype: str | None, sharding: Placement | None) ->
     return Recogniser(items[name], tokenizer)
 
 
-def save(recogniser: Recogniser, folder: str | Path, *, config: Config | None = None) -> None:
-    """Write a recogniser as a folder that `load` reads.
+def save(
+    recogniser: Recogniser,
+    path: str | Path,
+    *,
+    format: str = "jax",
+    config: Config | None = None,
+) -> None:
+    """Write a recogniser so that `load` reads it.
+
+    Args:
+      recogniser: what to write.
+      path: a folder, or with format "nemo" a file.
+      format: "jax"; "hf" for transformers; "nemo" for NeMo.
+      config: the whole configuration of the run that trained it, kept with format "jax".
 
     Raises:
-      ValueError: if the folder holds a recogniser already.
+      ValueError: if there is a recogniser already, or the format has no such model.
     """
+    folder = Path(path)
+    if (folder / CONFIG_FILE).exists() or folder.is_file():
+        raise ValueError(f"{folder} holds a recogniser already")
+    if format not in ("jax", "hf", "nemo"):
+        raise ValueError(f"format must be 'jax', 'hf' or 'nemo', got {format!r}")
+    if format == "jax":
+        _save_native(recogniser, folder, config)
+    elif format == "hf":
+        from tdt_jax.pretrained.hugging_face import write_hugging_face
+
+        write_hugging_face(recogniser, folder)
+    else:
+        from tdt_jax.pretrained.nemo import write_nemo
+
+        write_nemo(recogniser, folder)
+
+
+def _save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> None:
     from tdt_jax.checkpoint import Checkpoints
 
-    folder = Path(folder)
-    if (folder / CONFIG_FILE).exists():
-        raise ValueError(f"{folder} holds a recogniser already")
     save_setup(folder, config or Config(model=recogniser.config), recogniser.tokenizer)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save(0, model=recogniser.model)

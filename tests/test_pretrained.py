@@ -22,7 +22,7 @@ from tdt_jax.checkpoint import named_leaves
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
 from tdt_jax.pretrained.nemo import read_nemo, write_nemo
-from tdt_jax.recogniser import MismatchError, abstract_model
+from tdt_jax.recogniser import MismatchError, abstract_model, without_ctc
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDERS = {kind: GOLDEN / f"parakeet_{kind}" for kind in ("tdt", "rnnt", "ctc")}
@@ -382,6 +382,30 @@ def test_the_hub_is_asked_for_what_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"tdt-jax\[hub\]"):
         tdt.load("nvidia/tdt")
+
+
+def test_saving_by_format_and_without_the_ctc_head(tmp_path):
+    """A hybrid goes to transformers when its CTC head is left out."""
+    encoder = tiny.encoder_config(convolution_norm="affine")
+    hybrid = tdt.Recogniser(
+        tiny.transducer(
+            tiny.config(vocab_size=64, ctc=True, encoder=encoder, joint=tdt.JointConfig(width=8))
+        ),
+        tdt.load(ARCHIVE).tokenizer,
+    )
+    with pytest.raises(ValueError, match="CTC head"):
+        tdt.save(hybrid, tmp_path / "hf", format="hf")
+    plain = without_ctc(hybrid)
+    assert plain.model.ctc is None and plain.config.decoders == ("transducer",)
+    for name in ("jax", "hf", "nemo"):
+        tdt.save(plain, tmp_path / name, format=name)
+        same_leaves(tdt.load(tmp_path / name).model, plain.model)
+        with pytest.raises(ValueError, match="already"):
+            tdt.save(plain, tmp_path / name, format=name)
+    with pytest.raises(ValueError, match="format"):
+        tdt.save(plain, tmp_path / "x", format="onnx")
+    with pytest.raises(ValueError, match="nothing is left"):
+        without_ctc(tdt.load(FOLDERS["ctc"]))
 
 
 # The tables
