@@ -280,10 +280,12 @@ def _benchmark_model(options) -> int:
         ):
             print(report, flush=True)
         return 0
+    from tdt_jax import parity
+
     benchmark_encoder.require_peers()
     for name in names:
         config = benchmark_encoder.MODELS.get(name)
         if config is None:
             raise ValueError(f"no case {name!r}; there are {', '.join(benchmark_encoder.MODELS)}")
-        print(benchmark_encoder.parity(name, config, num_utterances=options.utterances))
+        print(parity.compare(name, config, num_utterances=options.utterances), flush=True)
     return 0
