@@ -142,7 +142,8 @@ class RelativeAttention(nnx.Module):
 
     def _weights(self, scores, hidden, query_padding, key):
         """Scores [B, H, T, S], not yet scaled, to weights: none on hidden keys, none of padding."""
-        scores = (scores / math.sqrt(self.content_bias.shape[-1])).astype(jnp.float32)
+        scale = 1 / math.sqrt(self.content_bias.shape[-1])
+        scores = (scores * scale).astype(jnp.float32)
         weights = jax.nn.softmax(jnp.where(hidden, MASKED, scores), axis=-1)
         weights = jnp.where(query_padding, 0.0, weights).astype(self.dtype)
         return dropout(weights, self.dropout, key)

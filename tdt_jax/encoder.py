@@ -121,7 +121,7 @@ class Convolution(nnx.Module):
         self.depthwise = nnx.Param(_uniform(rngs, (config.kernel_size, width), config.kernel_size))
         self.depthwise_bias = nnx.Param(jnp.zeros((width,))) if config.use_bias else None
         is_affine = config.convolution_norm == "affine"
-        self.norm = Affine(width) if is_affine else LayerNorm(width, dtype=dtype)
+        self.norm = Affine(width) if is_affine else LayerNorm(width, dtype=dtype, rngs=rngs)
         self.pointwise2 = nnx.Linear(width, width, **options)
         self.dtype = dtype
 
@@ -140,7 +140,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, dtype, rngs: nnx.Rngs):
         def norm():
-            return LayerNorm(config.width, dtype=dtype)
+            return LayerNorm(config.width, dtype=dtype, rngs=rngs)
 
         options = dict(dtype=dtype, rngs=rngs)
         self.feed_forward1_norm, self.feed_forward1 = norm(), FeedForward(config, **options)

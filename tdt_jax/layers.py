@@ -27,22 +27,22 @@ def split(key, num: int):
     return [None] * num if key is None else list(jax.random.split(key, num))
 
 
-class LayerNorm(nnx.Module):
-    """(x - mean) / sqrt(variance + 1e-5) * scale + bias over D (Ba et al., 2016), in float32."""
+class LayerNorm(nnx.LayerNorm):
+    """(x - mean) / sqrt(variance + 1e-5) * scale + bias over D (Ba et al., 2016).
 
-    def __init__(self, width: int, *, dtype):
-        self.scale = nnx.Param(jnp.ones((width,)))
-        self.bias = nnx.Param(jnp.zeros((width,)))
-        self.epsilon = 1e-5
-        self.dtype = dtype
+    In float32 whatever the dtype of the parameters, the variance taken about the mean.
+    """
+
+    def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
+        super().__init__(width, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         """[B, T, D] -> [B, T, D]."""
         x = x.astype(jnp.float32)
         x = x - jnp.mean(x, axis=-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+        factor = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
         scale, bias = self.scale[...].astype(jnp.float32), self.bias[...].astype(jnp.float32)
-        return (x * scale[None, None] + bias[None, None]).astype(self.dtype)
+        return (x * (factor * scale[None, None]) + bias[None, None]).astype(self.dtype)
 
 
 class Affine(nnx.Module):

@@ -152,8 +152,8 @@ def test_a_checkpoint_of_another_configuration_is_an_error(copy):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: shutil.rmtree(path), "has no config.json"),
-        (lambda path: (path / "config.json").write_text("{"), "not a configuration"),
+        (lambda path: shutil.rmtree(path), "no file, folder or repository"),
+        (lambda path: (path / "config.json").write_text("{"), "is not JSON"),
         (lambda path: (path / "config.json").write_text('{"modle": {}}'), "no field modle"),
         (lambda path: (path / "tokenizer.model").unlink(), "must hold one of"),
         (lambda path: (path / "tokenizer.model").write_bytes(b"junk"), "not a SentencePiece model"),

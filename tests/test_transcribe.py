@@ -24,7 +24,7 @@ def make_recogniser(durations=(0, 1, 2), tokenizer=None, blank_bias=2.0):
     config = dataclasses.replace(
         get_config().model, vocab_size=tokenizer.vocab_size, durations=durations
     )
-    model = tdt.Transducer(config, rngs=nnx.Rngs(4))
+    model = tdt.Transducer(config, rngs=nnx.Rngs(3))
     head = model.joint.token_head
     head.kernel = nnx.Param(head.kernel[...] * 4)
     head.bias = nnx.Param(head.bias[...].at[-1].set(blank_bias))
