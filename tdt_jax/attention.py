@@ -20,6 +20,12 @@ def position_encoding(first: int, last: int, width: int):
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(-1, width)
 
 
+def clipped(context: tuple[int, int] | None, num_frames: int) -> tuple[int, int]:
+    """How many frames to the (left, right) can be seen at all, of T frames and within a context."""
+    left, right = context or (num_frames, num_frames)
+    return min(left, num_frames - 1), min(right, num_frames - 1)
+
+
 def relative_shift(scores):
     """[..., T, 2T - 1] by relative position -> [..., T, T] by key: out[t, s] = in[t, T-1-t+s]."""
     *batch, num_frames, num_positions = scores.shape
@@ -80,7 +86,7 @@ class RelativeAttention(nnx.Module):
         by_position = query + bias(self.position_bias)
         arrays = by_content, by_position, heads(self.key(x)), heads(self.value(x))
         positions = heads(self.position(positions))
-        if self.context is None:
+        if min(clipped(self.context, x.shape[1])) == x.shape[1] - 1:
             mixed = self._full(*arrays, positions, padding, key)
         else:
             mixed = self._local(*arrays, positions, padding, key)
@@ -99,9 +105,9 @@ class RelativeAttention(nnx.Module):
 
         The queries of a chunk see the keys of three: the one before, their own, the one after.
         """
-        left, right = self.context
-        size = max(left, right)
         batch, num_frames = padding.shape
+        left, right = clipped(self.context, num_frames)
+        size = max(left, right)
         num_chunks = -(-num_frames // size)
         extra = num_chunks * size - num_frames
         padding = jnp.pad(padding, ((0, 0), (size, extra + size)), constant_values=True)

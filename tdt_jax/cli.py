@@ -54,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("target", metavar="OUT", help="a folder, or for nemo a file")
     command.add_argument("--to", choices=["jax", "hf", "nemo"], required=True)
     command.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="of the parameters written [float32]"
+    )
+    command.add_argument(
         "--drop-ctc", action="store_true", help="leave the CTC head of a hybrid out (for hf)"
     )
 
@@ -216,9 +219,10 @@ def _convert(options) -> int:
     from tdt_jax import recogniser as recognisers
 
     target = Path(options.target)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    is_free = target.is_dir() and not any(target.iterdir()) and options.to != "nemo"
+    if target.exists() and not is_free:
         raise ValueError(f"{target} exists already")
-    recogniser = recognisers.load(options.source)
+    recogniser = recognisers.load(options.source, dtype=options.dtype)
     if options.drop_ctc:
         recogniser = recognisers.without_ctc(recogniser)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tdt_jax.attention import RelativeAttention, position_encoding
+from tdt_jax.attention import RelativeAttention, clipped, position_encoding
 from tdt_jax.config import EncoderConfig
 from tdt_jax.depthwise import depthwise, depthwise_stride2
 from tdt_jax.layers import Affine, LayerNorm, dropout, padding_mask, split
@@ -184,7 +184,7 @@ class Encoder(nnx.Module):
         if self.config.scale_input:
             x = x * math.sqrt(self.config.width)
         x = dropout(x, self.config.dropout, input_key)
-        left, right = self.config.attention_context or (x.shape[1] - 1, x.shape[1] - 1)
+        left, right = clipped(self.config.attention_context, x.shape[1])
         positions = position_encoding(left, -right, self.config.width).astype(self.dtype)
         padding = padding_mask(num_frames, x.shape[1])
 

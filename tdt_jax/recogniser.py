@@ -7,6 +7,7 @@ folder/tokenizer.model  (or characters.json)
 folder/checkpoints/     orbax, by step
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,15 +120,24 @@ def without_ctc(recogniser: Recogniser) -> Recogniser:
 
 
 def with_parameters(model: Transducer, source: Transducer) -> Transducer:
-    """`model` with the parameters of `source`, whose settings (dropout and such) may differ.
+    """`model` with the parameters of `source`; what they mean must be the same.
+
+    Settings that only training or speed depend on (dropout, dtype, attention context) may differ.
 
     Raises:
-      MismatchError: naming every parameter that one has and the other has not, or in another shape.
+      MismatchError: naming every setting that gives the parameters another meaning, and every
+        parameter that one has and the other has not, or in another shape.
     """
     from tdt_jax.checkpoint import named_leaves, unnamed
 
+    mine, theirs = _meaning(model.config), _meaning(source.config)
+    problems = [
+        f"{key} is {theirs.get(key)}, expected {value}"
+        for key, value in mine.items()
+        if theirs.get(key) != value
+    ]
     wanted, given = named_leaves(model), named_leaves(source)
-    problems = [f"missing {key}" for key in wanted if key not in given]
+    problems += [f"missing {key}" for key in wanted if key not in given]
     problems += [f"extra {key}" for key in given if key not in wanted]
     problems += [
         f"{key} is {given[key].shape}, expected {leaf.shape}"
@@ -137,6 +147,19 @@ def with_parameters(model: Transducer, source: Transducer) -> Transducer:
     if problems:
         raise MismatchError("the parameters do not fit the model: " + "; ".join(problems))
     return unnamed(given, model)
+
+
+def _meaning(config: ModelConfig) -> dict:
+    """The settings by name that say what parameters mean, beside their shapes."""
+    encoder, features = config.encoder, dataclasses.asdict(config.features)
+    features.pop("dither")
+    return {
+        "durations": config.durations,
+        "encoder.num_heads": encoder.num_heads,
+        "encoder.scale_input": encoder.scale_input,
+        "encoder.convolution_norm": encoder.convolution_norm,
+        **{f"features.{key}": value for key, value in features.items()},
+    }
 
 
 def _is_hugging_face(folder: Path) -> bool:
@@ -150,26 +173,32 @@ def _load_pretrained(path: Path, dtype: str | None, sharding: Placement | None) 
     from tdt_jax.pretrained.hugging_face import read_hugging_face
     from tdt_jax.pretrained.nemo import read_nemo
 
-    opened = read_hugging_face(path) if path.is_dir() else read_nemo(path)
-    config = dataclasses.replace(opened.config, dtype=dtype or opened.config.dtype)
-    abstract = abstract_model(config, dtype)
-    if opened.tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"{path}: the tokenizer has {opened.tokenizer.vocab_size} pieces, the model "
-            f"{config.vocab_size}"
-        )
     try:
-        model = assemble(
-            config,
-            abstract,
-            opened.stored,
-            name=opened.name,
-            ignored=opened.ignored,
-            dtype=jnp.dtype(dtype or "float32"),
-            sharding=sharding,
-        )
+        opened = read_hugging_face(path) if path.is_dir() else read_nemo(path)
+        with contextlib.closing(opened):
+            config = dataclasses.replace(opened.config, dtype=dtype or opened.config.dtype)
+            if opened.tokenizer.vocab_size != config.vocab_size:
+                raise ValueError(
+                    f"the tokenizer has {opened.tokenizer.vocab_size} pieces, the model "
+                    f"{config.vocab_size}"
+                )
+            model = assemble(
+                config,
+                abstract_model(config, dtype),
+                opened.stored,
+                name=opened.name,
+                ignored=opened.ignored,
+                dtype=jnp.dtype(dtype or "float32"),
+                sharding=sharding,
+            )
     except MismatchError as error:
         raise MismatchError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what no check has foreseen in a damaged file
+        raise ValueError(f"{path} is damaged: {error!r:.200}") from error
     return Recogniser(model, opened.tokenizer)
 
 

@@ -97,15 +97,15 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
     weight = config.loss.ctc_weight
     if model.predictor is None:
         weight = 1.0
-        fits = ctc_fits(num_frames, batch.labels, batch.num_labels)
-        losses = jnp.where(fits, 0.0, 10 * IMPOSSIBLE)
+        losses = jnp.zeros(batch.num_labels.shape)
+        possible = ctc_fits(num_frames, batch.labels, batch.num_labels)
     else:
         losses = _lattice_losses(model, batch, frames, num_frames, keys[4:7], config, mesh)
+        possible = (losses < IMPOSSIBLE) | jnp.isnan(losses)  # a NaN must show
     ctc = jnp.zeros_like(losses)
     if weight:
         ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)
 
-    possible = (losses < IMPOSSIBLE) | jnp.isnan(losses)  # a NaN must show
     total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
     num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
     mean = jnp.sum(total) / jnp.maximum(num_labels, 1)
@@ -174,6 +174,9 @@ def eval_step(model: Transducer, samples, num_samples, *, decoder: str = "") -> 
     """
     features, num_features = log_mel(samples, num_samples, model.config.features)
     frames, num_frames = encode(model, features, num_features)
-    if (decoder or model.config.decoders[0]) == "ctc":
+    decoders = model.config.decoders
+    if decoder and decoder not in decoders:
+        raise ValueError(f"no decoder {decoder!r} in this model; it has {' and '.join(decoders)}")
+    if (decoder or decoders[0]) == "ctc":
         return ctc_decode(model, frames, num_frames)
     return greedy_decode(model, frames, num_frames, max_symbols=model.config.max_symbols)

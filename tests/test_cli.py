@@ -136,6 +136,7 @@ def test_convert_there_and_back(folder, tmp_path, capsys):
     for arguments, message in (
         ([source, str(native), "--to", "nemo"], "exists already"),
         ([source, str(tmp_path / "hf"), "--to", "hf"], "CTC head"),
+        ([source, str(tmp_path), "--to", "nemo"], "exists already"),
         (["nowhere", str(tmp_path / "x"), "--to", "hf"], "no file, folder or repository"),
     ):
         assert cli.main(["convert", *arguments]) == 2

@@ -22,7 +22,8 @@ from tdt_jax.checkpoint import named_leaves
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
 from tdt_jax.pretrained.nemo import read_nemo, write_nemo
-from tdt_jax.recogniser import MismatchError, abstract_model, without_ctc
+from tdt_jax.recogniser import MismatchError, abstract_model, with_parameters, without_ctc
+from tdt_jax.training import eval_step
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDERS = {kind: GOLDEN / f"parakeet_{kind}" for kind in ("tdt", "rnnt", "ctc")}
@@ -322,6 +323,33 @@ def test_bfloat16_and_shardings_come_straight():
         tdt.load(FOLDERS["tdt"], dtype="float8")
 
 
+@pytest.mark.parametrize("format", ["hf", "nemo", "jax"])
+def test_bfloat16_comes_back_bit_for_bit(format, tmp_path):
+    half = tdt.load(FOLDERS["tdt"], dtype="bfloat16")
+    tdt.save(half, tmp_path / "m", format=format)
+    same_leaves(tdt.load(tmp_path / "m", dtype="bfloat16").model, half.model)
+    if format == "hf":
+        assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_parameters_are_taken_for_the_same_meaning_only():
+    source = tdt.load(FOLDERS["tdt"])
+    config = source.config
+    dropout = dataclasses.replace(config.encoder, dropout=0.5, attention_context=(8, 8))
+    taken = with_parameters(
+        tiny.transducer(dataclasses.replace(config, encoder=dropout)), source.model
+    )
+    same_leaves(taken, source.model)
+    assert taken.config.encoder.dropout == 0.5
+    other = dataclasses.replace(
+        config,
+        durations=(1, 2, 3, 4, 5),
+        encoder=dataclasses.replace(config.encoder, scale_input=False, kernel_size=7),
+    )
+    with pytest.raises(MismatchError, match=r"durations is .*scale_input is True.*depthwise is"):
+        with_parameters(tiny.transducer(other), source.model)
+
+
 def test_native_checkpoints_load_in_another_dtype_and_context(tmp_path):
     tdt.save(tdt.load(FOLDERS["ctc"]), tmp_path)
     half = tdt.load(tmp_path, dtype="bfloat16", attention_context=(4, 4))
@@ -341,6 +369,8 @@ def test_they_transcribe(source):
     assert any(heard) or source == FOLDERS["rnnt"]
     with pytest.raises(ValueError, match="decoder"):
         tdt.transcribe(recogniser, [noise], decoder="beam")
+    with pytest.raises(ValueError, match="decoder"):
+        eval_step(recogniser.model, noise[None], np.array([24000]), decoder="CTC")
 
 
 def test_the_hub_is_asked_for_what_is_not_here(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ make_nemo.py.
 import io
 import os
 import pickle
+import time
 import zipfile
 
 import ml_dtypes
@@ -93,8 +94,9 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, monkeypatch):
         content = f"c{module}\n{name}\n.".encode()
         with pytest.raises(TorchFileError, match="was not run"):
             read(repickled(tmp_path, content))
-    with pytest.raises(TorchFileError, match="damaged"):
-        read(repickled(tmp_path, b"\x80\x02\x82\x01."))
+    for content in (b"\x80\x02\x82\x01.", b"\x80\x02N2.", b"\x80\x02(i__main__\nA\n."):
+        with pytest.raises(TorchFileError, match="was not run"):
+            read(repickled(tmp_path, content))
 
 
 GLOBALS = {
@@ -106,9 +108,9 @@ GLOBALS = {
 
 def tensor_pickle(size=b"(I2\nI2\nt", stride=b"(I2\nI1\nt", offset=b"I0\n", numel=b"I4\n"):
     """A dictionary of one tensor, in the opcodes of protocol 0 to 2."""
-    storage = b"(S'storage'\n" + GLOBALS["float"] + b"S'0'\nS'cpu'\n" + numel + b"tQ"
+    storage = b"(Vstorage\n" + GLOBALS["float"] + b"V0\nVcpu\n" + numel + b"tQ"
     arguments = b"(" + storage + offset + size + stride + b"I00\n" + GLOBALS["dict"] + b"t"
-    return b"\x80\x02(S'w'\n" + GLOBALS["rebuild"] + arguments + b"Rd."
+    return b"\x80\x02}Vw\n" + GLOBALS["rebuild"] + arguments + b"Rs."
 
 
 DATA = ("archive/data/0", np.arange(4, dtype="<f4").tobytes())
@@ -132,13 +134,13 @@ def test_the_pickle_by_hand_is_a_tensor(tmp_path):
         (tensor_pickle(stride=b"(I-2\nI1\nt"), "has shape"),
         (tensor_pickle(size=b"(I2\nt"), "has shape"),
         (tensor_pickle(numel=b"I4000000000000\n"), "are promised"),
-        (tensor_pickle(size=b"(S'2'\nI2\nt"), "in place of a int"),
-        (tensor_pickle(size=b"I2\n"), "in place of a tuple"),
-        (pickle.dumps([1, 2]), "not tensors by name"),
-        (pickle.dumps({"w": 3.0}), "in place of a _Tensor"),
-        (pickle.dumps({3: 4}), "in place of a str"),
+        (tensor_pickle(size=b"(V2\nI2\nt"), "in place of int"),
+        (tensor_pickle(size=b"I2\n"), "in place of tuple"),
+        (b"\x80\x02I3\n.", "not tensors by name"),
+        (pickle.dumps({"w": 3.0}), "in place of _Tensor"),
+        (pickle.dumps({3: 4}), "in place of str"),
         (b"", "damaged"),
-        (b"\x80\x02]q\x00", "damaged"),
+        (b"\x80\x02}q\x00", "damaged"),
         (pickle.dumps({"w": 1})[:-3], "damaged"),
         (b"\x80\x02(" * 2000, "damaged"),
     ],
@@ -178,3 +180,30 @@ def test_compressed_members_are_refused(tmp_path):
         archive.writestr("archive/data.pkl", bytes(100 << 20))
     with pytest.raises(TorchFileError, match=r"data\.pkl has"):
         read(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/byteorder", bytes(100 << 20))
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), tensor_pickle())
+    with pytest.raises(TorchFileError, match="byteorder has"):
+        read(path)
+
+
+NEST = b"q\x00h\x00h\x00\x86" * 60  # a tuple of twice the last, sixty times
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02N" + NEST + b"Q.",  # shown in an error, it would never end
+        b"\x80\x02}N" + NEST + b"Ns.",  # as a key, it would be hashed without end
+        b"\x80\x02Nr\xff\xff\xff\x0f.",  # a memo of four gigabytes
+        tensor_pickle(stride=b"(I0\nI0\nt", size=b"(I100000\nI100000\nt"),  # four numbers
+        b"\x80\x02(" + b"N" * 100_000 + b"t.",
+        b"\x80\x02" + b"]" * 1000 + b".",
+    ],
+    ids=range(6),
+)
+def test_small_pickles_do_not_become_large(tmp_path, content):
+    start = time.perf_counter()
+    with pytest.raises(TorchFileError):
+        read(repickled(tmp_path, content, [DATA]))
+    assert time.perf_counter() - start < 5  # they took minutes, or gigabytes

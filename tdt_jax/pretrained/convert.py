@@ -120,7 +120,10 @@ def disassemble(model, *, name: Callable[[str], str]) -> dict[str, np.ndarray]:
     }
     for ours, theirs in tables.batch_norms(config):
         for layer in layers:
-            scale, bias = leaves[f"{ours}.scale"][layer], leaves[f"{ours}.bias"][layer]
+            # In float32 whatever the rest: bfloat16 has no 1 - epsilon.
+            scale, bias = (
+                leaves[f"{ours}.{part}"][layer].astype(np.float32) for part in ("scale", "bias")
+            )
             values = (scale, bias, np.zeros_like(scale), np.full_like(scale, UNIT_VARIANCE))
             for part, value in zip(BATCH_NORM, values, strict=True):
                 tensors[name(f"{theirs.format(layer)}.{part}")] = np.ascontiguousarray(value)

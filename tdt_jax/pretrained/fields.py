@@ -12,6 +12,25 @@ LIMITS = {  # far above any recogniser; a hostile file must not make us allocate
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
+def shown(value: Any) -> str:
+    """A value in an error: scalars as they are, the rest by its type (it may be endless)."""
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if abs(value) < 10**18 else "a number of more than 18 digits"
+    if isinstance(value, str):
+        return repr(value[:80])
+    if isinstance(value, list | tuple) and len(value) <= 8:
+        return (
+            "["
+            + ", ".join(
+                shown(x) if not isinstance(x, list | tuple | dict) else "..." for x in value
+            )
+            + "]"
+        )
+    return f"a {type(value).__name__}"
+
+
 class Fields:
     """A nested configuration; call `finish` when all is read."""
 
@@ -43,7 +62,9 @@ class Fields:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LIMITS[kind]:
-            self._problems.append(f"{path} is {value!r}, not a number from 1 to {LIMITS[kind]}")
+            self._problems.append(
+                f"{path} is {shown(value)}, not a number from 1 to {LIMITS[kind]}"
+            )
             return 1
         return value
 
@@ -52,30 +73,31 @@ class Fields:
         value = self.get(path, default)
         value = 0.0 if value is None else value
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            self._problems.append(f"{path} is {value!r}, not a number from 0 to 1")
+            self._problems.append(f"{path} is {shown(value)}, not a number from 0 to 1")
             return 0.0
         return float(value)
 
     def flag(self, path: str, default: bool) -> bool:
         value = self.get(path, default)
         if not isinstance(value, bool):
-            self._problems.append(f"{path} is {value!r}, not true or false")
+            self._problems.append(f"{path} is {shown(value)}, not true or false")
             return default
         return value
 
     def require(self, path: str, *allowed: Any, default: Any = None) -> None:
         """The field is one of those that the model here can be."""
         value = self.get(path, default)
-        if value not in allowed:
-            shown = " or ".join(map(repr, allowed))
-            self._problems.append(f"{path} is {value!r}; {shown} is supported")
+        is_plain = value is None or isinstance(value, bool | int | float | str | list)
+        if not is_plain or (isinstance(value, list) and len(value) > 8) or value not in allowed:
+            known = " or ".join(map(repr, allowed))
+            self._problems.append(f"{path} is {shown(value)}; {known} is supported")
 
     def whole_numbers(self, path: str, default: Any = None) -> tuple[int, ...] | None:
         value = self.get(path, default)
         if value is None:
             return None
         if not isinstance(value, list | tuple) or not all(type(each) is int for each in value):
-            self._problems.append(f"{path} is {value!r:.80}, not a list of whole numbers")
+            self._problems.append(f"{path} is {shown(value)}, not a list of whole numbers")
             return None
         return tuple(value)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tdt_jax.checkpoint import named_leaves
 from tdt_jax.config import ModelConfig
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.convert import StoredTensor
@@ -40,10 +41,11 @@ def read_hugging_face(folder: str | os.PathLike) -> Opened:
       ValueError: if it is not one of a model that this package has, or is damaged.
     """
     folder = Path(folder)
-    processor = next((_json(folder / n) for n in PROCESSORS if (folder / n).is_file()), {})
+    name = next((name for name in PROCESSORS if (folder / name).is_file()), PROCESSORS[0])
+    processor = _json(folder / name) if (folder / name).is_file() else {}
     model = read_config(
         Fields(_json(folder / CONFIG), f"{folder}/{CONFIG}"),
-        Fields(processor.get("feature_extractor", processor), f"{folder}/{PROCESSORS[0]}"),
+        Fields(processor.get("feature_extractor", processor), f"{folder}/{name}"),
     )
     stored = dict(_tensors(folder))
     model = blank_embedding(model, stored, tables.hugging_face_name)
@@ -55,7 +57,7 @@ def _json(path: Path) -> dict:
         raise ValueError(f"{path} has {path.stat().st_size} bytes")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not fields")
@@ -64,6 +66,8 @@ def _json(path: Path) -> dict:
 
 def _tokenizer(folder: Path, model: ModelConfig) -> SentencePiece:
     if (folder / TOKENIZER).is_file():
+        if (folder / TOKENIZER).stat().st_size > MAX_JSON:
+            raise ValueError(f"{folder / TOKENIZER} is larger than {MAX_JSON} bytes")
         text = (folder / TOKENIZER).read_text(encoding="utf-8")
         try:
             return from_tokenizer_json(text, model.vocab_size)
@@ -148,7 +152,8 @@ def write_hugging_face(recogniser, folder: str | os.PathLike) -> None:
         raise ValueError(
             f"transformers needs a SentencePiece tokenizer, got {type(tokenizer).__name__}"
         )
-    files = write_configs(config, tokenizer)
+    dtype = np.dtype(named_leaves(recogniser.model)["encoder.subsampling.output.kernel"].dtype)
+    files = write_configs(config, tokenizer, dtype.name)
     tensors = convert.disassemble(recogniser.model, name=tables.hugging_face_name)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict] = [{}]
@@ -180,10 +185,10 @@ def _pad(config: ModelConfig, tokenizer: SentencePiece) -> int | None:
     return tokenizer.pieces.index("<pad>")
 
 
-def write_configs(config: ModelConfig, tokenizer: SentencePiece) -> dict[str, str]:
+def write_configs(config: ModelConfig, tokenizer: SentencePiece, dtype: str) -> dict[str, str]:
     """The JSON files of a model, by name."""
     features, kind, blank = config.features, config.kind, config.blank
-    whole = model_config(config, pad=_pad(config, tokenizer))
+    whole = model_config(config, pad=_pad(config, tokenizer), dtype=dtype)
     pad = whole["pad_token_id"]
     special = {"unk_token": "<unk>"}
     generation = {"do_sample": False, "pad_token_id": pad}

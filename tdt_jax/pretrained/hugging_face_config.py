@@ -7,7 +7,7 @@ from tdt_jax.config import (
     ModelConfig,
     PredictorConfig,
 )
-from tdt_jax.pretrained.fields import Fields
+from tdt_jax.pretrained.fields import Fields, shown
 
 ARCHITECTURES = {"TDT": "ParakeetForTDT", "RNN-T": "ParakeetForRNNT", "CTC": "ParakeetForCTC"}
 MODEL_TYPES = {"parakeet_tdt": "TDT", "parakeet_rnnt": "RNN-T", "parakeet_ctc": "CTC"}
@@ -19,10 +19,14 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
     Raises:
       ValueError: naming all that this package cannot be.
     """
-    kind = MODEL_TYPES.get(config.get("model_type"))
+    model_type = config.get("model_type")
+    kind = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
     if kind is None:
         known = ", ".join(MODEL_TYPES)
-        raise ValueError(f"model_type is {config.get('model_type')!r}; {known} are supported")
+        raise ValueError(f"model_type is {shown(model_type)}; {known} are supported")
+    if not isinstance(config.get("encoder_config"), dict):
+        config.refuse(f"encoder_config is {shown(config.get('encoder_config'))}, not fields")
+        config.finish()
     features = FeatureConfig(
         num_mels=config.size("encoder_config.num_mel_bins", "small", 80),
         sample_rate=processor.size("sampling_rate", "width", 16000),
@@ -98,8 +102,10 @@ def _encoder_config(config: Fields) -> EncoderConfig:
     )
 
 
-def model_config(config: ModelConfig, *, pad: int | None = None) -> dict:
-    """The config.json of a model, whose labels are padded with `pad` (None: with blank).
+def model_config(config: ModelConfig, *, pad: int | None = None, dtype: str = "float32") -> dict:
+    """The config.json of a model with parameters of `dtype`.
+
+    Labels are padded with `pad` (None: with blank).
 
     Raises:
       ValueError: naming all that transformers' Parakeet classes cannot be.
@@ -121,7 +127,7 @@ def model_config(config: ModelConfig, *, pad: int | None = None) -> dict:
     whole = {
         "architectures": [ARCHITECTURES[kind]],
         "model_type": next(name for name, each in MODEL_TYPES.items() if each == kind),
-        "dtype": "float32",
+        "dtype": dtype,
         "vocab_size": config.vocab_size + 1,
         "encoder_config": {
             "model_type": "parakeet_encoder",

@@ -10,6 +10,7 @@ import os
 import posixpath
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +26,7 @@ from tdt_jax.pretrained.torch_file import read_torch_file, write_torch_file
 from tdt_jax.tokenizer import SentencePiece
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
-MAX_SMALL = 64 << 20  # bytes of the configuration and of the tokenizer
+MAX_SMALL = 16 << 20  # bytes of the configuration and of the tokenizer
 MAX_RATIO = 32  # of an unpacked archive to the packed: weights hardly shrink
 WINDOW, FILTERS = "preprocessor.featurizer.window", "preprocessor.featurizer.fb"
 
@@ -38,6 +39,14 @@ def read_nemo(path: str | os.PathLike) -> Opened:
     """
     path = Path(path)
     file = _unpacked(path)
+    try:
+        return _opened(path, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _opened(path: Path, file: BinaryIO) -> Opened:
     members = _members(file, path)
     config = Fields(_yaml(_small(file, members[CONFIG])), f"{path.name}/{CONFIG}")
     stored = read_torch_file(file, members[WEIGHTS].offset_data)
@@ -54,6 +63,7 @@ def read_nemo(path: str | os.PathLike) -> Opened:
         stored,
         tables.nemo_name,
         (WINDOW, FILTERS),
+        file,
     )
 
 
@@ -71,8 +81,12 @@ def _unpacked(path: Path) -> BinaryIO:
                 unpacked.write(block)
                 if unpacked.tell() > limit:
                     raise ValueError(f"{path} unpacks to more than {MAX_RATIO} times its size")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
+        unpacked.close()
         raise ValueError(f"{path} is damaged: {error}") from None
+    except BaseException:
+        unpacked.close()
+        raise
     return unpacked
 
 
@@ -94,7 +108,7 @@ def _members(file: BinaryIO, path: Path) -> dict[str, tarfile.TarInfo]:
                 if member.offset_data + member.size > size:
                     raise ValueError(f"{path} is truncated: it ends within {name!r}")
                 members[name] = member
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, RecursionError) as error:
         raise ValueError(f"{path} is not a .nemo archive: {error}") from None
     for name in (CONFIG, WEIGHTS):
         if name not in members:
@@ -112,9 +126,16 @@ def _small(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
 def _yaml(content: bytes) -> dict:
     import yaml
 
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        """Plain values only, and no merge keys: they copy, and copies of copies have no end."""
+
+        def flatten_mapping(self, node):
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise yaml.YAMLError("it has merge keys")
+
     try:
-        return yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return yaml.load(content, Loader)
+    except Exception as error:  # constructors of plain values raise many kinds
         raise ValueError(f"{CONFIG} is not YAML: {error}") from None
 
 
@@ -156,9 +177,9 @@ def write_nemo(recogniser, path: str | os.PathLike) -> None:
     )
     vocabulary = "".join(f"{piece}\n" for piece in tokenizer.pieces)
     scored = "".join(f"{piece}\t0\n" for piece in tokenizer.pieces)
-    part = path.with_name(path.name + ".part")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as weights, part.open("wb") as file:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole, or not at all
+        part = Path(folder) / path.name
+        with tempfile.TemporaryFile(dir=folder) as weights, part.open("wb") as file:
             write_torch_file(weights, tensors)
             size = weights.tell()
             weights.seek(0)
@@ -172,8 +193,6 @@ def write_nemo(recogniser, path: str | os.PathLike) -> None:
                     _add(archive, name, io.BytesIO(content), len(content))
                 _add(archive, WEIGHTS, weights, size)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: BinaryIO, size: int) -> None:

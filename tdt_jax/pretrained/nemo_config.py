@@ -9,7 +9,7 @@ from tdt_jax.config import (
     ModelConfig,
     PredictorConfig,
 )
-from tdt_jax.pretrained.fields import Fields
+from tdt_jax.pretrained.fields import Fields, shown
 
 MODELS = "nemo.collections.asr.models."
 CLASSES = {  # by kind, and whether a transducer has a CTC head
@@ -25,11 +25,12 @@ def read_config(config: Fields, *, has_ctc_head: bool) -> tuple[ModelConfig, str
     Raises:
       ValueError: naming all that this package cannot be.
     """
-    target = str(config.get("target", ""))
+    target = config.get("target")
+    target = target if isinstance(target, str) else ""
     kinds = [kind for kind, name in CLASSES.items() if target.endswith("." + name.split(".")[1])]
     if not kinds:
         known = ", ".join(name.split(".")[1] for name in CLASSES.values())
-        raise ValueError(f"the model is a {target or 'nothing named'}; {known} are supported")
+        raise ValueError(f"the model is a {target[:80] or 'nothing named'}; {known} are supported")
     is_ctc = kinds[0][0] == "ctc"
     features = _feature_config(config)
     encoder = _encoder_config(config, features)
@@ -50,10 +51,11 @@ def read_config(config: Fields, *, has_ctc_head: bool) -> tuple[ModelConfig, str
     config.require("tokenizer.type", "bpe")
     tokenizer = config.get("tokenizer.model_path")
     if not isinstance(tokenizer, str):
-        config.refuse(f"tokenizer.model_path is {tokenizer!r}, not a file's name")
-    max_symbols = config.get("decoding.greedy.max_symbols")
-    if max_symbols is None:
-        max_symbols = config.get("decoding.greedy.max_symbols_per_step")
+        config.refuse(f"tokenizer.model_path is {shown(tokenizer)}, not a file's name")
+    place = "decoding.greedy.max_symbols"
+    if config.get(place) is None:
+        place += "_per_step"
+    max_symbols = 10 if config.get(place) is None else config.size(place, "small")
     config.finish()
     model = ModelConfig(
         vocab_size=vocabulary,
@@ -63,7 +65,7 @@ def read_config(config: Fields, *, has_ctc_head: bool) -> tuple[ModelConfig, str
         predictor=predictor,
         joint=joint,
         ctc=is_ctc or has_ctc_head,
-        max_symbols=max_symbols if type(max_symbols) is int and max_symbols > 0 else 10,
+        max_symbols=max_symbols,
     )
     return model, posixpath.normpath(tokenizer.removeprefix("nemo:"))
 
@@ -84,19 +86,20 @@ def _feature_config(config: Fields) -> FeatureConfig:
         config.get(f"preprocessor.{name}", default)
         for name, default in (("window_size", 0.02), ("window_stride", 0.01))
     ]
-    if not all(isinstance(each, int | float) and 0 < each < 1 for each in seconds):
-        config.refuse(f"preprocessor.window_size and window_stride are {seconds}, not seconds")
+    if not all(type(each) in (int, float) and 0 < each < 1 for each in seconds):
+        config.refuse(
+            f"preprocessor.window_size and window_stride are {shown(seconds)}, not seconds"
+        )
         seconds = [0.025, 0.01]
     window, hop = (round(each * rate) for each in seconds)
-    preemphasis = config.get("preprocessor.preemph", 0.97)
     return FeatureConfig(
         num_mels=config.size("preprocessor.features", "small", 64),
         sample_rate=rate,
         fft_length=config.size("preprocessor.n_fft", "width", 1 << (window - 1).bit_length()),
         window_length=window,
         hop_length=hop,
-        preemphasis=0.0 if preemphasis is None else float(preemphasis),
-        dither=float(config.get("preprocessor.dither", 1e-5) or 0.0),
+        preemphasis=config.rate("preprocessor.preemph", 0.97),
+        dither=config.rate("preprocessor.dither", 1e-5),
     )
 
 
@@ -120,7 +123,9 @@ def _encoder_config(config: Fields, features: FeatureConfig) -> EncoderConfig:
     channels = config.get("encoder.subsampling_conv_channels", -1)
     context = config.whole_numbers("encoder.att_context_size", [-1, -1]) or (-1, -1)
     if len(context) != 2 or (min(context) < 0 and max(context) >= 0):
-        config.refuse(f"encoder.att_context_size is {context}; two limits or none are supported")
+        config.refuse(
+            f"encoder.att_context_size is {shown(context)}; two limits or none are supported"
+        )
     norm = config.get("encoder.conv_norm_type", "batch_norm")
     if width % 2 or kernel % 2 == 0:
         config.refuse(f"encoder.d_model is {width}, conv_kernel_size {kernel}: even and odd needed")
@@ -153,10 +158,13 @@ def _transducer(config: Fields) -> tuple[PredictorConfig, JointConfig, tuple[int
     extra = config.get("joint.num_extra_outputs", 0)
     durations = None
     if extra:
+        extra = config.size("joint.num_extra_outputs", "small")
         places = ("decoding.durations", "model_defaults.tdt_durations", "loss.tdt_kwargs.durations")
         durations = next((found for p in places if (found := config.whole_numbers(p))), None)
         if durations is None or len(durations) != extra:
-            config.refuse(f"joint.num_extra_outputs is {extra}, but the durations are {durations}")
+            config.refuse(
+                f"joint.num_extra_outputs is {extra}, but the durations are {shown(durations)}"
+            )
     predictor = PredictorConfig(
         width=config.size("decoder.prednet.pred_hidden", "width"),
         num_layers=config.size("decoder.prednet.pred_rnn_layers", "layers"),

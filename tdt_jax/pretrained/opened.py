@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,11 @@ class Opened(NamedTuple):
     stored: Mapping[str, StoredTensor]
     name: Callable[[str], str]  # from NeMo's name of a tensor to the one in `stored`
     ignored: tuple[str, ...]  # names in `stored` that are not the model's
+    file: BinaryIO | None = None  # that is open while tensors are read
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
 
 
 def blank_embedding(
@@ -27,9 +32,11 @@ def blank_embedding(
 ) -> ModelConfig:
     """The configuration, told whether the predictor has learned an embedding of blank."""
     embedding = stored.get(name(tables.EMBEDDING))
-    if config.predictor is None or embedding is None or len(embedding.shape) != 2:
+    if config.predictor is None or embedding is None:
         return config
-    if embedding.shape[0] != config.vocab_size + 1 or not np.any(embedding.read()[-1]):
+    if tuple(embedding.shape) != (config.vocab_size + 1, config.predictor.width):
+        return config  # `assemble` says so
+    if not np.any(embedding.read()[-1]):
         return config
     predictor = dataclasses.replace(config.predictor, blank_embedding=True)
     return dataclasses.replace(config, predictor=predictor)

@@ -15,6 +15,10 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6  # SentencePiece.Ty
 MAX_PIECES = 1 << 20
 
 
+class UnsupportedError(ValueError):
+    """A tokenizer of another kind."""
+
+
 def to_tokenizer_json(tokenizer: SentencePiece, extra_tokens: tuple[str, ...] = ()) -> str:
     """The tokenizer.json of a SentencePiece model; `extra_tokens` (special) follow its pieces."""
     model = _proto(tokenizer.model)
@@ -98,7 +102,7 @@ def from_tokenizer_json(text: str, vocab_size: int) -> SentencePiece:
             pieces = {int(index): str(piece) for piece, index in vocabulary.items()}
             scores = _scores(pieces, [_pair(merge) for merge in body["merges"]])
         else:
-            raise ValueError(f"its model is {kind!r}, not BPE or Unigram")
+            raise UnsupportedError(f"its model is {kind!r:.80}, not BPE or Unigram")
         added = {
             int(token["id"]): (str(token["content"]), bool(token["special"]))
             for token in whole.get("added_tokens", [])
@@ -106,8 +110,15 @@ def from_tokenizer_json(text: str, vocab_size: int) -> SentencePiece:
         normalizers = _steps(whole.get("normalizer"))
         unknown = body.get("unk_token") or pieces.get(body.get("unk_id"), "<unk>")
         spaces = _steps(whole.get("pre_tokenizer"), "pretokenizers")
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"not a tokenizer.json that can be read: {error!r}") from None
+        charsmaps = [
+            base64.b64decode(step["precompiled_charsmap"] or "")
+            for step in normalizers
+            if step.get("type") == "Precompiled"
+        ]
+    except UnsupportedError:
+        raise
+    except Exception as error:  # of many kinds, where something else is written there
+        raise ValueError(f"not a tokenizer.json that can be read: {error!r:.200}") from None
     pieces |= {index: token for index, (token, _) in added.items()}
     if not 0 < vocab_size <= MAX_PIECES:
         raise ValueError(f"a tokenizer cannot have {vocab_size} pieces")
@@ -145,9 +156,8 @@ def from_tokenizer_json(text: str, vocab_size: int) -> SentencePiece:
     spec.add_dummy_prefix = metaspace[0].get("prepend_scheme", "always") != "never"
     spec.remove_extra_whitespaces = True
     spec.escape_whitespaces = True
-    for step in normalizers:
-        if step.get("type") == "Precompiled":
-            spec.precompiled_charsmap = base64.b64decode(step["precompiled_charsmap"] or "")
+    for charsmap in charsmaps:
+        spec.precompiled_charsmap = charsmap
     return SentencePiece(model.SerializeToString())
 
 

@@ -1,18 +1,18 @@
 """Tensors in torch's file format, read and written without torch.
 
 Such a file is a zip of a pickle, which tells names, shapes and storages, and of one raw member for
-each storage. A pickle is a program; here it runs on a machine that knows dictionaries, tensors and
-storages and refuses all else, so that nothing in a file is ever executed.
+each storage. A pickle is a program; here it runs on a machine of our own that knows dictionaries,
+tensors and storages and refuses all else, so that nothing in a file is ever executed.
 """
 
-import collections
 import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -64,7 +64,7 @@ def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
     part = _Part(file, start)
     try:
         archive = zipfile.ZipFile(part)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # zipfile raises many kinds for a damaged directory
         raise TorchFileError(f"not a torch file (of torch 1.6 or newer): {error}") from None
     members = {info.filename: info for info in archive.infolist()}
     if len(members) != len(archive.infolist()):
@@ -74,13 +74,10 @@ def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
         raise TorchFileError(f"a torch file has one data.pkl, this one has {len(pickles)}")
     (name,) = pickles
     root = name.removesuffix("data.pkl")
-    if members[name].file_size > MAX_PICKLE:
-        raise TorchFileError(f"data.pkl has {members[name].file_size} bytes")
-    try:
-        order = archive.read(root + "byteorder") if root + "byteorder" in members else b"little"
-        content = archive.read(name)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
-        raise TorchFileError(f"damaged torch file: {error}") from None
+    content = _small(archive, members[name], MAX_PICKLE)
+    order = b"little"
+    if root + "byteorder" in members:
+        order = _small(archive, members[root + "byteorder"], 16)
     if order != b"little":
         raise TorchFileError(f"the torch file is {order!r} endian")
 
@@ -98,12 +95,24 @@ def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
     return {name: _stored(name, tensor, mapped) for name, tensor in tensors.items()}
 
 
+def _small(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
+    """A member that is no storage, as torch writes it: plain, and not large."""
+    if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED:
+        raise TorchFileError(
+            f"{info.filename} has {info.file_size} bytes, or is compressed; torch does not write so"
+        )
+    try:
+        return archive.read(info)
+    except Exception as error:  # zipfile raises many kinds for a damaged member
+        raise TorchFileError(f"damaged torch file: {error}") from None
+
+
 def _stored(name: str, tensor: _Tensor, mapped: Callable) -> StoredTensor:
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     if len(shape) != len(strides) or min(shape + strides + (tensor.offset,), default=0) < 0:
         raise TorchFileError(f"{name} has shape {shape} with strides {strides}")
     last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.size:
+    if 0 not in shape and max(last, math.prod(shape) - 1) >= storage.size:
         raise TorchFileError(f"{name} reaches beyond its storage of {storage.size} numbers")
 
     def read() -> np.ndarray:
@@ -166,37 +175,160 @@ class _Part(io.RawIOBase):
         return count
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the globals of a state dict of plain tensors; each name is looked up here only."""
+class _Global(NamedTuple):
+    """A name that the pickle refers to; it is never looked up."""
 
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, size, stride, *_: _tensor(storage, offset, size, stride)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda data, *_: _checked(data, _Tensor)
-        raise TorchFileError(f"the pickle asks for {module}.{name}; it was not run")
+    module: str
+    name: str
 
-    def persistent_load(self, identity):
-        if not (isinstance(identity, tuple) and len(identity) == 5 and identity[0] == "storage"):
-            raise TorchFileError(f"the pickle refers to {identity!r:.80}")
+
+ORDERED_DICT = _Global("collections", "OrderedDict")
+TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
+PARAMETER = _Global("torch._utils", "_rebuild_parameter")
+
+
+class _Machine:
+    """Runs the opcodes of a pickled state dict, and refuses all others.
+
+    What it can make is numbers, texts, tuples, dictionaries with texts for keys, storages and
+    tensors. Values are never shown, compared or hashed: a few opcodes can nest them without end.
+    """
+
+    def __init__(self):
+        self.stack: list = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, content: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(content):
+            name = opcode.name
+            if name == "STOP":
+                return self.pop()
+            if name in _VALUES:
+                self.stack.append(argument)
+            elif name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[name])
+            elif name in ("PROTO", "FRAME"):
+                pass
+            elif step := getattr(self, f"_{name.lower()}", None):
+                step(argument)
+            else:
+                raise TorchFileError(f"the pickle has opcode {name}; it was not run")
+        raise TorchFileError("damaged pickle: it does not stop")
+
+    def pop(self) -> Any:
+        if not self.stack or (self.marks and self.marks[-1] == len(self.stack)):
+            raise TorchFileError("damaged pickle: nothing is left to take")
+        return self.stack.pop()
+
+    def pop_to_mark(self) -> list:
+        if not self.marks:
+            raise TorchFileError("damaged pickle: there is no mark")
+        start = self.marks.pop()
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+    def _mark(self, _):
+        self.marks.append(len(self.stack))
+
+    def _empty_dict(self, _):
+        self.stack.append({})
+
+    def _tuple(self, _):
+        self.stack.append(tuple(self.pop_to_mark()))
+
+    def _tuple1(self, _):
+        self.stack.append((self.pop(),))
+
+    def _tuple2(self, _):
+        self.stack.append((self.pop(), self.pop())[::-1])
+
+    def _tuple3(self, _):
+        self.stack.append((self.pop(), self.pop(), self.pop())[::-1])
+
+    def _setitem(self, _):
+        self._set([self.pop(), self.pop()][::-1])
+
+    def _setitems(self, _):
+        self._set(self.pop_to_mark())
+
+    def _set(self, items: list) -> None:
+        target = _checked(self.stack[-1] if self.stack else None, dict)
+        if len(items) % 2:
+            raise TorchFileError("damaged pickle: a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_checked(key, str)] = value
+
+    def _binput(self, index):
+        self.memo[index] = self.stack[-1] if self.stack else None
+
+    _long_binput = _put = _binput
+
+    def _memoize(self, _):
+        self._binput(len(self.memo))
+
+    def _binget(self, index):
+        if index not in self.memo:
+            raise TorchFileError("damaged pickle: it asks for what it has not kept")
+        self.stack.append(self.memo[index])
+
+    _long_binget = _get = _binget
+
+    def _global(self, argument):
+        self._refer(*argument.split(" ", 1))
+
+    def _stack_global(self, _):
+        name, module = self.pop(), self.pop()
+        self._refer(_checked(module, str), _checked(name, str))
+
+    def _refer(self, module: str, name: str) -> None:
+        found = _Global(module, name)
+        is_storage = module == "torch" and name in DTYPES
+        if not is_storage and found not in (ORDERED_DICT, TENSOR, PARAMETER):
+            raise TorchFileError(f"the pickle asks for {module:.80}.{name:.80}; it was not run")
+        self.stack.append(DTYPES[name] if is_storage else found)
+
+    def _reduce(self, _):
+        arguments, function = _checked(self.pop(), tuple), _checked(self.pop(), _Global)
+        if function == ORDERED_DICT and not arguments:
+            self.stack.append({})
+        elif function == TENSOR and len(arguments) >= 4:
+            self.stack.append(_tensor(*arguments[:4]))
+        elif function == PARAMETER and arguments:
+            self.stack.append(_checked(arguments[0], _Tensor))
+        else:
+            raise TorchFileError(f"the pickle calls {function.name} in a way of its own")
+
+    def _build(self, _):
+        self.pop()  # what torch notes about the modules
+
+    def _binpersid(self, _):
+        identity = _checked(self.pop(), tuple)
+        if len(identity) != 5 or not isinstance(identity[0], str) or identity[0] != "storage":
+            raise TorchFileError("the pickle refers to something that is no storage")
         _, dtype, key, _, size = identity
-        return _Storage(_checked(dtype, np.dtype), _checked(key, str), _checked(size, int))
+        storage = _Storage(_checked(dtype, np.dtype), _checked(key, str), _checked(size, int))
+        self.stack.append(storage)
+
+
+_VALUES = frozenset(
+    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE BININT BININT1 BININT2 INT LONG LONG1 LONG4 "
+    "BINFLOAT FLOAT".split()
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
 def _unpickle(content: bytes) -> dict[str, _Tensor]:
     try:
-        found = _Unpickler(io.BytesIO(content)).load()
+        found = _Machine().run(content)
     except TorchFileError:
         raise
-    except Exception as error:  # a damaged pickle raises whatever it likes
-        raise TorchFileError(f"damaged pickle: {error!r:.200}") from None
+    except Exception as error:  # pickletools raises many kinds for a damaged pickle
+        raise TorchFileError(f"damaged pickle: {type(error).__name__}") from None
     if not isinstance(found, dict):
         raise TorchFileError(f"the torch file holds a {type(found).__name__}, not tensors by name")
-    return {_checked(key, str): _checked(value, _Tensor) for key, value in found.items()}
+    return {key: _checked(value, _Tensor) for key, value in found.items()}
 
 
 def _tensor(storage, offset, size, stride) -> _Tensor:
@@ -207,8 +339,10 @@ def _tensor(storage, offset, size, stride) -> _Tensor:
 
 
 def _checked(value, kind: type):
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TorchFileError(f"the pickle has {value!r:.80} in place of a {kind.__name__}")
+    is_flag = isinstance(value, bool)  # a bool is an int, and is not meant
+    # A plain tuple: a storage or a tensor is one too.
+    if not isinstance(value, kind) or is_flag or (kind is tuple and type(value) is not tuple):
+        raise TorchFileError(f"the pickle has a {type(value).__name__} in place of {kind.__name__}")
     return value
 
 
