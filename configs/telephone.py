@@ -23,15 +23,17 @@ def get_config() -> configs.Config:
     telephone = dataclasses.replace(
         config.data.telephone,
         kinds=tuple(KINDS),
-        phrase_probability=0.2,
-        curriculum=((0, 0), (1000, 1), (2000, 2)),
+        phrase_probability=0.1,
+        curriculum=((0, 0), (3000, 1), (4000, 2)),
     )
     return dataclasses.replace(
         config,
         model=model,
+        loss=dataclasses.replace(config.loss, ctc_weight=0.5),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=2e-3, warmup_steps=500),
         tokenizer=dataclasses.replace(config.tokenizer, vocab_size=400),
         data=dataclasses.replace(config.data, telephone=telephone),
         training=dataclasses.replace(
-            config.training, num_steps=10_000, eval_every=1000, folder="runs/telephone"
+            config.training, num_steps=8000, eval_every=1000, folder="runs/telephone"
         ),
     )
