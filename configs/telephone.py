@@ -2,7 +2,9 @@
 
     python train.py --config configs/telephone.py
 
-As configs/quickstart.py with 235 words instead of 84 and a model of twice the size.
+As configs/quickstart.py with 235 words instead of 84 and a model of twice the size. Nothing aligns
+if long utterances come before step 3000. Two CPU cores, a good hour: WER 0.6 % on 200 unseen
+composed utterances (3.6 decoder steps per second of audio), 77 % on the recorded phrases.
 """
 
 import dataclasses
