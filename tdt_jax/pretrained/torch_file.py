@@ -7,49 +7,24 @@ tensors and storages and refuses all else, so that nothing in a file is ever exe
 
 import io
 import math
-import pickle
-import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import BinaryIO
 
-import ml_dtypes
 import numpy as np
 
 from tdt_jax.pretrained.convert import StoredTensor
+from tdt_jax.pretrained.torch_pickle import (
+    Storage,
+    Tensor,
+    TorchFileError,
+    pickled,
+    unpickle,
+)
 
 MAX_PICKLE = 64 << 20  # bytes; a real one has a few hundred for each tensor
 ALIGNMENT = 64  # of the raw members, as torch writes them
-DTYPES = {
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "DoubleStorage": np.dtype(np.float64),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
-
-
-class TorchFileError(ValueError):
-    """A file that is not a torch file of plain tensors."""
-
-
-class _Storage(NamedTuple):
-    dtype: np.dtype
-    key: str
-    size: int  # numbers
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int  # numbers
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]  # numbers
 
 
 def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
@@ -81,13 +56,13 @@ def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
     if order != b"little":
         raise TorchFileError(f"the torch file is {order!r} endian")
 
-    tensors = _unpickle(content)
+    tensors = unpickle(content)
     places = {
         storage: _data(part, members.get(f"{root}data/{storage.key}"), storage)
         for storage in {tensor.storage for tensor in tensors.values()}
     }
 
-    def mapped(storage: _Storage) -> np.ndarray:
+    def mapped(storage: Storage) -> np.ndarray:
         offset, size = places[storage]
         numbers = np.memmap(file, np.uint8, "r", offset=start + offset, shape=(size,))
         return numbers.view(storage.dtype)
@@ -107,7 +82,7 @@ def _small(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes
         raise TorchFileError(f"damaged torch file: {error}") from None
 
 
-def _stored(name: str, tensor: _Tensor, mapped: Callable) -> StoredTensor:
+def _stored(name: str, tensor: Tensor, mapped: Callable) -> StoredTensor:
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     if len(shape) != len(strides) or min(shape + strides + (tensor.offset,), default=0) < 0:
         raise TorchFileError(f"{name} has shape {shape} with strides {strides}")
@@ -127,7 +102,7 @@ def _stored(name: str, tensor: _Tensor, mapped: Callable) -> StoredTensor:
     return StoredTensor(shape, storage.dtype, read)
 
 
-def _data(part, info: zipfile.ZipInfo | None, storage: _Storage) -> tuple[int, int]:
+def _data(part, info: zipfile.ZipInfo | None, storage: Storage) -> tuple[int, int]:
     """The offset and size in bytes of a storage's member."""
     if info is None:
         raise TorchFileError(f"the torch file lacks storage {storage.key!r}")
@@ -175,186 +150,15 @@ class _Part(io.RawIOBase):
         return count
 
 
-class _Global(NamedTuple):
-    """A name that the pickle refers to; it is never looked up."""
-
-    module: str
-    name: str
-
-
-ORDERED_DICT = _Global("collections", "OrderedDict")
-TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
-PARAMETER = _Global("torch._utils", "_rebuild_parameter")
-
-
-class _Machine:
-    """Runs the opcodes of a pickled state dict, and refuses all others.
-
-    What it can make is numbers, texts, tuples, dictionaries with texts for keys, storages and
-    tensors. Values are never shown, compared or hashed: a few opcodes can nest them without end.
-    """
-
-    def __init__(self):
-        self.stack: list = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
-            name = opcode.name
-            if name == "STOP":
-                return self.pop()
-            if name in _VALUES:
-                self.stack.append(argument)
-            elif name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name])
-            elif name in ("PROTO", "FRAME"):
-                pass
-            elif step := getattr(self, f"_{name.lower()}", None):
-                step(argument)
-            else:
-                raise TorchFileError(f"the pickle has opcode {name}; it was not run")
-        raise TorchFileError("damaged pickle: it does not stop")
-
-    def pop(self) -> Any:
-        if not self.stack or (self.marks and self.marks[-1] == len(self.stack)):
-            raise TorchFileError("damaged pickle: nothing is left to take")
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list:
-        if not self.marks:
-            raise TorchFileError("damaged pickle: there is no mark")
-        start = self.marks.pop()
-        taken = self.stack[start:]
-        del self.stack[start:]
-        return taken
-
-    def _mark(self, _):
-        self.marks.append(len(self.stack))
-
-    def _empty_dict(self, _):
-        self.stack.append({})
-
-    def _tuple(self, _):
-        self.stack.append(tuple(self.pop_to_mark()))
-
-    def _tuple1(self, _):
-        self.stack.append((self.pop(),))
-
-    def _tuple2(self, _):
-        self.stack.append((self.pop(), self.pop())[::-1])
-
-    def _tuple3(self, _):
-        self.stack.append((self.pop(), self.pop(), self.pop())[::-1])
-
-    def _setitem(self, _):
-        self._set([self.pop(), self.pop()][::-1])
-
-    def _setitems(self, _):
-        self._set(self.pop_to_mark())
-
-    def _set(self, items: list) -> None:
-        target = _checked(self.stack[-1] if self.stack else None, dict)
-        if len(items) % 2:
-            raise TorchFileError("damaged pickle: a key without a value")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_checked(key, str)] = value
-
-    def _binput(self, index):
-        self.memo[index] = self.stack[-1] if self.stack else None
-
-    _long_binput = _put = _binput
-
-    def _memoize(self, _):
-        self._binput(len(self.memo))
-
-    def _binget(self, index):
-        if index not in self.memo:
-            raise TorchFileError("damaged pickle: it asks for what it has not kept")
-        self.stack.append(self.memo[index])
-
-    _long_binget = _get = _binget
-
-    def _global(self, argument):
-        self._refer(*argument.split(" ", 1))
-
-    def _stack_global(self, _):
-        name, module = self.pop(), self.pop()
-        self._refer(_checked(module, str), _checked(name, str))
-
-    def _refer(self, module: str, name: str) -> None:
-        found = _Global(module, name)
-        is_storage = module == "torch" and name in DTYPES
-        if not is_storage and found not in (ORDERED_DICT, TENSOR, PARAMETER):
-            raise TorchFileError(f"the pickle asks for {module:.80}.{name:.80}; it was not run")
-        self.stack.append(DTYPES[name] if is_storage else found)
-
-    def _reduce(self, _):
-        arguments, function = _checked(self.pop(), tuple), _checked(self.pop(), _Global)
-        if function == ORDERED_DICT and not arguments:
-            self.stack.append({})
-        elif function == TENSOR and len(arguments) >= 4:
-            self.stack.append(_tensor(*arguments[:4]))
-        elif function == PARAMETER and arguments:
-            self.stack.append(_checked(arguments[0], _Tensor))
-        else:
-            raise TorchFileError(f"the pickle calls {function.name} in a way of its own")
-
-    def _build(self, _):
-        self.pop()  # what torch notes about the modules
-
-    def _binpersid(self, _):
-        identity = _checked(self.pop(), tuple)
-        if len(identity) != 5 or not isinstance(identity[0], str) or identity[0] != "storage":
-            raise TorchFileError("the pickle refers to something that is no storage")
-        _, dtype, key, _, size = identity
-        storage = _Storage(_checked(dtype, np.dtype), _checked(key, str), _checked(size, int))
-        self.stack.append(storage)
-
-
-_VALUES = frozenset(
-    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE BININT BININT1 BININT2 INT LONG LONG1 LONG4 "
-    "BINFLOAT FLOAT".split()
-)
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-
-
-def _unpickle(content: bytes) -> dict[str, _Tensor]:
-    try:
-        found = _Machine().run(content)
-    except TorchFileError:
-        raise
-    except Exception as error:  # pickletools raises many kinds for a damaged pickle
-        raise TorchFileError(f"damaged pickle: {type(error).__name__}") from None
-    if not isinstance(found, dict):
-        raise TorchFileError(f"the torch file holds a {type(found).__name__}, not tensors by name")
-    return {key: _checked(value, _Tensor) for key, value in found.items()}
-
-
-def _tensor(storage, offset, size, stride) -> _Tensor:
-    size, stride = (
-        tuple(_checked(n, int) for n in _checked(each, tuple)) for each in (size, stride)
-    )
-    return _Tensor(_checked(storage, _Storage), _checked(offset, int), size, stride)
-
-
-def _checked(value, kind: type):
-    is_flag = isinstance(value, bool)  # a bool is an int, and is not meant
-    # A plain tuple: a storage or a tensor is one too.
-    if not isinstance(value, kind) or is_flag or (kind is tuple and type(value) is not tuple):
-        raise TorchFileError(f"the pickle has a {type(value).__name__} in place of {kind.__name__}")
-    return value
-
-
 def write_torch_file(file: BinaryIO, tensors: dict[str, np.ndarray]) -> None:
     """Write arrays by name so that `torch.load` gives them as a state dict."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         storages = {
-            name: _Storage(array.dtype, str(index), array.size)
+            name: Storage(array.dtype, str(index), array.size)
             for index, (name, array) in enumerate(tensors.items())
         }
         shapes = {name: array.shape for name, array in tensors.items()}
-        _write_member(file, archive, "archive/data.pkl", b"".join(_pickled(storages, shapes)))
+        _write_member(file, archive, "archive/data.pkl", b"".join(pickled(storages, shapes)))
         _write_member(file, archive, "archive/byteorder", b"little")
         for name, array in tensors.items():
             data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
@@ -372,31 +176,3 @@ def _write_member(file: BinaryIO, archive: zipfile.ZipFile, name: str, data) -> 
         info.extra = struct.pack("<HH", 0x4246, extra - 4) + bytes(extra - 4)
     with archive.open(info, "w", force_zip64=len(data) >= zipfile.ZIP64_LIMIT) as member:
         member.write(data)
-
-
-def _pickled(storages: dict[str, _Storage], shapes: dict) -> Iterator[bytes]:
-    """The opcodes (protocol 2) of an OrderedDict of tensors, each the whole of its storage."""
-    names = {dtype: name for name, dtype in DTYPES.items()}
-
-    def text(value: str) -> bytes:
-        data = value.encode()
-        return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
-
-    def number(value: int) -> bytes:
-        return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
-
-    def numbers(values) -> bytes:
-        return pickle.MARK + b"".join(map(number, values)) + pickle.TUPLE
-
-    empty_dict = pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE
-    yield pickle.PROTO + b"\x02" + empty_dict + pickle.MARK
-    for name, storage in storages.items():
-        shape = shapes[name]
-        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        yield text(name) + pickle.GLOBAL + b"torch._utils\n_rebuild_tensor_v2\n" + pickle.MARK
-        yield pickle.MARK + text("storage")
-        yield pickle.GLOBAL + f"torch\n{names[storage.dtype]}\n".encode()
-        yield text(storage.key) + text("cpu") + number(storage.size)
-        yield pickle.TUPLE + pickle.BINPERSID + number(0) + numbers(shape) + numbers(strides)
-        yield pickle.NEWFALSE + empty_dict + pickle.TUPLE + pickle.REDUCE
-    yield pickle.SETITEMS + pickle.STOP
