@@ -36,7 +36,6 @@ from tdt_jax.recogniser import (
     with_parameters,
 )
 from tdt_jax.training import Arrays, State, init_state, train_step
-from tdt_jax.transcribe import to_transcript
 
 FLYING = 2  # steps that may run ahead of the check for NaN
 
@@ -119,7 +118,7 @@ def main(arguments=None) -> None:
             progress.report(done, writer, failed=getattr(task.batches, "failed", {}))
         if task.dev and (done % config.training.eval_every == 0 or done == last):
             with progress.paused():
-                result = evaluate(recogniser(state, task), task.dev, config.data.buckets)
+                result = evaluate(recogniser(state, task), task.dev)
             print(f"step {done}  dev {result.summary()}", flush=True)
             progress.wer = result.words.rate
             writer.add_scalar("dev/wer", result.words.rate, done)
@@ -135,14 +134,14 @@ def main(arguments=None) -> None:
 
     # Test
     for name, items in task.test.items():
-        result = evaluate(recogniser(state, task), items, config.data.buckets)
+        result = evaluate(recogniser(state, task), items)
         print(f"\n{name}: {result.summary()}")
         for why in result.failed.values():
             print(f"  not counted: {why}")
         for each in result.results[:: max(1, len(result.results) // 4)][:4]:
-            words = to_transcript(each.hypothesis, recogniser(state, task), each.seconds).words
-            print(f"  reference   {each.reference}\n  transcript  {each.text}")
-            print("  times       " + " ".join(f"{w.text}@{w.start:.2f}-{w.end:.2f}" for w in words))
+            print(f"  reference   {each.reference}\n  transcript  {each.transcript.text}")
+            words = (f"{w.text}@{w.start:.2f}-{w.end:.2f}" for w in each.transcript.words)
+            print("  times       " + " ".join(words))
     print(f"\ntranscribe with it: tdt-jax transcribe {folder} FILES...")
 
 

@@ -37,21 +37,42 @@ def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
     Raises: AudioError naming the file, if it is missing, a folder, empty, not audio, truncated,
     without samples, or holds NaN or infinite samples.
     """
+    samples = bytearray()
+    for block in _file_blocks(path, sample_rate):
+        samples += block.tobytes()
+    return np.frombuffer(samples, np.float32)
+
+
+def audio_blocks(audio, sample_rate: int = 16000) -> Iterator[np.ndarray]:
+    """What `as_samples` gives, block by block: a file of any length in bounded memory.
+
+    A fault in a file may show after some blocks only.
+    """
+    if isinstance(audio, (str, os.PathLike)):
+        yield from _file_blocks(audio, sample_rate)
+    else:
+        samples = as_samples(audio, sample_rate)
+        yield from (samples[i : i + BLOCK] for i in range(0, len(samples), BLOCK))
+
+
+def _file_blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
     import soxr
 
     path = _checked(path)
-    samples, stream = bytearray(), None
-    for rate, block in _blocks(path):
+    stream, num_samples = None, 0
+    for rate, block in _readable(path):
         _require_finite(block, path)
         if rate != sample_rate:
             stream = stream or soxr.ResampleStream(rate, sample_rate, 1)
             block = stream.resample_chunk(block)
-        samples += block.tobytes()
+        num_samples += len(block)
+        yield block
     if stream:
-        samples += stream.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
-    if not samples:
+        block = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        num_samples += len(block)
+        yield block
+    if not num_samples:
         raise AudioError(f"{path} holds no samples")
-    return np.frombuffer(samples, np.float32)
 
 
 def as_samples(audio, sample_rate: int = 16000) -> np.ndarray:
@@ -92,13 +113,21 @@ def audio_seconds(path: str | os.PathLike) -> float:
 
     Raises: AudioError naming the file, if it is missing, a folder, empty or not audio.
     """
+    seconds = header_seconds(path)
+    if seconds is None:
+        path = Path(path)
+        seconds = sum(len(block) / rate for rate, block in _blocks(path))
+    return seconds
+
+
+def header_seconds(path: str | os.PathLike) -> float | None:
+    """The length of an audio file in seconds, if its header says it. Errors as `audio_seconds`."""
     import soundfile
 
     path = _checked(path)
     with contextlib.suppress(soundfile.SoundFileError, TypeError), _opened(path) as (file, length):
-        if length is not None:
-            return length / file.samplerate
-    return sum(len(block) / rate for rate, block in _blocks(path))
+        return None if length is None else length / file.samplerate
+    return None
 
 
 def _checked(path: str | os.PathLike) -> Path:
@@ -116,6 +145,13 @@ def _require_finite(samples: np.ndarray, name) -> None:
     if not np.isfinite(samples).all():
         bad = samples[~np.isfinite(samples)]
         raise AudioError(f"{name} holds {len(bad)} samples that are not finite (such as {bad[0]})")
+
+
+def _readable(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    try:
+        yield from _blocks(path)
+    except OSError as error:  # no permission, a disk that fails
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,7 +10,8 @@ def augment_samples(samples, num_samples, config: AugmentConfig, key):
     """Random level, and noise at a random signal-to-noise ratio, per utterance.
 
     The noise lies between white and a mean of two neighbours, which has no highest frequencies; the
-    ratio counts the samples that are not digital silence as signal.
+    ratio counts the samples that are not digital silence as signal. Level and noise may change once
+    inside an utterance (`change_probability`), as where two recordings meet.
 
     Args:
       samples: [B, S] float32.
@@ -39,7 +40,30 @@ def augment_samples(samples, num_samples, config: AugmentConfig, key):
     signal_power = _mean_square(samples, valid & (samples != 0))
     scale = jnp.sqrt(signal_power / noise_power) * 10 ** (-snr / 20)
     noisy = jax.random.bernoulli(which_key, config.noise_probability, (batch, 1))
-    return samples + jnp.where(noisy, scale, 0.0) * noise
+    scale = jnp.where(noisy, scale, 0.0)
+    if config.change_probability == 0:
+        return samples + scale * noise
+    changed, gain, noise_gain = _change(num_samples, samples.shape[1], config, key)
+    return jnp.where(
+        changed, gain * (samples + noise_gain * scale * noise), samples + scale * noise
+    )
+
+
+def _change(num_samples, size: int, config: AugmentConfig, key):
+    """Where another recording seems to begin or to have ended [B, S], its level, and its noise.
+
+    The level differs by up to 10 dB, the noise by up to 20 dB, or there is none.
+    """
+    keys = jax.random.split(jax.random.fold_in(key, 1), 6)
+    shape = (len(num_samples), 1)
+    moment = jax.random.uniform(keys[0], shape) * num_samples[:, None].astype(jnp.float32)
+    before = jax.random.bernoulli(keys[1], 0.5, shape)
+    is_before = jnp.arange(size, dtype=jnp.float32)[None, :] < moment
+    changes = jax.random.bernoulli(keys[2], config.change_probability, shape)
+    gain = 10 ** (jax.random.uniform(keys[3], shape, minval=-10.0, maxval=10.0) / 20)
+    noise_gain = 10 ** (jax.random.uniform(keys[4], shape, minval=-20.0, maxval=0.0) / 20)
+    silent = jax.random.bernoulli(keys[5], 0.2, shape)
+    return changes & (is_before == before), gain, jnp.where(silent, 0.0, noise_gain)
 
 
 def _mean_square(x, counted):

@@ -146,8 +146,13 @@ class ModelConfig:
     ctc: bool = False  # a CTC head on the encoder
     max_symbols: int = 10  # labels at one frame that greedy decoding goes up to
     dtype: str = "float32"  # of the computation; losses stay float32
+    piece_seconds: float | None = None  # of long audio heard at once; a run's: its longest bucket
 
     def __post_init__(self):
+        _require(
+            self.piece_seconds is None or self.piece_seconds >= 1,
+            f"piece_seconds must be >= 1 or none, got {self.piece_seconds}",
+        )
         _require(
             (self.predictor is None) == (self.joint is None),
             "predictor and joint go together: one is none, the other is not",
@@ -263,6 +268,8 @@ class AugmentConfig:
     time_width: float = 0.05  # of the utterance, at most
     noise_probability: float = 0.0  # share of the utterances that get noise
     noise_snr: tuple[float, float] = (10.0, 40.0)  # dB, drawn uniformly
+    # Share in which level and noise change at some moment, as where two recordings meet.
+    change_probability: float = 0.0
     gain: tuple[float, float] = (0.0, 0.0)  # dB, drawn uniformly
     speed: tuple[float, ...] = ()  # rates drawn from, such as (0.9, 1.0, 1.1)
     silence_probability: float = 0.0  # share of the utterances with silence inserted
@@ -272,7 +279,9 @@ class AugmentConfig:
         for name in ("freq_masks", "freq_width", "time_masks"):
             value = getattr(self, name)
             _require(value >= 0, f"augment.{name} must be >= 0, got {value}")
-        for name in ("noise_probability", "silence_probability", "time_width"):
+        for name in (
+            "noise_probability", "change_probability", "silence_probability", "time_width"
+        ):  # fmt: skip
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name} must be in [0, 1], got {value}")
         for name in ("noise_snr", "gain"):
@@ -321,6 +330,9 @@ class TelephoneConfig:
 
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances
+    # Share that begins, and that ends, inside a word that isn't in the text, as pieces of long
+    # audio do; half of the former begin somewhere in the text.
+    crop_probability: float = 0.0
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
     long_silence_probability: float = 0.2  # of each place: start, end, one gap inside
     long_silence_seconds: float = 2.0  # at most
@@ -334,7 +346,7 @@ class TelephoneConfig:
 
     def __post_init__(self):
         _require(len(self.kinds) > 0, "telephone.kinds must name at least one kind")
-        for name in ("phrase_probability", "long_silence_probability"):
+        for name in ("phrase_probability", "crop_probability", "long_silence_probability"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"telephone.{name} must be in [0, 1], got {value}")
         for name in ("gap", "level", "snr"):

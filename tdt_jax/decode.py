@@ -1,6 +1,6 @@
 """Greedy decoding in one `lax.while_loop`, every utterance at a frame of its own.
 
-One step looks at one frame of each utterance:
+A decoder step looks at one frame:
 
     token, duration = argmax of the two heads at (frame t, predictor state)
     label:  emit it, step the predictor, t += duration
@@ -8,6 +8,10 @@ One step looks at one frame of each utterance:
 
 An RNN-T is the same loop with duration 0 for labels and 1 for blanks, so that it takes exactly
 frames + labels steps where a TDT jumps (Xu et al., 2023, arXiv 2304.06795, section 4).
+
+A turn of the loop may look at a window of frames with one product: the steps that end in a blank
+leave the predictor as it is, so they are followed inside the window up to the next label. A TDT
+hardly ever sees a blank after a blank, and an RNN-T most of the time: its window is wider.
 """
 
 import functools
@@ -15,6 +19,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames a turn; the best measured, `tdt-jax benchmark decode`
 
 
 class Hypothesis(NamedTuple):
@@ -25,19 +32,45 @@ class Hypothesis(NamedTuple):
     times: jax.Array  # [B, L] int32, frame of emission
     durations: jax.Array  # [B, L] int32, frames predicted with the label (RNN-T: 0)
     scores: jax.Array  # [B, L] float32, log-probability of the label under the token head
+    entropies: jax.Array  # [B, L] float32, in nats, of the token head at the emission
     num_steps: jax.Array  # [B] int32, joint evaluations that the utterance needed (CTC: frames)
 
 
-class _State(NamedTuple):
-    time: jax.Array  # [B] the frame each utterance is at
-    num_here: jax.Array  # [B] labels emitted at this frame
+class DecoderState(NamedTuple):
+    """What the decoder carries from the end of some frames to those that follow."""
+
+    skip: jax.Array  # [B] int32, frames to jump over: where a duration reached beyond the end
     predictor: tuple  # the predictor's state
     projected: jax.Array  # [B, J] its projected output
+
+
+class _Loop(NamedTuple):
+    time: jax.Array  # [B] the frame each utterance is at
+    num_here: jax.Array  # [B] labels emitted at this frame
+    predictor: tuple
+    projected: jax.Array  # [B, J]
     hypothesis: Hypothesis
 
 
-@functools.partial(jax.jit, static_argnames="max_symbols")
-def greedy_decode(model, frames, num_frames, *, max_symbols: int = 10) -> Hypothesis:
+class _Seen(NamedTuple):
+    """What the joint says of the frames in a window, each [B, W]."""
+
+    token_logits: jax.Array  # [B, W, V + 1]
+    token: jax.Array
+    duration: jax.Array
+
+
+def start_decoding(model, batch_size: int) -> DecoderState:
+    """The state before the first frame of `batch_size` utterances."""
+    blank = jnp.full((batch_size,), model.config.blank, jnp.int32)
+    output, state = model.predictor.step(blank, model.predictor.start(batch_size))
+    return DecoderState(jnp.zeros_like(blank), state, model.joint.project_states(output))
+
+
+@functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
+def greedy_decode(
+    model, frames, num_frames, *, max_symbols: int = 10, window: int | None = None
+) -> Hypothesis:
     """The most probable token and duration, step by step.
 
     After `max_symbols` labels at one frame an utterance moves on by one frame if it is still
@@ -48,89 +81,158 @@ def greedy_decode(model, frames, num_frames, *, max_symbols: int = 10) -> Hypoth
       frames: [B, T, D] from `encode`.
       num_frames: [B] int.
       max_symbols: most labels at one frame.
+      window: frames looked at in a turn of the loop: speed only. None: 1 for a TDT, 4 for an RNN-T.
 
     Returns:
       a Hypothesis with room for L = T * max_symbols labels (T where every duration is above 0).
 
     Raises:
-      ValueError: if the shapes don't fit or max_symbols is below 1.
+      ValueError: if the shapes don't fit, or max_symbols or window is below 1.
     """
-    if max_symbols < 1:
-        raise ValueError(f"max_symbols must be >= 1, got {max_symbols}")
+    start = start_decoding(model, frames.shape[0])
+    options = dict(max_symbols=max_symbols, window=window)
+    return decode_chunk(model, frames, num_frames, start, **options)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
+def decode_chunk(
+    model,
+    frames,
+    num_frames,
+    state: DecoderState,
+    *,
+    max_symbols: int = 10,
+    window: int | None = None,
+) -> tuple[Hypothesis, DecoderState]:
+    """As `greedy_decode`, going on from a state: chunk by chunk gives what the whole gives.
+
+    Args:
+      state: from `start_decoding`, or from the chunk before.
+
+    Returns:
+      the Hypothesis of these frames, its times counted from their start, and the state after them.
+    """
+    is_rnnt = model.config.durations is None
+    window = (WINDOW_RNNT if is_rnnt else WINDOW_TDT) if window is None else window
+    if max_symbols < 1 or window < 1:
+        raise ValueError(
+            f"max_symbols and window must be >= 1, got max_symbols {max_symbols}, window {window}"
+        )
     if frames.ndim != 3 or frames.shape[1] == 0 or num_frames.shape != frames.shape[:1]:
         raise ValueError(
             "greedy_decode needs frames [B, T > 0, D] and num_frames [B], got "
             f"{frames.shape} and {num_frames.shape}"
         )
     batch, size = frames.shape[:2]
-    blank, durations = model.config.blank, model.config.durations
+    durations = model.config.durations
     capacity = size * (1 if durations is not None and durations[0] > 0 else max_symbols)
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
     rows = jnp.arange(batch)
 
-    def predict(labels, state):
-        output, state = model.predictor.step(labels, state)
-        return model.joint.project_states(output), state
+    def turn(loop: _Loop) -> _Loop:
+        place = loop.time[:, None] + jnp.arange(window)[None]
+        around = projected_frames[rows[:, None], jnp.minimum(place, size - 1)]  # [B, W, J]
+        seen = _look(model, around, loop.projected[:, None])
+        found, offset, num_steps = _follow(seen, model.config.blank, num_frames - loop.time)
+        at = rows, jnp.minimum(offset, window - 1)
+        token, duration = seen.token[at], seen.duration[at]
 
-    def is_active(state: _State):
-        return state.time < num_frames
-
-    def step(state: _State) -> _State:
-        active = is_active(state)
-        frame = projected_frames[rows, jnp.minimum(state.time, size - 1)]  # [B, J]
-        token_logits, duration_logits = model.joint.heads(frame, state.projected)
-        token = jnp.argmax(token_logits, axis=-1).astype(jnp.int32)
-        emits = active & (token != blank)
-        if durations is None:
-            duration = jnp.where(emits, 0, 1).astype(jnp.int32)
-        else:
-            choice = jnp.argmax(duration_logits, axis=-1)
-            duration = jnp.asarray(durations, jnp.int32)[choice]
-
-        num_here = jnp.where(emits, state.num_here + 1, 0)
-        stuck = (duration == 0) & (~emits | (num_here >= max_symbols))
-        advance = jnp.where(stuck, 1, duration)
-        projected, predictor = predict(token, state.predictor)
-
-        def emitted(new, old, axis):
-            """`new` where a label was emitted, with the batch on `axis`."""
-            shape = [1] * new.ndim
-            shape[axis] = batch
-            return jnp.where(emits.reshape(shape), new, old)
-
-        score = jax.nn.log_softmax(token_logits, axis=-1)[rows, token]
-        return _State(
-            time=state.time + jnp.where(active, advance, 0),
+        num_here = jnp.where(offset > 0, 0, loop.num_here) + found.astype(jnp.int32)
+        stuck = (duration == 0) & (num_here >= max_symbols)
+        advance = jnp.where(found, jnp.where(stuck, 1, duration), 0)
+        predictor, projected = _step_predictor(model, found, token, loop)
+        score, entropy = _certainty(seen.token_logits[at])
+        hypothesis = loop.hypothesis._replace(num_steps=loop.hypothesis.num_steps + num_steps)
+        return _Loop(
+            time=loop.time + offset + advance,
             num_here=jnp.where(advance > 0, 0, num_here),
-            predictor=jax.tree.map(lambda *x: emitted(*x, axis=1), predictor, state.predictor),
-            projected=emitted(projected, state.projected, axis=0),
-            hypothesis=_append(state, emits, active, token, duration, score),
+            predictor=predictor,
+            projected=projected,
+            hypothesis=_append(
+                hypothesis, found, capacity, token, loop.time + offset, duration, score, entropy
+            ),
         )
 
-    def _append(state, emits, active, token, duration, score):
-        hypothesis = state.hypothesis
-        position = jnp.where(emits, hypothesis.num_labels, capacity)  # beyond the end: dropped
-
-        def put(array, value):
-            return array.at[rows, position].set(value.astype(array.dtype), mode="drop")
-
-        return Hypothesis(
-            labels=put(hypothesis.labels, token),
-            num_labels=hypothesis.num_labels + emits.astype(jnp.int32),
-            times=put(hypothesis.times, state.time),
-            durations=put(hypothesis.durations, duration),
-            scores=put(hypothesis.scores, score),
-            num_steps=hypothesis.num_steps + active.astype(jnp.int32),
-        )
-
-    start = jnp.full((batch,), blank, jnp.int32)
-    projected, predictor = predict(start, model.predictor.start(batch))
     zeros = jnp.zeros((batch,), jnp.int32)
-    table = jnp.zeros((batch, capacity), jnp.int32)
-    empty = Hypothesis(table, zeros, table, table, table.astype(jnp.float32), zeros)
-    state = _State(zeros, zeros, predictor, projected, empty)
-    state = jax.lax.while_loop(lambda state: jnp.any(is_active(state)), step, state)
-    return state.hypothesis
+    loop = _Loop(state.skip, zeros, *state[1:], _empty(batch, capacity))
+    loop = jax.lax.while_loop(lambda loop: jnp.any(loop.time < num_frames), turn, loop)
+    skip = loop.time - num_frames.astype(jnp.int32)
+    return loop.hypothesis, DecoderState(skip, loop.predictor, loop.projected)
+
+
+def _look(model, frames, states) -> _Seen:
+    token_logits, duration_logits = model.joint.heads(frames, states)
+    token = jnp.argmax(token_logits, axis=-1).astype(jnp.int32)
+    if duration_logits is None:
+        duration = jnp.where(token == model.config.blank, 1, 0)
+    else:
+        durations = jnp.asarray(model.config.durations, jnp.int32)
+        duration = durations[jnp.argmax(duration_logits, axis=-1)]
+    return _Seen(token_logits, token, duration.astype(jnp.int32))
+
+
+def _follow(seen: _Seen, blank: int, num_left):
+    """The path through a window up to the first label or the window's end.
+
+    Returns [B]: whether it meets a label, the offset that it ends at (the label's place, or the
+    next frame to look at), and the steps that it takes. It ends with the `num_left` frames.
+    """
+    offset = num_steps = jnp.zeros_like(num_left, jnp.int32)
+    found = jnp.zeros(num_left.shape, bool)
+    for i in range(seen.token.shape[1]):
+        is_here = (offset == i) & ~found & (i < num_left)
+        is_blank = seen.token[:, i] == blank
+        num_steps += is_here.astype(jnp.int32)
+        found |= is_here & ~is_blank
+        offset += jnp.where(is_here & is_blank, jnp.maximum(seen.duration[:, i], 1), 0)
+    return found, offset, num_steps
+
+
+def _step_predictor(model, emits, token, loop: _Loop):
+    """The predictor's new state and projected output where a label was emitted."""
+
+    def chosen(new, old, axis):
+        """`new` where a label was emitted, with the batch on `axis`."""
+        shape = [1] * new.ndim
+        shape[axis] = len(emits)
+        return jnp.where(emits.reshape(shape), new, old)
+
+    def step():
+        output, state = model.predictor.step(token, loop.predictor)
+        projected = chosen(model.joint.project_states(output), loop.projected, 0)
+        return jax.tree.map(lambda *x: chosen(*x, axis=1), state, loop.predictor), projected
+
+    return jax.lax.cond(jnp.any(emits), step, lambda: (loop.predictor, loop.projected))
+
+
+def _certainty(token_logits):
+    """Log-probability of the best token, and the entropy of all: [..., V + 1] -> [...], [...]."""
+    log_probs = jax.nn.log_softmax(token_logits.astype(jnp.float32), axis=-1)
+    entropy = -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30), axis=-1)
+    return jnp.max(log_probs, axis=-1), entropy
+
+
+def _empty(batch: int, capacity: int) -> Hypothesis:
+    zeros, table = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch, capacity), jnp.int32)
+    real = table.astype(jnp.float32)
+    return Hypothesis(table, zeros, table, table, real, real, zeros)
+
+
+def _append(hypothesis, emits, capacity, token, time, duration, score, entropy) -> Hypothesis:
+    position = jnp.where(emits, hypothesis.num_labels, capacity)  # beyond the end: dropped
+    rows = jnp.arange(len(position))
+
+    def put(array, value):
+        return array.at[rows, position].set(value, mode="drop")
+
+    return hypothesis._replace(
+        labels=put(hypothesis.labels, token),
+        num_labels=hypothesis.num_labels + emits.astype(jnp.int32),
+        times=put(hypothesis.times, time),
+        durations=put(hypothesis.durations, duration),
+        scores=put(hypothesis.scores, score),
+        entropies=put(hypothesis.entropies, entropy),
+    )
 
 
 @jax.jit
@@ -159,9 +261,10 @@ def ctc_decode(model, frames, num_frames) -> Hypothesis:
             f"{frames.shape} and {num_frames.shape}"
         )
     batch, size = frames.shape[:2]
-    log_probs = jax.nn.log_softmax(model.ctc(frames).astype(jnp.float32), axis=-1)
+    logits = model.ctc(frames).astype(jnp.float32)
+    score, entropy = _certainty(logits)
     time = jnp.broadcast_to(jnp.arange(size), (batch, size))
-    token = jnp.argmax(log_probs, axis=-1).astype(jnp.int32)
+    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     token = jnp.where(time < num_frames[:, None], token, model.config.blank)
     before = jnp.pad(token, ((0, 0), (1, 0)), constant_values=model.config.blank)[:, :-1]
     says = token != model.config.blank
@@ -180,6 +283,13 @@ def ctc_decode(model, frames, num_frames) -> Hypothesis:
         num_labels=number[:, -1].astype(jnp.int32),
         times=put(time.astype(jnp.int32)),
         durations=empty.at[rows, every].add(1, mode="drop"),
-        scores=put(jnp.max(log_probs, axis=-1)),
+        scores=put(score),
+        entropies=put(entropy),
         num_steps=num_frames.astype(jnp.int32),
     )
+
+
+def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
+    """One utterance of a batch's hypothesis, its arrays cut to the labels it has."""
+    one = Hypothesis(*(np.asarray(field[row]) for field in hypothesis))
+    return Hypothesis(*(field[: one.num_labels] if field.ndim else field for field in one))

@@ -1,30 +1,31 @@
 """Word error rate, decoder steps and speed of a recogniser on a set of utterances."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from tdt_jax.config import Bucket
-from tdt_jax.data.batches import Utterance, evaluation_batches
+from tdt_jax import metrics
+from tdt_jax.data.batches import Utterance
 from tdt_jax.data.manifest import Entry
-from tdt_jax.decode import Hypothesis
-from tdt_jax.metrics import ErrorRate, character_error_rate, word_error_rate
+from tdt_jax.metrics import ErrorRate
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.training import eval_step
+from tdt_jax.runtime import compile_seconds
+from tdt_jax.transcribe import Heard, transcribe_each
+from tdt_jax.transcript import Transcript
 
 
 class Result(NamedTuple):
-    """One utterance."""
+    """One utterance; `reference` and the transcript are as they came, not normalised."""
 
     id: str
     reference: str
-    text: str
-    seconds: float
+    transcript: Transcript
+    num_steps: int  # of the decoder
     num_frames: int
-    hypothesis: Hypothesis  # of numpy arrays without the batch dimension, cut to length
+    num_labels: int
+    errors: int | None = None  # words wrong after normalisation; None: not scored
+    reference_words: int | None = None  # after normalisation
 
 
 class Evaluation(NamedTuple):
@@ -34,94 +35,152 @@ class Evaluation(NamedTuple):
     words: ErrorRate
     characters: ErrorRate
     audio_seconds: float
-    seconds: float  # on the accelerator: features, encoder and decoder, compiled before
+    seconds: float  # from files to transcripts, without compilation
     compile_seconds: float
     failed: dict[str, str]  # id -> why it could not be read
+    interval: tuple[float, float]  # of the word error rate, 95 %
+    not_scored: int  # utterances whose reference normalisation left empty: in no error rate
 
     @property
     def steps_per_second(self) -> float:
         """Decoder steps per second of audio."""
-        steps = sum(int(result.hypothesis.num_steps) for result in self.results)
+        steps = sum(result.num_steps for result in self.results)
         return steps / max(self.audio_seconds, 1e-9)
 
     @property
     def rnnt_steps_per_second(self) -> float:
         """What an RNN-T with the same output takes: a step for every frame and every label."""
-        steps = sum(r.num_frames + int(r.hypothesis.num_labels) for r in self.results)
+        steps = sum(result.num_frames + result.num_labels for result in self.results)
         return steps / max(self.audio_seconds, 1e-9)
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio per second of work, without compilation and without reading files."""
+        """Seconds of audio per second of work: all the audio over all the time, for the set.
+
+        The time is that of the whole, from files to transcripts: reading (in a thread beside the
+        rest), features, encoder, decoder, labels to text; compilation is left out, as the Open ASR
+        Leaderboard does it by a warm-up. The audio is that of `results`, without padding, and with
+        what is not scored, which the leaderboard drops beforehand.
+        """
         return self.audio_seconds / max(self.seconds, 1e-9)
 
     def summary(self) -> str:
         """One line."""
+        low, high = (100 * end for end in self.interval)
+        not_scored = f" ({self.not_scored} not scored)" if self.not_scored else ""
         return (
-            f"WER {100 * self.words.rate:.2f} %  CER {100 * self.characters.rate:.2f} %  "
-            f"{len(self.results)} utterances, {self.audio_seconds:.0f} s  "
+            f"WER {100 * self.words.rate:.2f} % ({low:.2f} to {high:.2f})  "
+            f"CER {100 * self.characters.rate:.2f} %  "
+            f"{len(self.results)} utterances{not_scored}, {self.audio_seconds:.0f} s  "
             f"decoder steps per second {self.steps_per_second:.2f} "
             f"(RNN-T {self.rnnt_steps_per_second:.2f})  "
             f"RTFx {self.rtfx:.0f} after {self.compile_seconds:.1f} s of compilation"
         )
 
+    def as_dict(self) -> dict:
+        """Everything, as JSON takes it; a rate that is infinite is None."""
+
+        def finite(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        return {
+            "wer": finite(self.words.rate),
+            "wer_interval": [finite(end) for end in self.interval],
+            "cer": finite(self.characters.rate),
+            "words": self.words._asdict() | {"rate": finite(self.words.rate)},
+            "not_scored": self.not_scored,
+            "audio_seconds": self.audio_seconds,
+            "decoder_steps_per_second": self.steps_per_second,
+            "rnnt_steps_per_second": self.rnnt_steps_per_second,
+            "seconds": self.seconds,
+            "rtfx": self.rtfx,
+            "compile_seconds": self.compile_seconds,
+            "failed": self.failed,
+            "utterances": [
+                {
+                    "id": each.id,
+                    "reference": each.reference,
+                    "text": each.transcript.text,
+                    "seconds": each.transcript.duration,
+                    "decoder_steps": each.num_steps,
+                    "errors": each.errors,
+                    "reference_words": each.reference_words,
+                }
+                for each in self.results
+            ],
+        }
+
 
 def evaluate(
     recogniser: Recogniser,
     items: Sequence[Utterance | Entry],
-    buckets: Sequence[Bucket],
     *,
+    batch_seconds: float | None = None,
+    piece_seconds: float | None = None,
     decoder: str = "",
+    normaliser: str = "none",
+    progress: Callable[[float], object] = lambda seconds: None,
 ) -> Evaluation:
-    """Transcribe every utterance and compare it with its text.
+    """Transcribe every utterance, of any length, and compare it with its text.
 
-    Utterances that cannot be read or fit no bucket are reported in `failed` and not counted.
-    `decoder` is "transducer" or "ctc", for a model that has both.
+    Utterances that cannot be read are reported in `failed` and not counted.
+
+    Args:
+      recogniser: what is evaluated.
+      items: utterances, or entries of a manifest.
+      batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.transcribe`.
+      normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
+        and characters are counted. With "whisper" a reference that it leaves empty ("um"), or that
+        asks to be ignored, is in no error rate, as on the Open ASR Leaderboard; with "none" what
+        is heard where nothing was said counts as insertions.
+
+    Raises: ValueError for a decoder or normaliser that there isn't, before anything runs.
     """
     recogniser.check_decoder(decoder)
-    model, sample_rate = recogniser.model, recogniser.config.features.sample_rate
-    compiled, results, failed = set(), [], {}
-    compile_seconds = work_seconds = 0.0
-    for batch in evaluation_batches(items, buckets, sample_rate=sample_rate, failed=failed):
-        arrays = jax.device_put((batch.samples, batch.num_samples))
-        if batch.samples.shape not in compiled:
-            compiled.add(batch.samples.shape)
-            start = time.perf_counter()
-            jax.block_until_ready(eval_step(model, *arrays, decoder=decoder))
-            compile_seconds += time.perf_counter() - start
-        start = time.perf_counter()
-        hypothesis = jax.device_get(eval_step(model, *arrays, decoder=decoder))
-        work_seconds += time.perf_counter() - start
-        for row, (name, reference) in enumerate(zip(batch.ids, batch.texts, strict=True)):
-            if not name:
-                continue
-            one = take(hypothesis, row)
-            num_samples = int(batch.num_samples[row])
-            num_features = num_samples // recogniser.config.features.hop_length
-            results.append(
-                Result(
-                    id=name,
-                    reference=reference,
-                    text=recogniser.tokenizer.decode(one.labels),
-                    seconds=num_samples / sample_rate,
-                    num_frames=-(-num_features // 8),
-                    hypothesis=one,
-                )
-            )
-    references = [result.reference for result in results]
-    texts = [result.text for result in results]
+    metrics.normaliser(normaliser)  # an error comes early
+    start, compiling = time.perf_counter(), compile_seconds()
+    audio = (item.path if isinstance(item, Entry) else item.samples for item in items)
+    options = dict(batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder)
+    results, failed = {}, {}
+    for position, heard in transcribe_each(recogniser, audio, progress=progress, **options):
+        item = items[position]
+        if isinstance(heard, Heard):
+            results[position] = Result(item.id, item.text, *heard)
+        else:
+            failed[item.id] = str(heard)
+    seconds, compiling = time.perf_counter() - start, compile_seconds() - compiling
+    results = [results[position] for position in sorted(results)]
     return Evaluation(
-        results,
-        word_error_rate(references, texts),
-        character_error_rate(references, texts),
-        sum(result.seconds for result in results),
-        work_seconds,
-        compile_seconds,
-        failed,
+        **score(results, normaliser),
+        audio_seconds=sum(result.transcript.duration for result in results),
+        seconds=max(seconds - compiling, 0.0),
+        compile_seconds=compiling,
+        failed=failed,
     )
 
 
-def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
-    """One utterance of a batch's hypothesis, its arrays cut to the labels it has."""
-    one = Hypothesis(*(np.asarray(field[row]) for field in hypothesis))
-    return Hypothesis(*(field[: one.num_labels] if field.ndim else field for field in one))
+def score(results: Sequence[Result], normaliser: str) -> dict:
+    """The fields of an Evaluation that come of the words: rates, and `results` with their errors.
+
+    `normaliser` is as in `evaluate`.
+    """
+    normalise = metrics.normaliser(normaliser)
+    references = [normalise(result.reference) for result in results]
+    rows = [
+        row
+        for row, reference in enumerate(references)
+        if normaliser == "none" or reference not in metrics.NOT_SCORED
+    ]
+    references = [references[row] for row in rows]
+    texts = [normalise(results[row].transcript.text) for row in rows]
+    errors, lengths = metrics.word_errors(references, texts)
+    scored = list(results)
+    for row, wrong, length in zip(rows, errors.tolist(), lengths.tolist(), strict=True):
+        scored[row] = scored[row]._replace(errors=wrong, reference_words=length)
+    return {
+        "results": scored,
+        "words": metrics.word_error_rate(references, texts),
+        "characters": metrics.character_error_rate(references, texts),
+        "interval": metrics.confidence_interval(errors, lengths),
+        "not_scored": len(results) - len(rows),
+    }

@@ -1,7 +1,15 @@
 """Error rates and speed: what a recogniser is judged by. Knows strings and numbers only."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+# normalised references that the Open ASR Leaderboard leaves out of its sets (its data_utils.py)
+NOT_SCORED = frozenset({"", "ignore time segment in scoring"})
+DRAWN_AT_ONCE = 1 << 20  # utterances of the bootstrap: 16 MB of indices and counts
+KINDS = ("substitute", "delete", "insert")  # jiwer's names
 
 
 class ErrorRate(NamedTuple):
@@ -26,14 +34,108 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Err
     """
     import jiwer
 
-    return _pooled(jiwer.process_words, *_checked(references, hypotheses))
+    return _pooled(_counts(jiwer.process_words, references, hypotheses))
+
+
+def word_errors(
+    references: Sequence[str], hypotheses: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors [n] and reference words [n] of each utterance, int64.
+
+    Their sums are the `errors` and the `reference_length` of `word_error_rate`, whose rules and
+    errors hold here.
+    """
+    import jiwer
+
+    counts = _counts(jiwer.process_words, references, hypotheses)
+    return counts[:, :3].sum(1), counts[:, 3]
 
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
     """Character error rate, pooled as in `word_error_rate`; one space between words counts."""
     import jiwer
 
-    return _pooled(jiwer.process_characters, *_checked(references, hypotheses))
+    return _pooled(_counts(jiwer.process_characters, references, hypotheses))
+
+
+def confidence_interval(
+    errors: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Where the pooled rate, sum(errors) / sum(lengths), lies with probability `level`.
+
+    The percentile bootstrap over utterances (Bisani & Ney, 2004, "Bootstrap estimates for
+    confidence intervals in ASR performance evaluation"): draw as many utterances as there are,
+    with replacement, `resamples` times, and take the quantiles of the rates. It supposes that the
+    utterances are independent: if many are of one speaker the interval is too narrow, and so it is
+    with fewer than some dozens. One utterance has only itself to draw, both ends are its rate;
+    without any they are 0. A draw without reference words has the rate 0 or infinity, as in
+    `word_error_rate`.
+
+    Args:
+      errors: [n] of each utterance, as `word_errors` gives them.
+      lengths: [n] reference words (or characters) of each.
+      level: above 0 and below 1.
+      resamples: draws; 2000 settle the ends to about a fiftieth of the interval's width.
+      seed: the same one gives the same interval.
+
+    Returns:
+      (low, high), rates as in `ErrorRate`.
+
+    Raises:
+      ValueError: if the two aren't [n] alike or `level` or `resamples` is out of range.
+    """
+    errors, lengths = np.asarray(errors), np.asarray(lengths)
+    if errors.ndim != 1 or errors.shape != lengths.shape:
+        raise ValueError(f"errors {errors.shape} and lengths {lengths.shape} must be [n] alike")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be >= 1, got {resamples}")
+    if not len(errors):
+        return 0.0, 0.0
+    random = np.random.default_rng(seed)
+    rows = max(1, DRAWN_AT_ONCE // len(errors))
+    rates = []
+    for start in range(0, resamples, rows):
+        drawn = random.integers(len(errors), size=(min(rows, resamples - start), len(errors)))
+        rates.append(_rates(errors[drawn].sum(1), lengths[drawn].sum(1)))
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    low, high = np.quantile(np.concatenate(rates), ends, method="inverted_cdf")  # infinity is safe
+    return float(low), float(high)
+
+
+def normaliser(name: str) -> Callable[[str], str]:
+    """What makes references and hypotheses alike before their words are compared.
+
+    "none" only turns runs of whitespace into one space. "whisper" is for English: the
+    EnglishTextNormalizer of the Whisper paper (Radford et al., 2022, arXiv 2212.04356, appendix
+    C), from the package whisper-normalizer: lower case, no punctuation, no "um", contractions
+    written out, numbers in digits, American spelling.
+
+    The Open ASR Leaderboard's normaliser is a descendant of it. As there, ellipses go first, lest
+    one at the end become a word. What differs: it joins "U.S.A." into one word, and leaves "kinda",
+    "sorta", "dunno" and "cause" as they are. Its latest scoring also forgives "white paper" for
+    "whitepaper".
+
+    Raises: ValueError for another name or if the package isn't installed.
+    """
+    if name == "none":
+        return _collapse
+    if name != "whisper":
+        raise ValueError(f"normaliser must be 'none' or 'whisper', got {name!r}")
+    try:
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise ValueError(
+            "normaliser 'whisper' needs a package: pip install whisper-normalizer"
+        ) from error
+    normalise = EnglishTextNormalizer()
+    return lambda text: _collapse(normalise(re.sub(r"\.{3,}", " ", text)))
 
 
 def real_time_factor(audio_seconds: float, seconds: float) -> float:
@@ -43,24 +145,38 @@ def real_time_factor(audio_seconds: float, seconds: float) -> float:
     return audio_seconds / seconds
 
 
-def _checked(references, hypotheses) -> tuple[list[str], list[str]]:
+def _collapse(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _counts(process, references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+    """[n, 4]: what jiwer's `process` counts of each of KINDS in an utterance, and its length."""
     if isinstance(references, str) or isinstance(hypotheses, str):
         raise ValueError("references and hypotheses must be lists of strings, got a single string")
     if len(references) != len(hypotheses):
         raise ValueError(
             f"got {len(references)} references but {len(hypotheses)} hypotheses; they must pair up"
         )
-    return [" ".join(text.split()) for text in references], [
-        " ".join(text.split()) for text in hypotheses
-    ]
+    counts = np.zeros((len(references), 4), np.int64)
+    if not len(references):
+        return counts
+    output = process([_collapse(text) for text in references], [_collapse(t) for t in hypotheses])
+    for row, chunks, reference in zip(counts, output.alignments, output.references, strict=True):
+        row[3] = len(reference)
+        for chunk in chunks:
+            if chunk.type != "equal":
+                row[KINDS.index(chunk.type)] += max(
+                    chunk.ref_end_idx - chunk.ref_start_idx,
+                    chunk.hyp_end_idx - chunk.hyp_start_idx,
+                )
+    return counts
 
 
-def _pooled(process, references: list[str], hypotheses: list[str]) -> ErrorRate:
-    if not references:
-        return ErrorRate(0.0, 0, 0, 0, 0, 0)
-    output = process(references, hypotheses)
-    counts = (output.substitutions, output.deletions, output.insertions)
-    errors = sum(counts)
-    length = output.hits + output.substitutions + output.deletions
-    rate = errors / length if length else (float("inf") if errors else 0.0)
-    return ErrorRate(rate, errors, *counts, length)
+def _pooled(counts: np.ndarray) -> ErrorRate:
+    *kinds, length = counts.sum(0).tolist()
+    return ErrorRate(float(_rates(sum(kinds), length)), sum(kinds), *kinds, length)
+
+
+def _rates(errors, lengths) -> np.ndarray:
+    empty = np.where(np.greater(errors, 0), np.inf, 0.0)
+    return np.where(np.equal(lengths, 0), empty, errors / np.maximum(lengths, 1))

@@ -173,6 +173,78 @@ def words(spoken: Sequence, *, axes):
     return axes
 
 
+RATIOS = {  # of a row of benchmark_silence: name and style
+    "steps": ("decoder steps", INK, "o-"),
+    "loop": ("time in the decoder's loop", LABEL, "o-"),
+    "decoder": ("time of decoding", "#e6a0aa", "o-"),
+    "whole": ("time with the encoder", BLANK, "o-"),
+}
+PUBLISHED = 2.82  # times an RNN-T's speed, at most: Xu et al., 2023, arXiv 2304.06795
+
+
+def silence(rows: Sequence):
+    """What a TDT saves as silence is inserted, of the rows of `benchmark_silence.compare`.
+
+    Left the decoder steps of both models per second of audio, right how many times the TDT's steps
+    and seconds the RNN-T takes.
+    """
+    import matplotlib.pyplot as plt
+
+    first, x = rows[0], [100 * row.share for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5), layout="constrained")
+    figure.suptitle(
+        "A TDT and an RNN-T on the same audio, with silence inserted\n"
+        f"{first.utterances} utterances, {first.batch_size} at a time, on {first.device}; "
+        f"times are medians of {first.repeats} runs",
+        fontsize=11,
+        color=INK,
+    )
+    ends = []
+    for name, side, colour in (("RNN-T", "rnnt", INK), ("TDT", "tdt", LABEL)):
+        steps = [getattr(row, side).steps_per_second for row in rows]
+        left.plot(x, steps, "o-", color=colour, linewidth=2)
+        ends.append((name, steps[-1], colour))
+        for row, place in zip(rows, zip(x, steps, strict=True), strict=True):
+            wer = 100 * getattr(row, side).word_error_rate
+            text = f"{place[1]:.1f} steps\nWER {wer:.1f} %"
+            _note(left, text, place, colour, ha="center")
+    _finish(left, "decoder steps per second of audio", x, ends)
+    right.axhline(PUBLISHED, color="#9aa5b1", linewidth=1, linestyle="--", zorder=0)
+    published = f"published: up to {PUBLISHED} x as fast (Xu et al., 2023)"
+    _note(right, published, (x[0], PUBLISHED), "#6b7785", ha="left")
+    ends = []
+    for key, (name, colour, style) in RATIOS.items():
+        ratios = [row.ratios[key] for row in rows]
+        right.plot(x, ratios, style, color=colour, linewidth=2, markersize=5)
+        ends.append((f"{ratios[-1]:.2f} x  {name}", ratios[-1], colour))
+    _finish(right, "RNN-T / TDT (1: no difference)", x, ends)
+    return np.array([left, right])
+
+
+def _finish(axes, title: str, x: Sequence[float], ends: Sequence[tuple[str, float, str]]) -> None:
+    """Axes from zero with the names (text, y, colour) of its lines beside their ends."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    top = 1.15 * axes.get_ylim()[1]
+    margin = 0.12 * (max(x) - min(x)) or 1.0
+    axes.set(xticks=x, ylim=(0, top), xlim=(min(x) - margin, max(x) + margin))
+    axes.set_xlabel("inserted silence, % of the audio", color=INK)
+    axes.grid(axis="y", color="#e3e7ec", linewidth=0.8)
+    axes.tick_params(axis="y", length=0)
+    _frameless(axes)
+    last = -np.inf
+    for text, y, colour in sorted(ends, key=lambda end: end[1]):
+        last = max(y / top, last + 0.055)  # names do not overlap
+        style = dict(xycoords="axes fraction", va="center", fontsize=9.5, color=colour)
+        axes.annotate(text, (1.01, last), **style)
+
+
+def _note(axes, text: str, place: tuple[float, float], colour: str, *, ha: str) -> None:
+    """Small text above a point."""
+    style = dict(xytext=(0, 7), textcoords="offset points", fontsize=8.5, color=colour)
+    clear = dict(facecolor="white", edgecolor="none", pad=1)  # the grid does not run through it
+    axes.annotate(text, place, ha=ha, va="bottom", bbox=clear, **style)
+
+
 def _curve(start, end, *, height: float):
     """Points [n, 2] from start to end, raised by `height` in the middle: jumps stay apart."""
     s = np.linspace(0, 1, 17)[:, None]

@@ -22,6 +22,7 @@ from tdt_jax.model import Transducer
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
+PIECE_SECONDS = 30.72  # of long audio heard at once, where the model's config says nothing
 
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
 
@@ -235,13 +236,15 @@ def _load_native(folder: Path, dtype: str | None, sharding: Placement | None) ->
     if not path.is_file():
         raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
     try:
-        config = configs.from_json(path.read_text()).model
+        whole = configs.from_json(path.read_text())
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a configuration: {error}") from None
     tokenizer = tokenizers.load(folder)
     if not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
-    config = dataclasses.replace(config, dtype=dtype or config.dtype)
+    config = whole.model
+    seconds = config.piece_seconds or whole.data.buckets[-1].seconds
+    config = dataclasses.replace(config, dtype=dtype or config.dtype, piece_seconds=seconds)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
@@ -289,7 +292,11 @@ def save(
 def _save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> None:
     from tdt_jax.checkpoint import Checkpoints
 
-    save_setup(folder, config or Config(model=recogniser.config), recogniser.tokenizer)
+    if config is None:
+        model = recogniser.config
+        seconds = model.piece_seconds or PIECE_SECONDS
+        config = Config(model=dataclasses.replace(model, piece_seconds=seconds))
+    save_setup(folder, config, recogniser.tokenizer)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save(0, model=recogniser.model)
 

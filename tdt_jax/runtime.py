@@ -1,8 +1,9 @@
-"""Settings of the process: the compilation cache, and how memory is given back."""
+"""Settings of the process: the compilation cache, compile seconds, and how memory is given back."""
 
 import ctypes
 import os
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -18,6 +19,27 @@ def set_up() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "tdt_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     _keep_freed_memory()
+
+
+_spans: list[tuple[float, float]] = []  # of compilation, none within another
+
+
+def compile_seconds() -> float:
+    """Seconds in which JAX has traced and compiled since this module was imported."""
+    return sum(end - start for start, end in _spans)
+
+
+def _listen(event: str, duration: float, **_) -> None:
+    if not event.startswith("/jax/core/compile/"):
+        return
+    end = time.perf_counter()
+    start = end - duration
+    while _spans and _spans[-1][0] >= start:  # a part of this one
+        _spans.pop()
+    _spans.append((max(start, _spans[-1][1]) if _spans else start, end))
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 def _keep_freed_memory() -> None:

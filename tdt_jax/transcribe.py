@@ -1,78 +1,70 @@
-"""Audio to transcripts: batches of fixed shapes, long audio in pieces, times and confidence."""
+"""Audio to transcripts: batches of few fixed shapes, audio of any length in bounded memory.
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+Recordings are read block by block and cut into pieces (tdt_jax.pieces); pieces of like length share
+a batch, whatever recording they are of; a transcript is put together when its last piece is heard.
+"""
+
+import concurrent.futures
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from tdt_jax.audio import AudioError, as_samples
+from tdt_jax import pieces as cutting
+from tdt_jax.audio import AudioError, audio_blocks
 from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance, collate
-from tdt_jax.data.buckets import fit
-from tdt_jax.decode import Hypothesis
-from tdt_jax.evaluation import take
-from tdt_jax.recogniser import Recogniser
+from tdt_jax.data.buckets import bucket_samples
+from tdt_jax.decode import Hypothesis, take
+from tdt_jax.encoder import subsampled_length
+from tdt_jax.pieces import Piece
+from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
 from tdt_jax.training import eval_step
+from tdt_jax.transcript import Spoken, Transcript, assemble, moved, spoken
 
-LENGTHS = (2.56, 5.12, 10.24, 20.48, 30.72)  # seconds of the batches' shapes
-PAUSE = 1.0  # seconds of silence that end a segment
-
-
-@dataclass(frozen=True)
-class Token:
-    text: str  # the piece
-    start: float  # seconds
-    end: float
-    confidence: float  # probability under the token head
+# Seconds of the batches' shapes, below that of the longest piece.
+LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
+LONGEST = PIECE_SECONDS * 2**8  # with local attention, about two hours
+OVERLAP = 1.0  # seconds that a piece hears beyond its core, on both sides
+BATCH_SECONDS = {"cpu": 10.24}  # of audio in a batch; a CPU gains little from more
+BATCH_SECONDS_ELSEWHERE = 491.52
+AHEAD = 4  # pieces read while the batch before is at work
 
 
-@dataclass(frozen=True)
-class Word:
-    text: str
-    start: float  # seconds
-    end: float
-    confidence: float  # of its least certain token
+class Heard(NamedTuple):
+    """One recording."""
 
-
-@dataclass(frozen=True)
-class Segment:
-    text: str
-    start: float  # seconds
-    end: float
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """What was said in one recording, and when."""
-
-    text: str
-    tokens: list[Token]
-    words: list[Word]
-    segments: list[Segment]
-    duration: float  # seconds of audio
+    transcript: Transcript
+    num_steps: int  # of the decoder
+    num_frames: int  # that the decoder went through; what two pieces hear is counted twice
+    num_labels: int  # likewise
 
 
 def transcribe(
     recogniser: Recogniser,
     audio: Sequence[str | Path | np.ndarray],
     *,
-    batch_size: int = 8,
+    batch_seconds: float | None = None,
+    piece_seconds: float | None = None,
     decoder: str = "",
     failed: dict[int, str] | None = None,
 ) -> list[Transcript | None]:
     """Transcribe files, or arrays of samples at the recogniser's sample rate.
 
-    Audio longer than 30 s is cut at its quietest places; with local attention
-    (`tdt_jax.with_attention_context`) audio of up to two hours goes through in one piece. Batches
-    have one of a few fixed shapes, so that few programs are compiled.
+    Audio longer than a piece (half a minute, or what the model was trained on) is cut at its pauses
+    into pieces that overlap by two seconds; with local attention (`tdt_jax.with_attention_context`)
+    up to two hours go through in one piece.
+    Batches have one of a few fixed shapes (`shapes`), so that few programs are compiled.
 
     Args:
       recogniser: from `tdt_jax.load`.
       audio: paths, or arrays [S] or [S, channels].
-      batch_size: pieces at a time.
+      batch_seconds: audio in a batch, padding included; by default as suits the device.
+      piece_seconds: the longest piece; by default as suits the model.
       decoder: "transducer" or "ctc", for a model that has both; by default the transducer if any.
       failed: takes the position and the reason of what cannot be read; its transcript is None.
 
@@ -80,151 +72,194 @@ def transcribe(
       AudioError: for audio that cannot be read, unless `failed` is given.
       ValueError: for a decoder that the model has not.
     """
-    recogniser.check_decoder(decoder)
-    rate = recogniser.config.features.sample_rate
-    longest = round(shape_lengths(recogniser.config)[-1] * rate)
-    durations: list[float | None] = []
-    pieces: list[tuple[int, float, np.ndarray]] = []  # (position, offset in seconds, samples)
-    for position, item in enumerate(audio):
-        try:
-            samples = as_samples(item, rate)
-        except AudioError as error:
-            if failed is None:
-                raise
-            failed[position] = str(error)
-            durations.append(None)
-            continue
-        durations.append(len(samples) / rate)
-        cuts = [0, *cut_points(samples, longest, rate), len(samples)]
-        pieces += [
-            (position, start / rate, samples[start:stop])
-            for start, stop in itertools.pairwise(cuts)
-        ]
-    samples = [piece for _, _, piece in pieces]
-    hypotheses = _decode(recogniser, samples, batch_size, decoder)
-    tokens: list[list[tuple[int, Token]]] = [[] for _ in audio]
-    for (position, offset, piece), hypothesis in zip(pieces, hypotheses, strict=True):
-        timed = _timed(hypothesis, recogniser, len(piece) / rate)
-        tokens[position] += [(label, _moved(token, offset)) for label, token in timed]
-    return [
-        None if duration is None else _assemble(labelled, recogniser, duration)
-        for duration, labelled in zip(durations, tokens, strict=True)
-    ]
-
-
-def to_transcript(hypothesis: Hypothesis, recogniser: Recogniser, duration: float) -> Transcript:
-    """The transcript of one utterance's hypothesis (without the batch dimension)."""
-    return _assemble(_timed(hypothesis, recogniser, duration), recogniser, duration)
-
-
-def cut_points(samples: np.ndarray, longest: int, sample_rate: int) -> list[int]:
-    """Where to cut samples [S] so that no piece has more than `longest` of them.
-
-    Each cut is at the quietest 0.2 s of the last third of its piece.
-    """
-    window = sample_rate // 5
-    cuts, start = [], 0
-    while len(samples) - start > longest:
-        first = start + 2 * longest // 3
-        power = np.concatenate(
-            [[0.0], np.cumsum(np.square(samples[first : start + longest], dtype=np.float64))]
-        )
-        quietest = int(np.argmin(power[window:] - power[:-window]))
-        start = first + quietest + window // 2
-        cuts.append(start)
-    return cuts
-
-
-def shape_lengths(config: ModelConfig) -> tuple[float, ...]:
-    """The lengths in seconds of the shapes that audio is padded to; the last is the longest piece.
-
-    With full attention half a minute, with local attention two hours.
-    """
-    if config.encoder.attention_context is None:
-        return LENGTHS
-    return (*LENGTHS, *(LENGTHS[-1] * 2**k for k in range(1, 9)))
-
-
-def _decode(
-    recogniser: Recogniser, pieces: list[np.ndarray], batch_size: int, decoder: str
-) -> list[Hypothesis]:
-    """The hypothesis of every piece, in order; batches are taken from pieces of like length."""
-    rate, lengths = recogniser.config.features.sample_rate, shape_lengths(recogniser.config)
-    shapes = [Bucket(seconds, 1, 1) for seconds in lengths]
-    by_shape: dict[int, list[int]] = {}
-    for index, piece in enumerate(pieces):
-        by_shape.setdefault(fit(len(piece) / rate, 0, shapes, sample_rate=rate), []).append(index)
-    found: list[Hypothesis | None] = [None] * len(pieces)
-    for shape, indices in by_shape.items():
-        # Of what is longer than the longest common shape, fewer at a time.
-        size = max(1, min(batch_size, int(batch_size * LENGTHS[-1] / lengths[shape])))
-        for start in range(0, len(indices), size):
-            members = indices[start : start + size]
-            rows = min(size, 1 << (len(members) - 1).bit_length())  # 1, 2, 4, ...
-            utterances = [Utterance(str(index), pieces[index], "") for index in members]
-            bucket = Bucket(lengths[shape], 1, rows)
-            batch = collate(utterances, None, bucket, sample_rate=rate)
-            arrays = jax.device_put((batch.samples, batch.num_samples))
-            hypothesis = jax.device_get(eval_step(recogniser.model, *arrays, decoder=decoder))
-            for row, index in enumerate(members):
-                found[index] = take(hypothesis, row)
+    found: list[Transcript | None] = [None] * len(audio)
+    options = dict(batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder)
+    for position, heard in transcribe_each(recogniser, audio, **options):
+        if isinstance(heard, Heard):
+            found[position] = heard.transcript
+        elif failed is None:
+            raise heard
+        else:
+            failed[position] = str(heard)
     return found
 
 
-def _timed(
-    hypothesis: Hypothesis, recogniser: Recogniser, duration: float
-) -> list[tuple[int, Token]]:
-    """Labels with their tokens: from the frame of emission, for the predicted duration.
+def transcribe_each(
+    recogniser: Recogniser,
+    audio: Iterable[str | Path | np.ndarray],
+    *,
+    batch_seconds: float | None = None,
+    piece_seconds: float | None = None,
+    decoder: str = "",
+    progress: Callable[[float], object] = lambda seconds: None,
+) -> Iterator[tuple[int, Heard | AudioError]]:
+    """Yield (position, what was heard or why not), each as soon as it is known; see `transcribe`.
 
-    A label of duration 0 (all of an RNN-T's) lasts one frame, but not into the next label's; a
-    piece of punctuation has no length and stands at the end of the token before it.
+    Recordings are read in a thread, while the device is at work. `progress` is called with seconds
+    of audio that are done.
     """
-    frame = recogniser.config.seconds_per_frame
-    pieces = recogniser.tokenizer.pieces
-    starts = hypothesis.times * frame
-    ends = (hypothesis.times + np.maximum(hypothesis.durations, 1)) * frame
-    later = np.append(starts[1:], np.inf)
-    ends = np.where(hypothesis.durations == 0, np.minimum(ends, np.maximum(later, starts)), ends)
-    timed: list[tuple[int, Token]] = []
-    for label, start, end, score in zip(
-        hypothesis.labels.tolist(), starts.tolist(), ends.tolist(), hypothesis.scores, strict=True
-    ):
-        if timed and _is_punctuation(pieces[label]):
-            start = end = timed[-1][1].end
-        start, end = min(start, duration), min(end, duration)
-        timed.append((label, Token(pieces[label], start, end, float(np.exp(score)))))
-    return timed
+    recogniser.check_decoder(decoder)
+    rate = recogniser.config.features.sample_rate
+    table = shapes(recogniser.config, batch_seconds, piece_seconds)
+    rows = {seconds: [] for seconds in sorted({bucket.seconds for bucket in table})}
+    for bucket in table:
+        rows[bucket.seconds].append(bucket.batch_size)
+    recordings: dict[int, _Recording] = {}
+    waiting: dict[float, list[_Task]] = {seconds: [] for seconds in rows}
+    running: deque[tuple[list[_Task], Hypothesis]] = deque()
+
+    def start(seconds: float) -> None:
+        tasks, waiting[seconds] = waiting[seconds], []
+        utterances = [Utterance(str(i), task.piece.samples, "") for i, task in enumerate(tasks)]
+        size = min(number for number in rows[seconds] if number >= len(tasks))
+        batch = collate(utterances, None, Bucket(seconds, 1, size), sample_rate=rate)
+        arrays = jax.device_put((batch.samples, batch.num_samples))
+        running.append((tasks, eval_step(recogniser.model, *arrays, decoder=decoder)))
+
+    def finished(most_running: int) -> Iterator[tuple[int, Heard]]:
+        while len(running) > most_running:
+            tasks, hypothesis = running.popleft()
+            hypothesis = jax.device_get(hypothesis)
+            for row, (position, number, piece) in enumerate(tasks):
+                recordings[position].heard[number] = piece, take(hypothesis, row)
+                progress((piece.last - piece.first) / rate)
+                yield from completed(position)
+
+    def completed(position: int) -> Iterator[tuple[int, Heard]]:
+        recording = recordings[position]
+        if recording.num_pieces == len(recording.heard):
+            yield position, _put_together(recordings.pop(position), recogniser)
+
+    for item in _ahead(_read(audio, table[-1].seconds, rate)):
+        recording = recordings.setdefault(item.position, _Recording())
+        if isinstance(item, _End):
+            recording.num_pieces = item.num_pieces
+            if item.error is None:
+                yield from completed(item.position)
+            else:
+                yield item.position, item.error
+        else:
+            num_samples = len(item.piece.samples)
+            seconds = next(s for s in rows if num_samples <= bucket_samples(Bucket(s, 1, 1), rate))
+            waiting[seconds].append(item)
+            if len(waiting[seconds]) == rows[seconds][-1]:
+                start(seconds)
+        yield from finished(1)
+    for seconds in rows:
+        if waiting[seconds]:
+            start(seconds)
+            yield from finished(1)
+    yield from finished(0)
 
 
-def _is_punctuation(piece: str) -> bool:
-    text = piece.replace("▁", "").strip()
-    return bool(text) and text != "'" and not any(character.isalnum() for character in text)
+def shapes(
+    config: ModelConfig, batch_seconds: float | None = None, piece_seconds: float | None = None
+) -> list[Bucket]:
+    """The shapes that audio is padded to: for each length, one row, and a whole batch of them.
 
-
-def _moved(token: Token, offset: float) -> Token:
-    return Token(token.text, token.start + offset, token.end + offset, token.confidence)
-
-
-def _assemble(
-    labelled: list[tuple[int, Token]], recogniser: Recogniser, duration: float
-) -> Transcript:
-    labels, tokens = [label for label, _ in labelled], [token for _, token in labelled]
-    words = [
-        Word(
-            text,
-            start=tokens[positions[0]].start,
-            end=max(tokens[i].end for i in positions),
-            confidence=min(tokens[i].confidence for i in positions),
+    Each is one compiled program of the encoder and the decoder, and there are no others. The
+    longest is the longest piece; options as of `transcribe`.
+    """
+    if batch_seconds is None:
+        batch_seconds = BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
+    is_local = config.encoder.attention_context is not None
+    if piece_seconds is None:
+        piece_seconds = LONGEST if is_local else config.piece_seconds or PIECE_SECONDS
+    if not batch_seconds > 0 or not piece_seconds >= 1:
+        raise ValueError(
+            "batch_seconds must be above 0 and piece_seconds at least 1, got "
+            f"{batch_seconds} and {piece_seconds}"
         )
-        for text, positions in recogniser.tokenizer.words(labels)
+    lengths = [seconds for seconds in LENGTHS if seconds < piece_seconds] + [piece_seconds]
+    return [
+        Bucket(seconds, 1, rows)
+        for seconds in lengths
+        for rows in sorted({1, max(1, int(batch_seconds / seconds))})
     ]
-    groups: list[list[Word]] = []
-    for word in words:
-        if not groups or word.start - groups[-1][-1].end >= PAUSE:
-            groups.append([])
-        groups[-1].append(word)
-    segments = [
-        Segment(" ".join(word.text for word in group), group[0].start, group[-1].end)
-        for group in groups
-    ]
-    return Transcript(recogniser.tokenizer.decode(labels), tokens, words, segments, duration)
+
+
+def warm_up(
+    recogniser: Recogniser,
+    *,
+    batch_seconds: float | None = None,
+    piece_seconds: float | None = None,
+    decoder: str = "",
+) -> Iterator[Bucket]:
+    """Compile what `transcribe` may need, and yield each shape when it is done.
+
+    Shapes of more than half a minute, of local attention, are left to when they are needed.
+    """
+    recogniser.check_decoder(decoder)
+    rate = recogniser.config.features.sample_rate
+    for bucket in shapes(recogniser.config, batch_seconds, piece_seconds):
+        if bucket.seconds <= PIECE_SECONDS:
+            batch = collate([], None, bucket, sample_rate=rate)
+            arrays = jax.device_put((batch.samples, batch.num_samples))
+            jax.block_until_ready(eval_step(recogniser.model, *arrays, decoder=decoder))
+            yield bucket
+
+
+@dataclass
+class _Recording:
+    """What is known of one recording so far."""
+
+    num_pieces: int | None = None  # unknown until it is read to its end, or if that fails
+    heard: dict[int, tuple[Piece, Hypothesis]] = field(default_factory=dict)
+
+
+class _Task(NamedTuple):
+    position: int
+    number: int
+    piece: Piece
+
+
+class _End(NamedTuple):
+    position: int
+    num_pieces: int | None
+    error: AudioError | None
+
+
+def _read(audio: Iterable, longest: float, rate: int) -> Iterator[_Task | _End]:
+    """Yield the pieces of every recording, and after its last piece its end."""
+    overlap = min(OVERLAP, longest / 8)
+    sizes = dict(longest=round(longest * rate), overlap=round(overlap * rate), sample_rate=rate)
+    for position, item in enumerate(audio):
+        number = 0
+        try:
+            for piece in cutting.cut(audio_blocks(item, rate), **sizes):
+                yield _Task(position, number, piece)
+                number += 1
+            yield _End(position, number, None)
+        except AudioError as error:
+            yield _End(position, None, error)
+
+
+def _ahead(items: Iterable) -> Iterator:
+    """The same items, the next few of them made in a thread meanwhile."""
+    iterator, end = iter(items), object()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, iterator, end) for _ in range(AHEAD))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item
+
+
+def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:
+    """The transcript of a recording from what was heard of all its pieces."""
+    rate = recogniser.config.features.sample_rate
+    heard = [recording.heard[number] for number in range(recording.num_pieces)]
+    duration = heard[-1][0].last / rate
+    words: list[list[Spoken]] = []
+    for piece, hypothesis in heard:
+        start = piece.start / rate
+        found = spoken(hypothesis, recogniser, duration - start)
+        words.append([moved(word, start) for word in found] if start else found)
+    cuts = [piece.last / rate for piece, _ in heard[:-1]]
+    joined = cutting.join(words, cuts, recogniser.tokenizer.decode)
+    hop = recogniser.config.features.hop_length
+    return Heard(
+        assemble(joined, duration),
+        sum(int(hypothesis.num_steps) for _, hypothesis in heard),
+        sum(subsampled_length(len(piece.samples) // hop) for piece, _ in heard),
+        sum(int(hypothesis.num_labels) for _, hypothesis in heard),
+    )

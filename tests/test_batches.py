@@ -14,7 +14,6 @@ from tdt_jax.data.batches import (
     ManifestBatches,
     Utterance,
     collate,
-    evaluation_batches,
     iterate,
 )
 from tdt_jax.data.manifest import Entry, select
@@ -233,36 +232,3 @@ def test_inserted_silence_goes_to_three_places():
     assert starts == {0, 1, 2}
     assert not insert_silence(np.zeros(16000, np.float32), 0.5, rng).any()
     assert len(insert_silence(np.ones(10, np.float32), 0.5, rng)) == 8010
-
-
-def test_evaluation_sees_every_utterance_once(entries):
-    batches = list(evaluation_batches(entries, BUCKETS))
-    assert [batch.samples.shape for batch in batches].count((3, 8960)) == 3
-    assert {(*batch.samples.shape, batch.labels.shape[1]) for batch in batches} == SHAPES
-    ids = [name for batch in batches for name in batch.ids if name]
-    assert sorted(ids) == sorted(entry.id for entry in entries)
-    for batch in batches:
-        missing = np.array([name == "" for name in batch.ids])
-        assert (batch.num_samples[missing] == 0).all() and (batch.num_samples[~missing] > 0).all()
-        assert not batch.num_labels.any()
-
-
-def test_evaluation_of_samples_with_labels():
-    utterances = [Utterance(str(n), np.full(100, n, np.float32), "ab") for n in range(1, 5)]
-    labels = [[n] * n for n in range(1, 5)]
-    batches = list(evaluation_batches(utterances, BUCKETS, labels=labels))
-    assert [batch.ids for batch in batches] == [("1", "2", "3"), ("4", "")]
-    assert batches[1].labels.tolist() == [[4, 4, 4, 4, 0, 0], [0] * 6]
-
-
-def test_evaluation_reports_what_it_cannot_use(entries):
-    entries[2].path.write_bytes(b"not audio")
-    soundfile.write(entries[8].path, np.zeros(32000), 16000)
-    failed = {}
-    ids = [i for batch in evaluation_batches(entries, BUCKETS, failed=failed) for i in batch.ids]
-    assert len(set(ids) - {""}) == 9 and set(failed) == {"2.wav", "8.wav"}
-    assert "2.00 s and 0 labels" in failed["8.wav"]
-    with pytest.raises(ValueError, match=r"2\.wav"):
-        list(evaluation_batches(entries, BUCKETS))
-    with pytest.raises(ValueError, match="2 utterances but 1 labels"):
-        list(evaluation_batches(entries[:2], BUCKETS, labels=[[0]]))

@@ -1,6 +1,8 @@
 """The command line as a user types it."""
 
+import io
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -11,10 +13,10 @@ from test_transcribe import make_recogniser, noise
 
 import tdt_jax as tdt
 from tdt_jax import cli
-from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.telephone import prompts_folder
 from tdt_jax.evaluation import evaluate
+from tdt_jax.formats import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,13 @@ def test_bad_files_are_named_and_skipped(folder, capsys):
 
 
 def test_json_has_word_times(folder, capsys):
-    assert cli.main(["transcribe", "--json", str(folder / "model"), str(folder / "1.wav")]) == 0
+    assert (
+        cli.main(["transcribe", "--format", "json", str(folder / "model"), str(folder / "1.wav")])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["duration"] == 2.0 and found["words"]
-    assert {"text", "start", "end", "confidence"} == found["words"][0].keys()
+    assert {"text", "start", "end", "confidence", "probability"} == found["words"][0].keys()
     assert " ".join(word["text"] for word in found["words"]) == found["text"]
 
 
@@ -101,26 +106,82 @@ def test_a_mistake_is_told_in_a_line(folder, capsys, arguments, message):
     assert message in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["transcribe", "--batch-size", "0", "a", "b"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["sing"], ["transcribe", "--max-chars", "0", "a", "b"], ["benchmark"]]
+)
 def test_misuse_shows_usage(capsys, arguments):
     with pytest.raises(SystemExit) as exit:
         cli.main(arguments)
     assert exit.value.code == 2 and "usage: tdt-jax" in capsys.readouterr().err
 
 
+def test_evaluate_normalises(folder, capsys):
+    text = (folder / "all.jsonl").read_text().replace("one two", "Um.", 1)
+    (folder / "um.jsonl").write_text(text.replace("one two", "It's one."))
+    arguments = ["evaluate", str(folder / "model"), str(folder / "um.jsonl"), "--json"]
+    assert cli.main([*arguments, "--normalizer", "whisper"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["not_scored"] == 1
+    each = found["utterances"]
+    assert sorted(e["reference_words"] or 0 for e in each) == [0, 3, 3]
+    assert sum(e["errors"] or 0 for e in each) == found["words"]["errors"]
+    low, high = found["wer_interval"]
+    assert low <= found["wer"] <= high
+
+
 def test_evaluation_of_an_rnnt_takes_frames_and_labels():
     items = [Utterance(str(i), noise(1 + i / 2, i), "one") for i in range(3)]
-    items.append(Utterance("long", noise(9), "one"))
-    recogniser = make_recogniser(durations=None, blank_bias=5.0)
-    result = evaluate(recogniser, items, [Bucket(2.56, 4, 2)])
+    items.append(Utterance("bad", np.full(100, np.nan), "one"))
+    recogniser = make_recogniser(durations=None, blank_bias=6.5)  # never 10 labels at a frame
+    result = evaluate(recogniser, items)
     for each in result.results:
-        per_frame = np.bincount(each.hypothesis.times, minlength=each.num_frames)
-        forced = np.sum(per_frame == 10)  # frames that max_symbols ended, without a blank
-        steps = each.num_frames + len(each.hypothesis.labels) - forced
-        assert each.hypothesis.num_steps == steps
-    assert any(len(each.hypothesis.labels) for each in result.results)
-    assert result.failed.keys() == {"long"} and len(result.results) == 3
+        assert each.num_steps == each.num_frames + each.num_labels
+    assert any(each.num_labels for each in result.results)
+    assert result.steps_per_second == result.rnnt_steps_per_second
+    assert result.failed.keys() == {"bad"} and len(result.results) == 3
     assert np.isfinite(result.rtfx) and "WER" in result.summary()
+
+
+def test_a_folder_goes_into_a_folder_and_goes_on_where_it_stopped(folder, tmp_path, capsys):
+    source, target = tmp_path / "in", tmp_path / "out"
+    (source / "deep").mkdir(parents=True)
+    for i, name in enumerate(("a.wav", "b.flac", "deep/a.wav")):
+        soundfile.write(source / name, noise(1.0 + i, i), 16000)
+    (source / "notes.txt").write_text("not audio")
+    (source / "bad.wav").write_text("not audio")
+    arguments = ["transcribe", str(folder / "model"), str(source), "-o", str(target), "-f", "all"]
+    assert cli.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "bad.wav" in captured.err and "1 of 4" in captured.err and captured.out == ""
+    made = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert made == {f"{n}.{f}" for n in ("a", "b", "deep/a") for f in FORMATS}
+    (expected,) = tdt.transcribe(make_recogniser(), [source / "b.flac"])
+    assert (target / "b.txt").read_text() == expected.text + "\n"
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("a.*")}
+    (target / "b.srt").unlink()
+    (source / "bad.wav").unlink()
+    assert cli.main(arguments) == 0
+    assert "2 of 3 are there already" in capsys.readouterr().err
+    assert (target / "b.srt").exists()
+    assert before == {path: path.stat().st_mtime_ns for path in target.rglob("a.*")}
+    assert cli.main(arguments) == 0 and cli.main([*arguments, "--overwrite"]) == 0
+    assert before != {path: path.stat().st_mtime_ns for path in target.rglob("a.*")}
+
+
+def test_standard_input_is_a_file(folder, capsys, monkeypatch):
+    data = io.BytesIO((folder / "0.wav").read_bytes())
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=data))
+    assert cli.main(["transcribe", str(folder / "model"), "-"]) == 0
+    assert cli.main(["transcribe", str(folder / "model"), str(folder / "0.wav")]) == 0
+    piped, named = capsys.readouterr().out.splitlines()
+    assert piped == named
+
+
+def test_warmup_names_each_shape(folder, capsys):
+    assert cli.main(["warmup", str(folder / "model"), "--batch-seconds", "6"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == ["1", "2", "1", "1", "1", "1"]
+    assert "compiled in" in lines[-1]
 
 
 def test_convert_there_and_back(folder, tmp_path, capsys):

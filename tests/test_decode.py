@@ -59,8 +59,8 @@ class TableModel:
         return states
 
     def heads(self, frames, states):
-        b, t = frames[:, 0].astype(jnp.int32), frames[:, 1].astype(jnp.int32)
-        u, last = states[:, 0], states[:, 1]
+        b, t = frames[..., 0].astype(jnp.int32), frames[..., 1].astype(jnp.int32)
+        u, last = states[..., 0], states[..., 1]
         tokens = jnp.where(last == self.labels[b, u], self.tokens[b, t, u], TRAP)
         tokens = 5.0 * jax.nn.one_hot(tokens, VOCAB + 1)
         if self.config.durations is None:
@@ -141,7 +141,7 @@ def test_hand_written_paths():
     ]  # fmt: skip
     assert hypothesis.labels.shape == (6, FRAMES * 3)
     for field in hypothesis._fields:
-        expected = jnp.float32 if field == "scores" else jnp.int32
+        expected = jnp.float32 if field in ("scores", "entropies") else jnp.int32
         assert getattr(hypothesis, field).dtype == expected
 
 

@@ -1,10 +1,22 @@
-"""Error rates counted by hand."""
+"""Error rates counted by hand, their intervals against simulation."""
 
 import math
+import sys
 
+import numpy as np
 import pytest
 
-from tdt_jax.metrics import ErrorRate, character_error_rate, real_time_factor, word_error_rate
+from tdt_jax import evaluation
+from tdt_jax.decode import Hypothesis
+from tdt_jax.metrics import (
+    ErrorRate,
+    character_error_rate,
+    confidence_interval,
+    normaliser,
+    real_time_factor,
+    word_error_rate,
+    word_errors,
+)
 
 
 def test_word_errors_are_pooled():
@@ -12,6 +24,15 @@ def test_word_errors_are_pooled():
     hypotheses = ["now so the bat sat mats", "yes"]
     # now, so inserted; cat -> bat; on deleted: over 5 + 1 words, not the mean of two rates
     assert word_error_rate(references, hypotheses) == ErrorRate(4 / 6, 4, 1, 1, 2, 6)
+
+
+def test_errors_of_each_utterance():
+    references = ["the cat sat on mats", "", "yes  no", "a b c d"]
+    hypotheses = ["now so the bat sat mats", "uh oh", "yes no", ""]
+    errors, lengths = word_errors(references, hypotheses)
+    assert errors.tolist() == [4, 2, 0, 4] and lengths.tolist() == [5, 0, 2, 4]
+    assert word_error_rate(references, hypotheses) == ErrorRate(10 / 11, 10, 1, 5, 4, 11)
+    assert [counts.tolist() for counts in word_errors([], [])] == [[], []]
 
 
 def test_character_errors_count_spaces():
@@ -43,3 +64,114 @@ def test_metrics_errors():
 
 def test_real_time_factor():
     assert real_time_factor(3600.0, 1.5) == 2400.0
+
+
+def test_interval_of_identical_utterances_is_a_point():
+    assert confidence_interval([1] * 50, [8] * 50) == (0.125, 0.125)
+    assert confidence_interval([3], [4]) == (0.75, 0.75)
+    assert confidence_interval([], []) == (0.0, 0.0)
+    assert confidence_interval([0, 0], [0, 0]) == (0.0, 0.0)
+    assert confidence_interval([1, 2], [0, 0]) == (math.inf, math.inf)
+
+
+def test_interval_of_two_utterances():
+    """Draws of 1/4 and 0/1: both the first 1/4, one of each 1/5, both the second 0."""
+    assert confidence_interval([1, 0], [4, 1], level=0.95) == (0.0, 0.25)
+    assert confidence_interval([1, 0], [4, 1], level=0.4) == (0.2, 0.2)
+    assert confidence_interval([1, 0], [4, 1], level=0.6) == (0.0, 0.25)
+    assert confidence_interval([1, 0], [0, 4], level=0.4) == (0.25, 0.25)
+    assert confidence_interval([1, 0], [0, 4], level=0.6) == (0.0, math.inf)
+
+
+def test_interval_is_the_same_again_and_in_pieces(monkeypatch):
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 30, 300)
+    errors = random.binomial(lengths, 0.1)
+    whole = confidence_interval(errors, lengths)
+    assert whole == confidence_interval(errors, lengths)
+    assert whole != confidence_interval(errors, lengths, seed=1)
+    monkeypatch.setattr("tdt_jax.metrics.DRAWN_AT_ONCE", 1000)
+    assert confidence_interval(errors, lengths) == whole
+
+
+def test_interval_holds_the_true_rate_as_often_as_it_says():
+    """Utterances of unlike lengths and difficulties, 10 % of the words wrong on average."""
+    random = np.random.default_rng(0)
+    held = []
+    for seed in range(300):
+        lengths = random.integers(1, 30, 100)
+        errors = random.binomial(lengths, random.beta(1, 9, 100))
+        low, high = confidence_interval(errors, lengths, level=0.8, resamples=200, seed=seed)
+        held.append(low <= 0.1 <= high)
+    assert 0.74 < np.mean(held) < 0.86  # 0.8 and 2.6 standard deviations of 300 trials
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(errors=[1, 2], lengths=[3]), r"errors \(2,\) and lengths \(1,\)"),
+        (dict(errors=1, lengths=2), r"errors \(\) and lengths \(\)"),
+        (dict(errors=[1], lengths=[2], level=95), "between 0 and 1, got 95"),
+        (dict(errors=[1], lengths=[2], resamples=0), ">= 1, got 0"),
+    ],
+)
+def test_interval_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        confidence_interval(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It's 20 dollars, okay?", "it is $20 okay"),
+        ("Mr. Brown won't pay twenty-five percent", "mister brown will not pay 25%"),
+        ("The colour of  Café Noir\n", "the color of cafe noir"),
+        ("I'm, um, [cough] gonna (laughs) go", "i am going to go"),
+        ("one thousand and one, or the twenty first", "1001 or the 21st"),
+        ("so ... I'm... ", "so i am"),
+        ("Um, uh. <unk>", ""),
+    ],
+)
+def test_whisper_normaliser(text, expected):
+    assert normaliser("whisper")(text) == expected
+    assert normaliser("none")(text) == " ".join(text.split())
+
+
+def test_normaliser_errors(monkeypatch):
+    with pytest.raises(ValueError, match="'none' or 'whisper', got 'Whisper'"):
+        normaliser("Whisper")
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    with pytest.raises(ValueError, match="pip install whisper-normalizer"):
+        normaliser("whisper")
+
+
+def test_what_is_not_scored():
+    """Only "whisper" leaves out what has no words or asks for it."""
+    said = {
+        "silence": ("Um...", "yes"),
+        "other": ("ignore_time_segment_in_scoring", "no no"),
+        "right": ("It's OK.", "it is ok"),
+        "wrong": ("ONE word", "word"),
+    }
+    nothing = Hypothesis(*(np.zeros(()) for _ in Hypothesis._fields))
+    results = [evaluation.Result(i, *texts, 1.0, 12, nothing) for i, texts in said.items()]
+
+    def evaluate(name):
+        scores = evaluation.score(results, name)
+        return evaluation.Evaluation(
+            audio_seconds=4.0, seconds=1.0, compile_seconds=0.0, failed={}, **scores
+        )
+
+    found = evaluate("whisper")
+    assert found.words == ErrorRate(1 / 5, 1, 0, 1, 0, 5) and found.not_scored == 2
+    counts = [(r.errors, r.reference_words) for r in found.results]
+    assert counts == [(None, None), (None, None), (0, 3), (1, 2)]
+    assert [r.reference for r in found.results] == [reference for reference, _ in said.values()]
+    assert found.interval == confidence_interval([0, 1], [3, 2]) == (0.0, 0.5)
+    assert "WER 20.00 % (0.00 to 50.00)" in found.summary()
+    assert "4 utterances (2 not scored), 4 s" in found.summary()
+
+    found = evaluate("none")
+    assert found.not_scored == 0 and "not scored" not in found.summary()
+    counts = [(r.errors, r.reference_words) for r in found.results]
+    assert counts == [(1, 1), (2, 1), (3, 2), (1, 2)]

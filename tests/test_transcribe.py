@@ -1,7 +1,10 @@
 """Transcripts: times, words, pieces of long audio, and one answer whatever the batch."""
 
 import dataclasses
+import sys
+import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,10 +13,14 @@ from flax import nnx
 from tiny_run import get_config
 
 import tdt_jax as tdt
+from tdt_jax import runtime
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio import AudioError
 from tdt_jax.decode import Hypothesis
-from tdt_jax.transcribe import LENGTHS, cut_points, shape_lengths, to_transcript
+from tdt_jax.pieces import cut
+from tdt_jax.recogniser import PIECE_SECONDS
+from tdt_jax.transcribe import shapes, transcribe_each, warm_up
+from tdt_jax.transcript import to_transcript
 
 TEXTS = ["one two three, four five six.", "it's seven eight nine ten"] * 5
 
@@ -43,9 +50,10 @@ def noise(seconds, seed=0):
 
 def hypothesis(labels, times, durations):
     scores = np.log(np.linspace(0.5, 1, len(labels))).astype(np.float32)
+    entropies = -scores
     return Hypothesis(
         np.array(labels), np.int32(len(labels)), np.array(times), np.array(durations), scores,
-        np.int32(0),
+        entropies, np.int32(0),
     )  # fmt: skip
 
 
@@ -62,12 +70,14 @@ def test_words_carry_times_and_their_least_confidence():
         ("a", 0.16, 0.16),  # duration 0, and "b" starts at the same frame
         ("b", 0.16, 0.4),
         (".", 0.4, 0.4),  # punctuation has no length
-        (" ", 1.6, 1.68),
         ("c", 1.68, 2.0),
     ]
     words = [(w.text, round(w.start, 3), round(w.end, 3)) for w in found.words]
     assert words == [("ab.", 0.16, 0.4), ("c", 1.68, 2.0)]
-    np.testing.assert_allclose([w.confidence for w in found.words], [0.5, 1.0], rtol=1e-6)
+    np.testing.assert_allclose([w.probability for w in found.words], [0.5, 1.0], rtol=1e-6)
+    vocab = characters.config.vocab_size  # entropy -log(p): exp(-H) = p
+    np.testing.assert_allclose(found.words[0].confidence, ((vocab + 1) * 0.5 - 1) / vocab)
+    assert found.words[1].confidence == 1.0
     assert [(s.text, round(s.start, 3)) for s in found.segments] == [("ab.", 0.16), ("c", 1.68)]
 
 
@@ -79,8 +89,8 @@ def test_times_do_not_leave_the_audio():
 
 def test_the_same_whatever_the_batch(recogniser):
     audio = [noise(s, i) for i, s in enumerate((0.5, 2.0, 3.1, 1.2, 4.9))]
-    together = tdt.transcribe(recogniser, audio, batch_size=4)
-    alone = [tdt.transcribe(recogniser, [a], batch_size=1)[0] for a in audio]
+    together = tdt.transcribe(recogniser, audio, batch_seconds=11.0)
+    alone = [tdt.transcribe(recogniser, [a], batch_seconds=0.1)[0] for a in audio]
     assert any(len(t.words) > 1 for t in alone)
     for a, b in zip(together, alone, strict=True):
         assert a.text == b.text and a.duration == b.duration
@@ -115,32 +125,25 @@ def test_bad_audio_is_an_error_or_reported(recogniser, tmp_path):
     assert sorted(failed) == [1, 2, 3] and "none.wav" in failed[2]
 
 
-def test_long_audio_is_cut_where_it_is_quiet(recogniser):
-    """Pieces fit the largest shape, cover everything, and their times go on."""
-    rate, longest = 16000, round(LENGTHS[-1] * 16000)
-    samples = noise(80)
-    quiet = [25.0, 51.0]
-    for second in quiet:
-        samples[round(second * rate) : round((second + 0.5) * rate)] *= 1e-3
-    cuts = cut_points(samples, longest, rate)
-    assert [any(q <= c / rate <= q + 0.5 for q in quiet) for c in cuts] == [True, True]
-    assert np.diff([0, *cuts, len(samples)]).max() <= longest
-    (found,) = tdt.transcribe(recogniser, [samples])
-    pieces = np.split(samples, cuts)
-    alone = tdt.transcribe(recogniser, pieces)
-    assert found.text.split() and found.duration == 80.0
-    assert [t.text for t in found.tokens] == [t.text for a in alone for t in a.tokens]
-    offsets = np.array([0, *cuts]) / rate
-    starts = [t.start + o for a, o in zip(alone, offsets, strict=True) for t in a.tokens]
-    np.testing.assert_allclose([t.start for t in found.tokens], starts)
-    assert np.all(np.diff(starts) >= 0)
-
-
-def test_few_shapes_are_compiled(recogniser):
-    tdt.transcribe(recogniser, [noise(1.0), noise(2.0)])
-    before = tdt.encode._cache_size(), tdt.greedy_decode._cache_size()
-    tdt.transcribe(recogniser, [noise(1.5, 1), noise(0.3, 2)])
-    assert (tdt.encode._cache_size(), tdt.greedy_decode._cache_size()) == before
+def test_one_program_a_shape(recogniser):
+    """A folder of mixed lengths, and what was compiled before."""
+    options = dict(batch_seconds=11.0)
+    table = shapes(recogniser.config, 11.0)
+    assert [(b.seconds, b.batch_size) for b in table] == [
+        (2.56, 1), (2.56, 4), (5.12, 1), (5.12, 2), (10.24, 1), (20.48, 1), (30.72, 1)
+    ]  # fmt: skip
+    assert list(warm_up(recogniser, **options)) == table
+    before = runtime.compile_seconds()
+    programs = tdt.encode._cache_size(), tdt.greedy_decode._cache_size()
+    audio = [
+        noise(s, i) for i, s in enumerate((0.5, 2.0, 4.0, 1.2, 4.9, 8.0, 2.5, 0.1, 12.0, 40.0))
+    ]
+    assert all(tdt.transcribe(recogniser, audio, **options))
+    assert (tdt.encode._cache_size(), tdt.greedy_decode._cache_size()) == programs
+    assert runtime.compile_seconds() == before
+    start = time.perf_counter()
+    jax.jit(lambda x: jax.jit(jnp.sin)(x) + 1)(1.0)
+    assert before < runtime.compile_seconds() < before + time.perf_counter() - start
 
 
 def test_an_rnnt_transcribes_too():
@@ -171,6 +174,151 @@ def test_with_local_attention_long_audio_goes_in_one_piece(recogniser):
 
 
 def test_shapes_hold_two_hours_with_local_attention_only(recogniser):
-    assert shape_lengths(recogniser.config) == LENGTHS
-    lengths = shape_lengths(tdt.with_attention_context(recogniser, (128, 128)).config)
-    assert lengths[: len(LENGTHS)] == LENGTHS and lengths[-1] >= 7200
+    assert shapes(recogniser.config)[-1].seconds == PIECE_SECONDS
+    local = tdt.with_attention_context(recogniser, (128, 128))
+    assert shapes(local.config)[-1].seconds >= 7200
+    assert shapes(local.config, piece_seconds=100.0)[-1].seconds == 100.0
+    for sizes in ((0, None), (None, 0.5), (float("nan"), None)):
+        with pytest.raises(ValueError, match="batch_seconds must be above 0 and piece_seconds"):
+            shapes(recogniser.config, *sizes)
+
+
+def test_pieces_are_what_the_model_was_trained_on(recogniser, tmp_path):
+    """A run's longest bucket, kept when it is saved again; half a minute for others."""
+    config = dataclasses.replace(get_config(), model=recogniser.config)
+    tdt.save(recogniser, tmp_path / "run", config=config)
+    run = tdt.load(tmp_path / "run")
+    assert shapes(run.config)[-1].seconds == run.config.piece_seconds == 8.96
+    tdt.save(run, tmp_path / "again")
+    assert tdt.load(tmp_path / "again").config.piece_seconds == 8.96
+    tdt.save(recogniser, tmp_path / "other")
+    assert tdt.load(tmp_path / "other").config.piece_seconds == PIECE_SECONDS
+    with pytest.raises(ValueError, match="piece_seconds must be >= 1 or none, got 0"):
+        dataclasses.replace(recogniser.config, piece_seconds=0.0)
+
+
+# A recogniser with perfect hearing: a word is a burst, its amplitude says which
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+@pytest.fixture
+def listener(monkeypatch):
+    """Hears bursts that are wholly in its piece, and half a word of those that are not."""
+    characters = make_recogniser(tokenizer=tokenizers.train_characters([" ".join(WORDS)]))
+    batches = []
+
+    def hear(model, samples, num_samples, *, decoder):
+        batches.append(samples.shape)
+        rows = [
+            _burst_labels(row[:size], characters.tokenizer)
+            for row, size in zip(samples, num_samples, strict=True)
+        ]
+        size = max(1, *(len(labels) for labels, _ in rows))
+        table = np.zeros((len(rows), size), np.int32)
+        times = np.zeros_like(table)
+        for row, (labels, starts) in enumerate(rows):
+            table[row, : len(labels)], times[row, : len(labels)] = labels, starts
+        count = np.array([len(labels) for labels, _ in rows])
+        real = np.zeros(table.shape, np.float32)
+        return Hypothesis(table, count, times, np.ones_like(table), real, real, count)
+
+    monkeypatch.setattr(sys.modules["tdt_jax.transcribe"], "eval_step", hear)
+    return characters, batches
+
+
+def _burst_labels(samples, tokenizer):
+    loud = np.abs(np.asarray(samples)) > 0.05
+    edges = np.flatnonzero(np.diff(np.pad(loud.astype(np.int8), 1)))
+    labels, times = [], []
+    for first, end in edges.reshape(-1, 2):
+        word = WORDS[round(float(samples[first]) * 20) - 2]
+        if end - first < 0.99 * LENGTH:  # cut: only a part is heard
+            word = word[: len(word) // 2]
+        spelt = tokenizer.encode(word)
+        labels += [*spelt, tokenizer.pieces.index(" ")]
+        at = np.linspace(first, end - 1280, len(spelt) + 1) / 1280
+        times += np.maximum(at, first / 1280).astype(int).tolist()
+    return labels, times
+
+
+LENGTH = 6400  # samples of a burst: 5 frames
+
+
+def bursts(seconds, seed, rate=16000):
+    """Samples and their words: bursts close together, some pauses, and never two cuts alike."""
+    rng = np.random.default_rng(seed)
+    samples = rng.uniform(-1, 1, round(seconds * rate)).astype(np.float32) * 1e-3
+    words, at = [], rng.integers(0, 3000)
+    while at + LENGTH < len(samples):
+        number = int(rng.integers(len(WORDS)))
+        samples[at : at + LENGTH] = (number + 2) / 20
+        words.append(WORDS[number])
+        at += LENGTH + int(rng.choice([400, 1600, 3200, 16000], p=[0.3, 0.4, 0.2, 0.1]))
+    return samples, words
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_word_is_lost_or_doubled_in_long_audio(listener, seed):
+    recogniser, batches = listener
+    samples, words = bursts(150.0 + 7 * seed, seed)
+    (found,) = tdt.transcribe(recogniser, [samples], batch_seconds=40.0)
+    assert found.text.split() == words
+    starts = [word.start for word in found.words]
+    assert starts == sorted(starts) and found.duration == len(samples) / 16000
+    assert all(word.start <= word.end <= found.duration for word in found.words)
+    assert max(seconds for _, seconds in batches) == 30.72 * 16000
+
+
+def test_many_recordings_share_batches_and_stay_apart(listener):
+    recogniser, batches = listener
+    made = [bursts(seconds, i) for i, seconds in enumerate((70, 1, 4, 33, 2, 2, 100, 3, 1.5, 2))]
+    done, order = [], []
+    for position, heard in transcribe_each(
+        recogniser, (samples for samples, _ in made), batch_seconds=11.0, progress=done.append
+    ):
+        order.append(position)
+        assert heard.transcript.text.split() == made[position][1]
+        assert heard.num_steps >= sum(len(word) for word in made[position][1])
+    assert sorted(order) == list(range(len(made)))
+    assert sum(done) == pytest.approx(sum(len(samples) for samples, _ in made) / 16000)
+    assert set(batches) <= {
+        (b.batch_size, round(b.seconds * 16000)) for b in shapes(recogniser.config, 11.0)
+    }
+
+
+def test_long_recordings_are_never_held_whole(listener, tmp_path):
+    """Blocks are read as the work goes on: half an hour takes no more memory than some pieces."""
+    recogniser, _ = listener
+    read = []
+
+    def blocks():
+        for seed in range(60):
+            read.append(seed)
+            yield bursts(30.0, seed)[0]
+
+    held = []
+    pieces = cut(blocks(), longest=491520, overlap=16000, sample_rate=16000)
+    for number, piece in enumerate(pieces):
+        held.append(len(read) - number)
+        assert len(piece.samples) <= 491520
+    assert max(held) <= 8 and len(read) == 60
+    path = tmp_path / "long.flac"
+    samples, words = bursts(100.0, 3)
+    soundfile.write(path, samples, 16000)
+    (found,) = tdt.transcribe(recogniser, [path])
+    assert found.text.split() == words
+
+
+def test_a_recording_that_breaks_off_is_an_error_and_the_others_finish(listener, tmp_path):
+    recogniser, _ = listener
+    samples, words = bursts(80.0, 1)
+    soundfile.write(tmp_path / "whole.wav", samples, 16000)
+    data = (tmp_path / "whole.wav").read_bytes()
+    (tmp_path / "broken.wav").write_bytes(data[: len(data) * 2 // 3])
+    failed = {}
+    found = tdt.transcribe(
+        recogniser, [tmp_path / "broken.wav", tmp_path / "whole.wav"], failed=failed
+    )
+    assert found[0] is None and "truncated" in failed[0]
+    assert found[1].text.split() == words

@@ -12,7 +12,7 @@ import numpy as np
 
 from tdt_jax.audio import AudioError, read_audio
 from tdt_jax.config import Bucket
-from tdt_jax.data.buckets import bucket_samples, fit
+from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.data.manifest import Entry, Selection
 from tdt_jax.data.waveform import change_speed, insert_silence
 
@@ -177,52 +177,6 @@ class ManifestBatches:
             seconds = rng.uniform(0, min(self.silence_seconds, room))
             samples = insert_silence(samples, seconds, rng, sample_rate=self.sample_rate)[:width]
         return samples
-
-
-def evaluation_batches(
-    items: Sequence[Utterance | Entry],
-    buckets: Sequence[Bucket],
-    *,
-    labels: Sequence[Sequence[int]] | None = None,
-    sample_rate: int = 16000,
-    failed: dict[str, str] | None = None,
-) -> Iterator[Batch]:
-    """Yield every utterance once, in batches of the buckets' shapes; empty rows fill the last ones.
-
-    Buckets are chosen by the samples themselves, whatever the manifest says. An utterance that
-    cannot be read or fits no bucket is recorded in `failed` (id -> reason); without it, ValueError.
-    """
-    labels = [()] * len(items) if labels is None else labels
-    if len(items) != len(labels):
-        raise ValueError(f"got {len(items)} utterances but {len(labels)} labels")
-    waiting: list[list[tuple[Utterance, Sequence[int]]]] = [[] for _ in buckets]
-
-    def flush(index: int) -> Batch:
-        utterances, rows = zip(*waiting[index], strict=True)
-        waiting[index].clear()
-        return collate(utterances, rows, buckets[index], sample_rate=sample_rate)
-
-    for item, label in zip(items, labels, strict=True):
-        try:
-            if isinstance(item, Entry):
-                samples = read_audio(item.path, sample_rate)
-                item = Utterance(item.id, samples, item.text)
-            seconds = len(item.samples) / sample_rate
-            index = fit(seconds, len(label), buckets, sample_rate=sample_rate)
-            if index is None:
-                raise AudioError(
-                    f"{item.id} has {seconds:.2f} s and {len(label)} labels; the largest bucket "
-                    f"holds {buckets[-1].seconds} s and {buckets[-1].tokens}"
-                )
-        except AudioError as error:
-            if failed is None:
-                raise
-            failed[item.id] = str(error)
-            continue
-        waiting[index].append((item, label))
-        if len(waiting[index]) == buckets[index].batch_size:
-            yield flush(index)
-    yield from (flush(index) for index in range(len(buckets)) if waiting[index])
 
 
 def iterate(

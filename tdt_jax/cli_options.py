@@ -1,0 +1,56 @@
+"""What several commands of the command line take."""
+
+import argparse
+
+MODEL_HELP = (
+    "the folder of a training run or of a saved recogniser, a .nemo archive, a Hugging Face "
+    "folder, or a repository on the Hugging Face Hub such as nvidia/parakeet-tdt-0.6b-v3"
+)
+
+
+def add_model(command, *, decoder: bool = True) -> None:
+    command.add_argument("checkpoint", metavar="MODEL", help=MODEL_HELP)
+    command.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the model")
+    command.add_argument(
+        "--local-attention",
+        type=context,
+        metavar="LEFT,RIGHT",
+        help="frames (80 ms) that attention sees, such as 128,128: audio of up to two hours in one "
+        "pass, in memory that grows with its length",
+    )
+    if decoder:
+        command.add_argument(
+            "--decoder", choices=["transducer", "ctc"], default="", help="of a model that has both"
+        )
+
+
+def add_batch(command) -> None:
+    command.add_argument(
+        "--batch-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="of audio at a time: more is faster on a GPU or TPU, and takes more memory "
+        "[10 on a CPU, 490 elsewhere]",
+    )
+    command.add_argument(
+        "--piece-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="that long audio is cut into, at pauses [30, or what the model was trained on; with "
+        "--local-attention two hours]",
+    )
+
+
+def context(text: str) -> tuple[int, int]:
+    """LEFT,RIGHT as a command takes it."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers of frames")
+    return int(parts[0]), int(parts[1])
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

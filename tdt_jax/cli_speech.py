@@ -1,0 +1,290 @@
+"""tdt-jax transcribe | listen | evaluate | warmup."""
+
+import contextlib
+import json
+import sys
+import time
+
+from tdt_jax.cli_options import add_batch, add_model, positive
+
+
+def add_speech(add) -> None:
+    """Add the commands."""
+    _add_transcribe(add)
+    _add_listen(add)
+    _add_evaluate(add)
+    _add_warmup(add)
+
+
+def _add_transcribe(add) -> None:
+    command = add(
+        "transcribe",
+        _transcribe,
+        "audio files to text, subtitles, JSON",
+        "Transcribe audio of any format, rate, number of channels and length. PATH is a file, a\n"
+        "folder (everything in it that looks like audio), a quoted glob pattern, or - for a file\n"
+        "on standard input. A file that cannot be read is named on standard error and skipped;\n"
+        "the exit code is then 1.\n\n"
+        "Without --output-dir transcripts go to standard output. With it each gets a file of its\n"
+        "own, and what is there already is not done again: a job that was interrupted goes on\n"
+        "when the same command is given again.",
+        "  tdt-jax transcribe MODEL talk.mp3\n"
+        "  tdt-jax transcribe MODEL talk.mp3 --format srt > talk.srt\n"
+        "  tdt-jax transcribe MODEL recordings/ --format all --output-dir transcripts\n"
+        "  ffmpeg -i film.mkv -f wav - | tdt-jax transcribe MODEL - --format json",
+    )
+    add_model(command)
+    command.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a file, folder, glob pattern, or -"
+    )
+    add_batch(command)
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "-f",
+        "--format",
+        choices=["txt", "srt", "vtt", "json", "tsv", "ctm", "all"],
+        default="txt",
+        help="plain text; SubRip or WebVTT subtitles; JSON with times and confidence of tokens, "
+        "words and segments; a table of segments; NIST CTM; or a file of each [txt]",
+    )
+    output.add_argument("-o", "--output-dir", metavar="FOLDER", help="where files are written")
+    output.add_argument(
+        "--name",
+        default="{parent}/{stem}",
+        metavar="TEMPLATE",
+        help="of files in FOLDER, of {parent} (relative to the folder that was given), {stem} and "
+        "{suffix}; the format is appended [%(default)s]",
+    )
+    output.add_argument("--overwrite", action="store_true", help="do again what is there already")
+    output.add_argument(
+        "--no-progress", action="store_true", help="no progress bar (nor without a terminal)"
+    )
+    subtitles = command.add_argument_group("subtitles")
+    subtitles.add_argument(
+        "--max-chars", type=positive, default=42, metavar="N", help="of a line [42]"
+    )
+    subtitles.add_argument(
+        "--max-lines", type=positive, default=2, metavar="N", help="of a subtitle [2]"
+    )
+    subtitles.add_argument(
+        "--max-seconds", type=float, default=7.0, metavar="S", help="that a subtitle stays [7]"
+    )
+    subtitles.add_argument(
+        "--max-gap",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="pause that ends a subtitle [1]",
+    )
+    subtitles.add_argument(
+        "--highlight-words", action="store_true", help="mark each word while it is said"
+    )
+
+
+def _add_listen(add) -> None:
+    command = add(
+        "listen",
+        _listen,
+        "live from the microphone or a pipe",
+        "Transcribe while it is being said: chunk by chunk, each heard with what is before and\n"
+        "after it, the decoder's state carried from one to the next. Words appear CHUNK + RIGHT\n"
+        "seconds after they were said. Ctrl-C ends.",
+        "  tdt-jax listen MODEL                 # microphone; pip install 'tdt-jax[listen]'\n"
+        "  ffmpeg -i http://radio/stream -f s16le -ar 16000 -ac 1 - | tdt-jax listen MODEL -",
+    )
+    add_model(command, decoder=False)
+    command.add_argument(
+        "source",
+        nargs="?",
+        default="microphone",
+        help="- for standard input: WAV, or 16-bit mono PCM at the model's rate [microphone]",
+    )
+    for name, default, what in (
+        ("chunk", 1.6, "that are decoded at a time"),
+        ("left", 8.0, "that the encoder hears before a chunk"),
+        ("right", 1.6, "that it hears after"),
+    ):
+        command.add_argument(
+            f"--{name}", type=float, default=default, help=f"seconds {what} [{default:g}]"
+        )
+
+
+def _add_evaluate(add) -> None:
+    command = add(
+        "evaluate",
+        _evaluate,
+        "word error rate on a manifest",
+        "Transcribe a JSONL manifest (audio_filepath, duration, text) and report WER with its\n"
+        "95 % confidence interval (bootstrap over utterances), CER, decoder steps per second of\n"
+        "audio, and RTFx: all audio over all time from files to texts, compilation left out, as\n"
+        "the Open ASR Leaderboard counts.",
+        "  tdt-jax evaluate MODEL test.jsonl --normaliser whisper\n"
+        "  tdt-jax evaluate MODEL test.jsonl --json > result.json",
+    )
+    add_model(command)
+    command.add_argument("manifest")
+    add_batch(command)
+    command.add_argument(
+        "--normaliser",
+        "--normalizer",
+        choices=["none", "whisper"],
+        default="none",
+        help="of both texts: none compares them as they are, split at spaces; whisper is for "
+        "English, as the Open ASR Leaderboard does it [none]",
+    )
+    command.add_argument("--json", action="store_true", help="the result, with every transcript")
+    command.add_argument("--no-progress", action="store_true", help="no progress bar")
+
+
+def _add_warmup(add) -> None:
+    command = add(
+        "warmup",
+        _warmup,
+        "compile beforehand what transcribing needs",
+        "Compile every program that transcribe may need, with the same options, into the cache\n"
+        "that all commands share ($JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's\n"
+        "cache folder), and show the seconds that each took.",
+    )
+    add_model(command)
+    add_batch(command)
+
+
+def _load(options):
+    from tdt_jax import recogniser, runtime
+
+    runtime.set_up()
+    return recogniser.load(
+        options.checkpoint, dtype=options.dtype, attention_context=options.local_attention
+    )
+
+
+def _complain(text: str) -> None:
+    """A line on standard error, above the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f"tdt-jax: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _progress(seconds: float, *, hidden: bool):
+    """A bar of hours of audio on standard error; yields what takes the seconds done."""
+    from tqdm import tqdm
+
+    from tdt_jax.runtime import compile_seconds
+
+    start, compiled = time.perf_counter(), compile_seconds()
+    shape = "{percentage:3.0f} % |{bar}| {n:.2f} of {total:.2f} h{postfix}  {remaining} left"
+    total = max(seconds / 3600, 1e-9)
+    with tqdm(
+        total=total, bar_format=shape, disable=True if hidden else None, file=sys.stderr
+    ) as bar:
+
+        def advance(done: float) -> None:
+            bar.n = min(bar.n + done / 3600, total)
+            busy = time.perf_counter() - start - (compile_seconds() - compiled)
+            bar.set_postfix_str(f"  RTFx {bar.n * 3600 / max(busy, 1e-9):.0f}", refresh=False)
+            bar.update(0)
+
+        yield advance
+
+
+def _transcribe(options) -> int:
+    from pathlib import Path
+
+    from tdt_jax import job
+    from tdt_jax.formats import FORMATS, SubtitleRules
+
+    output = job.Output(
+        formats=FORMATS if options.format == "all" else (options.format,),
+        folder=None if options.output_dir is None else Path(options.output_dir),
+        name=options.name,
+        rules=SubtitleRules(
+            max_chars=options.max_chars,
+            max_lines=options.max_lines,
+            max_seconds=options.max_seconds,
+            min_seconds=min(1.0, options.max_seconds),
+            max_gap=options.max_gap,
+        ),
+        highlight_words=options.highlight_words,
+    )
+    with contextlib.ExitStack() as stack:
+        sources = job.find([path for path in options.paths if path != job.STANDARD_INPUT])
+        if job.STANDARD_INPUT in options.paths:
+            sources.append(job.spooled(sys.stdin.buffer))
+            stack.callback(sources[-1].path.unlink)
+        job.check_standard_output(output, len(sources))
+        if output.folder:
+            todo = job.missing(sources, output)
+            if not options.overwrite:
+                if len(todo) < len(sources):
+                    _complain(f"{len(sources) - len(todo)} of {len(sources)} are there already")
+                sources = todo
+        if not sources:
+            return 0
+        recogniser = _load(options)
+        advance = stack.enter_context(
+            _progress(job.total_seconds(sources), hidden=options.no_progress)
+        )
+        failed = job.run(
+            recogniser,
+            sources,
+            output,
+            report=lambda source, why: _complain(f"skipped {why}"),
+            progress=advance,
+            batch_seconds=options.batch_seconds,
+            piece_seconds=options.piece_seconds,
+            decoder=options.decoder,
+        )
+    if failed:
+        _complain(f"{failed} of {len(sources)} could not be transcribed")
+    return 1 if failed else 0
+
+
+def _listen(options) -> int:
+    raise ValueError("not yet")
+
+
+def _evaluate(options) -> int:
+    from tdt_jax.data.manifest import read_manifest
+    from tdt_jax.evaluation import evaluate
+
+    entries = read_manifest(options.manifest)
+    total = sum(entry.seconds for entry in entries)
+    recogniser = _load(options)
+    with _progress(total, hidden=options.no_progress) as advance:
+        result = evaluate(
+            recogniser,
+            entries,
+            batch_seconds=options.batch_seconds,
+            piece_seconds=options.piece_seconds,
+            decoder=options.decoder,
+            normaliser=options.normaliser,
+            progress=advance,
+        )
+    for why in result.failed.values():
+        _complain(f"not counted: {why}")
+    print(json.dumps(result.as_dict(), ensure_ascii=False) if options.json else result.summary())
+    return 1 if result.failed else 0
+
+
+def _warmup(options) -> int:
+    import jax
+
+    from tdt_jax.runtime import compile_seconds
+    from tdt_jax.transcribe import warm_up
+
+    recogniser = _load(options)
+    before = first = compile_seconds()
+    for bucket in warm_up(
+        recogniser,
+        batch_seconds=options.batch_seconds,
+        piece_seconds=options.piece_seconds,
+        decoder=options.decoder,
+    ):
+        now = compile_seconds()
+        print(
+            f"{bucket.batch_size:4d} x {bucket.seconds:5.2f} s  {now - before:6.1f} s", flush=True
+        )
+        before = now
+    print(f"compiled in {before - first:.1f} s; kept in {jax.config.jax_compilation_cache_dir}")
+    return 0

@@ -1,0 +1,292 @@
+"""The decoder's benchmarks: silence as documented, steps and bytes counted right, figures shown."""
+
+import dataclasses
+import json
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import tiny
+
+import tdt_jax as tdt
+from tdt_jax import benchmark_decode, benchmark_encoder, benchmark_silence, plot, random_decoder
+from tdt_jax import tokenizer as tokenizers
+from tdt_jax.audio import AudioError
+from tdt_jax.benchmark_decode import Decoded, Peer
+from tdt_jax.benchmark_silence import Row, Side
+from tdt_jax.data.batches import Utterance
+from tdt_jax.data.manifest import Entry
+from tdt_jax.decode import greedy_decode
+from tdt_jax.silence import num_inserted, with_silence
+from tdt_jax.training import eval_step
+
+RATE = 16000
+
+
+def speech(seconds, seed=0, quiet=(0.4, 0.5)):
+    """Loud noise with a soft 0.2 s, at these shares of the whole."""
+    rng = np.random.default_rng(seed)
+    samples = rng.normal(size=round(seconds * RATE)).astype(np.float32)
+    start, stop = (round(share * len(samples)) for share in quiet)
+    samples[start:stop] *= 0.01
+    return samples
+
+
+def power(samples):
+    return np.mean(np.square(samples, dtype=np.float64))
+
+
+# Silence
+
+
+@pytest.mark.parametrize("share", [0.25, 1 / 3, 0.5, 0.75])
+def test_silence_is_the_share_and_the_rest_is_untouched(share):
+    samples = speech(2.0)
+    heard = with_silence(samples, share, seed=1)
+    added = len(heard) - len(samples)
+    assert added == num_inserted(len(samples), share)
+    assert abs(added - share * len(heard)) < 1
+    before, inside, after = (len(part) for part in np.array_split(np.empty(added), 3))
+    place = int(np.flatnonzero(heard[before : before + len(samples)] != samples)[0])
+    assert 0.4 <= place / len(samples) <= 0.5  # where it is quietest
+    kept = [heard[before : before + place], heard[before + place + inside : len(heard) - after]]
+    np.testing.assert_array_equal(np.concatenate(kept), samples)
+
+
+def test_silence_is_as_loud_as_the_quietest_tenth_of_a_second():
+    samples = speech(2.0)
+    heard = with_silence(samples, 0.5, seed=1)
+    windows = [power(samples[i : i + RATE // 10]) for i in range(len(samples) - RATE // 10 + 1)]
+    place = int(np.flatnonzero(heard[10667 : 10667 + len(samples)] != samples)[0])
+    middle = heard[10667 + place : 10667 + place + 10667]
+    noise = np.concatenate([heard[:10667], middle, heard[-10666:]])
+    assert power(noise) == pytest.approx(min(windows), rel=1e-5)
+    np.testing.assert_array_equal(heard, with_silence(samples, 0.5, seed=1))
+    assert not np.array_equal(heard, with_silence(samples, 0.5, seed=2))
+
+
+def test_silence_sounds_like_the_background():
+    """Neighbouring samples of a dull background go together, and so they do in its silence."""
+    dull = np.convolve(speech(2.0), np.ones(20) / 20, "same").astype(np.float32)
+    noise = with_silence(dull, 0.5, seed=0)[:10000]
+    assert np.corrcoef(noise[1:], noise[:-1])[0, 1] > 0.9
+
+
+def test_silence_of_odd_utterances():
+    digital = speech(1.0)
+    digital[4000:6000] = 0
+    assert np.count_nonzero(with_silence(digital, 0.5, seed=0)) == np.count_nonzero(digital)
+    for samples in (digital, digital[:1], digital[:700]):
+        np.testing.assert_array_equal(with_silence(samples, 0.0, seed=0), samples)
+        assert len(with_silence(samples, 0.75, seed=0)) == 4 * len(samples)
+
+
+# A TDT beside an RNN-T
+
+
+@pytest.fixture(scope="module")
+def recognisers():
+    tokenizer = tokenizers.train_characters(["ab def"])
+    return tuple(
+        tdt.Recogniser(tiny.transducer(tiny.config(durations)), tokenizer)
+        for durations in ((0, 1, 2), None)
+    )
+
+
+def hears(recogniser, samples):
+    arrays = jnp.asarray(samples)[None], jnp.array([len(samples)])
+    return jax.device_get(eval_step(recogniser.model, *arrays))
+
+
+@pytest.fixture(scope="module")
+def compared(recogniser_texts, recognisers):
+    return benchmark_silence.compare(
+        *recognisers, recogniser_texts, shares=(0.0, 0.5), repeats=2, batch_size=2
+    )
+
+
+@pytest.fixture(scope="module")
+def recogniser_texts(recognisers):
+    """Three utterances of the words that the TDT hears in them."""
+    found = []
+    for seed, seconds in enumerate((1.0, 1.4, 2.4)):
+        samples = speech(seconds, seed)
+        heard = hears(recognisers[0], samples)
+        text = recognisers[0].tokenizer.decode(heard.labels[0, : heard.num_labels[0]])
+        found.append(Utterance(str(seed), samples, text))
+    return found
+
+
+def test_steps_and_errors_are_those_of_the_decoder(compared, recognisers, recogniser_texts):
+    plain, half = compared
+    seconds = [len(utterance.samples) / RATE for utterance in recogniser_texts]
+    assert (plain.share, plain.utterances, plain.audio_seconds) == (0.0, 3, sum(seconds))
+    assert (half.share, half.audio_seconds) == (0.5, 2 * sum(seconds))
+    heard = [[hears(each, u.samples) for u in recogniser_texts] for each in recognisers]
+    steps = [sum(int(x.num_steps[0]) for x in each) for each in heard]
+    assert plain.tdt.steps_per_second == pytest.approx(steps[0] / sum(seconds))
+    assert plain.rnnt.steps_per_second == pytest.approx(steps[1] / sum(seconds))
+    frames = sum(-(-(len(u.samples) // 160) // 8) for u in recogniser_texts)
+    assert steps[1] == frames + sum(int(x.num_labels[0]) for x in heard[1])
+    assert plain.ratios["steps"] == pytest.approx(steps[1] / steps[0])
+    assert plain.tdt.word_error_rate == 0 and plain.rnnt.word_error_rate > 0
+    for side in (plain.tdt, half.rnnt):
+        assert side.decoder_seconds > 0 and side.whole_seconds > 0 and side.first_run_seconds > 0
+
+
+def test_figures_but_times_do_not_depend_on_the_batch(compared, recognisers, recogniser_texts):
+    (alone,) = benchmark_silence.compare(*recognisers, recogniser_texts, shares=[0.5], repeats=1)
+    for side in ("tdt", "rnnt"):
+        assert getattr(alone, side)[:2] == pytest.approx(getattr(compared[1], side)[:2])
+
+
+def row(share, tdt, rnnt):
+    return Row(share, 7, 60.0, 1, 3, "abacus", tdt, rnnt)
+
+
+ROWS = [
+    row(0.0, Side(0.01, 4.0, 1.5, 0.5, 8.0, 2.0), Side(0.02, 12.0, 3.0, 0.5, 10.0, 3.0)),
+    row(0.5, Side(0.01, 3.0, 1.5, 0.5, 8.0, 0.0), Side(0.02, 12.0, 4.5, 0.5, 12.0, 0.0)),
+]
+
+
+def test_the_table_and_the_objects_hold_the_ratios():
+    assert ROWS[0].ratios == dict(steps=3.0, loop=2.5, decoder=2.0, whole=1.25)
+    text = benchmark_silence.describe(ROWS)
+    assert "7 utterances, batch 1, on abacus" in text and "took 5.0 s" in text
+    assert "3.00 x     2.50 x     2.00 x     1.25 x" in text and "50 %" in text
+    objects = json.loads(json.dumps(benchmark_silence.to_json(ROWS)))
+    assert objects[1]["ratios"]["steps"] == 4.0 and objects[1]["rnnt"]["whole_seconds"] == 12.0
+
+
+def test_the_plot_shows_steps_and_ratios():
+    left, right = plot.silence(ROWS)
+    assert [line.get_ydata().tolist() for line in left.lines] == [[12, 12], [4, 3]]
+    assert left.lines[0].get_xdata().tolist() == [0, 50]
+    drawn = [line.get_ydata() for line in right.lines[1:]]
+    assert [list(each) for each in drawn] == [[3, 4], [2.5, 4], [2, 3], [1.25, 1.5]]
+    assert "7 utterances, 1 at a time, on abacus" in left.figure.get_suptitle()
+    left.figure.canvas.draw()
+    plt.close(left.figure)
+    plt.close(plot.silence(ROWS[:1])[0].figure)
+
+
+def test_what_cannot_be_compared_is_named(recognisers, tmp_path):
+    tdt_model, rnnt = recognisers
+    utterances = [Utterance("a", speech(1.0), "a")]
+    for models, options, message in (
+        ((rnnt, tdt_model), {}, "first .* TDT and the second an RNN-T, got a RNN-T and a TDT"),
+        ((tdt_model, tdt_model), {}, "got a TDT and a TDT"),
+        (recognisers, {"shares": (0.5, 1.0)}, r"below 1, got \(0.5, 1.0\)"),
+        (recognisers, {"batch_size": 0}, "batch_size 0, repeats 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            benchmark_silence.compare(*models, utterances, **options)
+    missing, failed = [Entry("x.wav", tmp_path / "x.wav", 1.0, "a")], {}
+    with pytest.raises(AudioError, match="no audio file"):
+        benchmark_silence.compare(*recognisers, missing)
+    with pytest.raises(ValueError, match="none of 1 utterances"):
+        benchmark_silence.compare(*recognisers, missing, failed=failed)
+    assert "no audio file" in failed["x.wav"]
+
+
+# The decoder at Parakeet's size
+
+
+def test_the_bytes_of_a_turn():
+    """Two LSTMs of two 8 x 32 matrices and biases, 8 x 12; 12 x 7 tokens and 12 x 3 durations."""
+    counted = random_decoder.weights(random_decoder.make_model(tiny.config(), 0.0))
+    assert counted.predictor == 4 * (2 * 2 * (8 * 32 + 32) + 8 * 12 + 12)
+    assert counted.heads == 4 * (12 * 7 + 7 + 12 * 3 + 3)
+    rnnt = random_decoder.weights(random_decoder.make_model(tiny.config(None), 0.0))
+    assert rnnt == (4 * (12 * 7 + 7), counted.predictor)
+
+
+@pytest.mark.parametrize("durations", [(0, 1, 2), None])
+def test_turns_with_a_label_are_those_of_the_decoders_steps(durations):
+    config = tiny.config(durations)
+    model = random_decoder.make_model(config, 8.0)
+    frames = jnp.asarray(random_decoder.make_frames(config, 3, 30))
+    found = greedy_decode(model, frames, jnp.full(3, 30), max_symbols=config.max_symbols)
+    emits = np.zeros((3, int(found.num_steps.max())), bool)
+    for i, count in enumerate(found.num_labels.tolist()):
+        logits = model.joint(frames[i : i + 1], model.predictor(found.labels[i : i + 1, :count]))
+        logits = [None if x is None else x[0] for x in logits]
+        path = plot.visits(*logits, durations, max_symbols=config.max_symbols)
+        emits[i, : len(path)] = [visit.token != config.blank for visit in path]
+    counted = benchmark_decode.count_label_turns(model, frames)
+    assert counted == emits.any(axis=0).sum() and 0 < counted < emits.shape[1]
+
+
+def test_random_decoders_are_always_the_same_and_say_as_much_as_speech():
+    config = random_decoder.decoder_only(tiny.config(None, vocab_size=500))
+    bias = random_decoder.find_blank_bias(config, 250)
+    models = [random_decoder.make_model(config, bias) for _ in range(2)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *models))
+    frames = random_decoder.make_frames(config, 4, 250)
+    np.testing.assert_array_equal(frames[:2], random_decoder.make_frames(config, 2, 250))
+    found = greedy_decode(models[0], frames, np.full(4, 250), max_symbols=config.max_symbols)
+    assert found.num_labels.sum() / 80 == pytest.approx(random_decoder.LABELS_PER_SECOND, rel=0.1)
+
+
+def test_the_decoder_is_measured(monkeypatch):
+    monkeypatch.setattr(benchmark_decode, "_apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(benchmark_decode, "WINDOWS", (1, 3))
+    monkeypatch.setitem(benchmark_decode.MODELS, "tiny", tiny.config())
+    (text,) = benchmark_decode.decoder_report(["tiny"], batches=(2,), seconds=2.0, repeats=1)
+    assert text.startswith("tiny: decoder of 2 s an utterance") and "batch 2: " in text
+    assert "window 1 (default)" in text and "window 3 " in text
+    assert "ms a turn" in text and "transformers" not in text
+
+
+def test_the_table_sets_ours_beside_theirs_and_the_floor():
+    """10 turns of 520 bytes and 6 of 5040 more: 35440 bytes, at most at 3544 bytes/s."""
+    arrays = tuple(np.arange(3) for _ in range(3))
+    ours = Decoded(10, 6, 6, 10, 3544.0, {1: 20.0, 2: 30.0}, [arrays], "abacus")
+    slower = ours._replace(bandwidth=1000.0)
+    theirs = Peer(40.0, [(*arrays[:2], np.zeros(3))], "5.0")
+    text = benchmark_decode.describe(
+        "x", tiny.config(), 25, [(1, ours, theirs), (1, slower, theirs._replace(found=[arrays]))]
+    )
+    assert text.count("floor 10.000 s") == 2 and "3.00 labels and 5.00 steps a second" in text
+    assert "2.00 x floor  2000.00 ms a turn" in text and "3.00 x floor" in text
+    assert "0.50 = ours / theirs; 0 of 1 alike; 5.0" in text and "; 1 of 1 alike" in text
+
+
+def test_theirs_ends_with_the_frames():
+    """Blank is 9: steps at frames 0, 2, 2, 3 and, after the end, 7."""
+    labels, times, durations = random_decoder.cut(
+        np.array([5, 4, 9, 3, 2, 0]), np.array([2, 0, 1, 4, 1]), blank=9, num_frames=6
+    )
+    assert (labels.tolist(), times.tolist(), durations.tolist()) == (
+        [5, 4, 3],
+        [0, 2, 3],
+        [2, 0, 4],
+    )
+    ours = labels, times, np.zeros(3)
+    assert benchmark_decode.alike(ours, (labels, times, durations), is_tdt=False)
+    assert not benchmark_decode.alike(ours, (labels, times, durations), is_tdt=True)
+
+
+def test_what_cannot_be_measured_is_named(monkeypatch):
+    monkeypatch.setattr(benchmark_encoder, "_installed", lambda package: False)
+    for arguments, message in (
+        (dict(names=["huge"]), "no case 'huge'; there are 110m"),
+        (dict(batches=(1, 0)), r"must be positive, got \(1, 0\), 5 and 60"),
+        (dict(seconds=0), "must be positive"),
+        (dict(peers=True), "needs torch and transformers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            benchmark_decode.decoder_report(**arguments)
+
+
+def test_a_peers_decoder_needs_no_encoder_of_its_size():
+    config = random_decoder.decoder_only(dataclasses.replace(tiny.config(), ctc=True))
+    assert config.encoder.num_layers == 1 and not config.ctc
+    assert (config.encoder.width, config.predictor) == (16, tiny.config().predictor)

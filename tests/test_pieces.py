@@ -1,0 +1,117 @@
+"""Pieces of long audio: where the cuts are, and that no word is lost or doubled at one."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tdt_jax.pieces import cut, join
+from tdt_jax.transcript import Spoken, Token
+
+RATE = 1000  # a slow clock makes small arrays
+
+
+def whole(pieces):
+    """The samples that the cores of pieces cover, and the pieces themselves."""
+    pieces = list(pieces)
+    assert pieces[0].first == 0
+    assert all(a.last == b.first for a, b in itertools.pairwise(pieces))
+    return np.concatenate([p.samples[p.first - p.start : p.last - p.start] for p in pieces]), pieces
+
+
+@pytest.mark.parametrize("size", [1, 1999, 2000, 2001, 3999, 12345, 60000])
+@pytest.mark.parametrize("block", [700, 100000])
+def test_pieces_cover_everything_whatever_the_blocks(size, block):
+    samples = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    blocks = (samples[i : i + block] for i in range(0, size, block))
+    covered, pieces = whole(cut(blocks, longest=2000, overlap=100, sample_rate=RATE))
+    np.testing.assert_array_equal(covered, samples)
+    assert max(len(p.samples) for p in pieces) <= 2000
+    assert (len(pieces) == 1) == (size <= 2000)
+    for piece in pieces:
+        expected = max(0, piece.first - 100), min(size, piece.last + 100)
+        assert (piece.start, piece.start + len(piece.samples)) == expected
+
+
+def test_cuts_are_where_it_is_quiet():
+    samples = np.random.default_rng(0).normal(size=6000).astype(np.float32)
+    quiet = [1600, 3100, 4700]
+    for middle in quiet:
+        samples[middle - 120 : middle + 120] *= 0.01
+    _, pieces = whole(cut([samples], longest=2000, overlap=100, sample_rate=RATE))
+    cuts = [piece.last for piece in pieces[:-1]]
+    assert len(cuts) == 3
+    np.testing.assert_allclose(cuts, quiet, atol=25)
+
+
+def test_pieces_must_be_longer_than_what_they_overlap():
+    with pytest.raises(ValueError, match="pieces of 500 samples are too short for an overlap of 1"):
+        list(cut([np.zeros(10)], longest=500, overlap=100, sample_rate=RATE))
+
+
+def word(text, start, end):
+    return Spoken((0,), (Token(text, start, end, 1.0, 1.0),), text)
+
+
+def sentence(rng, seconds=60.0):
+    """Words of 0.2 to 0.7 s, one after another, many of them the same."""
+    words, at = [], 0.5
+    while at < seconds - 1:
+        length = rng.uniform(0.2, 0.7)
+        words.append(word(str(rng.choice(["oh", "oh", "one", "two"])), at, at + length))
+        at += length + rng.choice([0.0, 0.1, 0.8])
+    return words
+
+
+def heard(words, first, last, rng):
+    """What a piece hears: times off by up to a frame, and nonsense for half a word."""
+    found = []
+    for each in words:
+        if each.end <= first or each.start >= last:
+            continue
+        shift = 0.08 * rng.integers(-1, 2)
+        length = each.end - each.start
+        shift = float(np.clip(shift, -length / 2, length / 2))
+        start, end = max(first, each.start + shift), min(last, each.end + shift)
+        is_cut = each.start < first or each.end > last
+        found.append(word("?" if is_cut else each.text, start, max(start, end)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_cut_anywhere_neither_loses_nor_doubles_a_word(seed):
+    """Cuts swept through words and pauses, of speech without and with."""
+    rng = np.random.default_rng(seed)
+    words = sentence(rng)
+    for at in np.arange(20.0, 40.0, 0.05):
+        before, after = heard(words, 0, at + 1, rng), heard(words, at - 1, 60, rng)
+        joined = join([before, after], [at], str)
+        assert [each.text for each in joined] == [each.text for each in words], at
+
+
+def test_three_pieces_and_silent_ones():
+    a, b, c = word("a", 1.0, 1.5), word("b", 4.8, 5.2), word("c", 9.9, 10.3)
+    late = word("b", 4.9, 5.3)
+    pieces = [[a, b], [late, c], [c]]
+    assert [w.text for w in join(pieces, [5.0, 10.0], str)] == ["a", "b", "c"]
+    assert join([[]], [], str) == []
+    assert join([[], [c]], [5.0], str) == [c] and join([[a], []], [5.0], str) == [a]
+    assert join([[a, b], [], [c]], [5.1, 9.0], str) == [a, b, c]
+    with pytest.raises(ValueError, match="got 1 cuts for 3 pieces"):
+        join(pieces, [5.0], str)
+
+
+def test_words_without_spaces_are_handed_over_between_tokens():
+    """A language without spaces makes one word of a whole piece."""
+
+    def run(first, last):
+        numbers = range(first, last)
+        tokens = tuple(Token(str(i), i / 2, i / 2 + 0.4, 1.0, 1.0) for i in numbers)
+        return Spoken(tuple(numbers), tokens, "".join(map(str, numbers)))
+
+    def decode(labels):
+        return "".join(map(str, labels))
+
+    (joined,) = join([[run(0, 42)], [run(38, 80)]], [20.0], decode)
+    assert joined.labels == tuple(range(80)) and joined.text == decode(range(80))
+    assert [token.text for token in joined.tokens] == [str(i) for i in range(80)]
