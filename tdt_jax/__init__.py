@@ -27,12 +27,20 @@ from tdt_jax.config import (
     TrainingConfig,
     override,
 )
-from tdt_jax.decode import Hypothesis, ctc_decode, greedy_decode
+from tdt_jax.decode import (
+    DecoderState,
+    Hypothesis,
+    ctc_decode,
+    decode_chunk,
+    greedy_decode,
+    start_decoding,
+)
 from tdt_jax.features import log_mel
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.loss import rnnt_loss, tdt_loss
 from tdt_jax.model import Transducer, encode
 from tdt_jax.recogniser import Recogniser, load, save, with_attention_context
-from tdt_jax.transcribe import Transcript, transcribe
+from tdt_jax.transcribe import transcribe
+from tdt_jax.transcript import Segment, Token, Transcript, Word
 
 __version__ = "0.1.0"

@@ -58,12 +58,14 @@ def _change(num_samples, size: int, config: AugmentConfig, key):
     shape = (len(num_samples), 1)
     moment = jax.random.uniform(keys[0], shape) * num_samples[:, None].astype(jnp.float32)
     before = jax.random.bernoulli(keys[1], 0.5, shape)
-    is_before = jnp.arange(size, dtype=jnp.float32)[None, :] < moment
+    place = jnp.arange(size, dtype=jnp.float32)[None, :]
+    inside = (place < moment) == before
+    inside &= place < num_samples[:, None].astype(jnp.float32)
     changes = jax.random.bernoulli(keys[2], config.change_probability, shape)
     gain = 10 ** (jax.random.uniform(keys[3], shape, minval=-10.0, maxval=10.0) / 20)
     noise_gain = 10 ** (jax.random.uniform(keys[4], shape, minval=-20.0, maxval=0.0) / 20)
     silent = jax.random.bernoulli(keys[5], 0.2, shape)
-    return changes & (is_before == before), gain, jnp.where(silent, 0.0, noise_gain)
+    return changes & inside, gain, jnp.where(silent, 0.0, noise_gain)
 
 
 def _mean_square(x, counted):

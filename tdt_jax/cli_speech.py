@@ -182,7 +182,7 @@ def _progress(seconds: float, *, hidden: bool):
         def advance(done: float) -> None:
             bar.n = min(bar.n + done / 3600, total)
             busy = time.perf_counter() - start - (compile_seconds() - compiled)
-            bar.set_postfix_str(f"  RTFx {bar.n * 3600 / max(busy, 1e-9):.0f}", refresh=False)
+            bar.set_postfix_str(f"RTFx {bar.n * 3600 / max(busy, 1e-9):.0f}", refresh=False)
             bar.update(0)
 
         yield advance

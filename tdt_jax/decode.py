@@ -118,10 +118,11 @@ def decode_chunk(
         raise ValueError(
             f"max_symbols and window must be >= 1, got max_symbols {max_symbols}, window {window}"
         )
-    if frames.ndim != 3 or frames.shape[1] == 0 or num_frames.shape != frames.shape[:1]:
+    shapes = num_frames.shape, state.skip.shape
+    if frames.ndim != 3 or frames.shape[1] == 0 or shapes != (frames.shape[:1],) * 2:
         raise ValueError(
-            "greedy_decode needs frames [B, T > 0, D] and num_frames [B], got "
-            f"{frames.shape} and {num_frames.shape}"
+            "decoding needs frames [B, T > 0, D], num_frames [B] and a state of B utterances, got "
+            f"{frames.shape}, {num_frames.shape} and {state.skip.shape}"
         )
     batch, size = frames.shape[:2]
     durations = model.config.durations

@@ -8,16 +8,14 @@ import dataclasses
 import html
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tdt_jax.transcript import CLOSING, SENTENCE_ENDS, Transcript
+from tdt_jax.transcript import CLOSING, Transcript, ends_sentence
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv", "ctm")
 DIGITS = {"start": 3, "end": 3, "duration": 3, "confidence": 4, "probability": 4}  # of JSON
 CLAUSE_ENDS = ",;:–—،؛、，；："  # noqa: RUF001
-ABBREVIATION = re.compile(r"(Mrs?|Ms|Dr|Prof|St|[A-Z])\.")  # its stop ends no sentence
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,7 @@ class _Word:
 
     @property
     def ends_sentence(self) -> bool:
-        ends = self.text.rstrip(CLOSING).endswith(tuple(SENTENCE_ENDS))
-        return ends and not ABBREVIATION.fullmatch(self.text)
+        return ends_sentence(self.text)
 
     @property
     def ends_clause(self) -> bool:

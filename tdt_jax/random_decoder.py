@@ -91,7 +91,8 @@ def find_blank_bias(config: ModelConfig, num_frames: int) -> float:
         middle = (low + high) / 2
         bias[...] = bias[...].at[-1].set(middle)
         found = greedy_decode(model, frames, lengths, max_symbols=config.max_symbols)
-        low, high = (middle, high) if found.num_labels.sum() > wanted else (low, middle)
+        says_more = int(found.num_labels.sum()) > wanted
+        low, high = (middle, high) if says_more else (low, middle)
     return middle
 
 

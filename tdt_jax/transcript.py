@@ -13,6 +13,7 @@ A word has those of its least certain token, a segment those of its least certai
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from tdt_jax.decode import Hypothesis
 PAUSE = 1.0  # seconds of silence that end a segment
 SENTENCE_ENDS = ".?!…。？！।؟"  # noqa: RUF001
 CLOSING = "\"'”’»)]"  # noqa: RUF001, may stand behind a sentence's end
+ABBREVIATION = re.compile(r"(Mrs?|Ms|Dr|Prof|St|[A-Z])\.")
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,12 @@ def _least(parts: Sequence[Token | Word]) -> tuple[float, float]:
     return least([p.confidence for p in parts]), least([p.probability for p in parts])
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a sentence ends with a word; abbreviations such as "Mr." end none."""
+    ends = text.rstrip(CLOSING).endswith(tuple(SENTENCE_ENDS))
+    return ends and not ABBREVIATION.fullmatch(text)
+
+
 def _parts(word: Word, following: Word) -> bool:
     """Whether a segment ends between two words."""
-    ends_sentence = word.text.rstrip(CLOSING).endswith(tuple(SENTENCE_ENDS))
-    return ends_sentence or following.start - word.end >= PAUSE
+    return ends_sentence(word.text) or following.start - word.end >= PAUSE

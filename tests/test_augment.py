@@ -224,3 +224,32 @@ def test_empty_and_silent_rows_stay_finite():
 
 def test_off_is_the_identity():
     np.testing.assert_array_equal(compiled(OFF)(signal(), jax.random.key(0)), signal())
+
+
+def test_level_and_noise_change_once_where_asked():
+    """Up to one end the level is another, by up to 10 dB; the noise beside it is no louder."""
+    size, count = 8000, 400
+    tone = np.tile(np.sin(np.arange(size) * 0.3).astype(np.float32), (count, 1))
+    lengths = np.full(count, size, np.int32)
+    lengths[0] = 4000
+    levels = {}
+    for snr in (200.0, 10.0):
+        config = AugmentConfig(noise_probability=1.0, noise_snr=(snr, snr), change_probability=0.5)
+        found = np.asarray(augment_samples(tone, lengths, config, jax.random.key(0)))
+        np.testing.assert_array_equal(found[0, 4000:], tone[0, 4000:])  # padding
+        levels[snr] = found[1:] / np.where(np.abs(tone[1:]) > 0.1, tone[1:], np.inf)
+    clean = levels[200.0]
+    changes = 0
+    for row, noisy in zip(clean, levels[10.0], strict=True):
+        level = np.round(row[row != 0], 3)
+        assert len(np.unique(level)) <= 2 and np.count_nonzero(np.diff(level)) <= 1
+        assert level.min() > 0.31 and level.max() < 3.17
+        gain = level[0] if level[0] != 1 else level[-1]
+        if gain != 1 and 0.2 < np.mean(level == gain) < 0.8:
+            changes += 1
+            inside = np.round(row, 3) == gain
+            rest = (row != 0) & ~inside
+            assert np.std(noisy[inside] / gain) < 1.2 * np.std(noisy[rest])
+    assert 60 < changes < 180
+    same = augment_samples(tone, lengths, AugmentConfig(), jax.random.key(0))
+    np.testing.assert_array_equal(same, tone)

@@ -299,6 +299,80 @@ def test_padding_and_the_rest_of_the_batch_have_no_influence():
     assert plain[4:5] == as_lists(alone) and plain[4][0]
 
 
+@pytest.mark.parametrize("durations", DURATIONS)
+def test_the_window_changes_nothing_but_speed(durations):
+    model = transducer(durations)
+    plain, *others = (
+        tdt.greedy_decode(model, frames(), SIZES, max_symbols=MAX_SYMBOLS, window=window)
+        for window in (1, 2, 5)
+    )
+    assert int(plain.num_labels.sum()) > 50
+    for other in others:
+        for field in ("labels", "num_labels", "times", "durations", "num_steps"):
+            np.testing.assert_array_equal(getattr(plain, field), getattr(other, field), field)
+        np.testing.assert_allclose(plain.scores, other.scores, atol=1e-5)
+        np.testing.assert_allclose(plain.entropies, other.entropies, atol=1e-5)
+
+
+def test_hand_written_paths_in_a_window():
+    """Blanks inside a window, a blank that jumps past it, labels at a window's end and twice."""
+    path = {
+        (0, 0): (BLANK, 1), (1, 0): (BLANK, 2), (3, 0): (4, 0), (3, 1): (5, 0), (3, 2): (BLANK, 4),
+        (7, 2): (6, 1),
+    }  # fmt: skip
+    model = table([path] * 6, (0, 1, 2, 4))
+    places = np.stack(np.meshgrid(np.arange(6), np.arange(FRAMES), indexing="ij"), axis=-1)
+    options = dict(max_symbols=3, window=4)
+    sizes = np.array([8, 7, 4, 3, 1, 0], np.int32)
+    hypothesis = tdt.greedy_decode(model, places.astype(np.float32), sizes, **options)
+    labels = [(4, 3, 0), (5, 3, 0), (6, 7, 1)]
+    assert as_lists(hypothesis) == [
+        (labels, 6), (labels[:2], 5), (labels[:2], 5), ([], 2), ([], 1), ([], 0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("durations", DURATIONS)
+@pytest.mark.parametrize("size", [1, 4])
+def test_chunk_by_chunk_is_the_whole(durations, size):
+    """Predictor and jumps are carried over the borders, whatever the rows' lengths."""
+    model = transducer(durations)
+    whole = tdt.greedy_decode(model, frames(), SIZES, max_symbols=MAX_SYMBOLS)
+    state, found, steps = tdt.start_decoding(model, 20), [[] for _ in SIZES], 0
+    for start in range(0, 15, size):
+        chunk = frames()[:, start : start + size]
+        sizes = np.clip(SIZES - start, 0, size).astype(np.int32)
+        if chunk.shape[1] < size:
+            chunk = np.pad(chunk, ((0, 0), (0, size - chunk.shape[1]), (0, 0)))
+        part, state = tdt.decode_chunk(model, chunk, sizes, state, max_symbols=MAX_SYMBOLS)
+        part = jax.device_get(part)
+        steps = steps + part.num_steps
+        for row, count in enumerate(part.num_labels):
+            found[row] += [
+                (
+                    int(part.labels[row, i]),
+                    int(part.times[row, i]) + start,
+                    float(part.scores[row, i]),
+                )
+                for i in range(count)
+            ]
+    np.testing.assert_array_equal(steps, whole.num_steps)
+    for row, count in enumerate(np.asarray(whole.num_labels)):
+        labels, times, scores = zip(*found[row], strict=True) if found[row] else ((), (), ())
+        np.testing.assert_array_equal(labels, whole.labels[row, :count])
+        np.testing.assert_array_equal(times, whole.times[row, :count])
+        np.testing.assert_allclose(scores, whole.scores[row, :count], atol=1e-5)
+
+
+def test_entropy_is_of_the_token_head():
+    """A table's logits are 5 for the token and 0 for the others, whatever the path."""
+    _, hypothesis = decode([{(0, 0): (3, 2), (2, 1): (BLANK, 4), (6, 1): (5, 4)}] * 6, [8] * 6)
+    probabilities = np.exp([5.0] + [0.0] * VOCAB) / (np.exp(5) + VOCAB)
+    entropy = -np.sum(probabilities * np.log(probabilities))
+    np.testing.assert_allclose(hypothesis.entropies[:, :2], entropy, rtol=1e-5)
+    np.testing.assert_allclose(hypothesis.scores[:, :2], np.log(probabilities[0]), rtol=1e-5)
+    assert not np.any(hypothesis.entropies[:, 2:])
+
+
 def test_many_symbols_are_the_default():
     """Ten labels at a frame that never moves on by itself, and then the next frame."""
     paths = [{(0, u): (2, 0) for u in range(10)} | {(1, 10): (BLANK, 4)}] * 6
@@ -331,10 +405,10 @@ def test_greedy_decode_compiles_once_per_shape():
 @pytest.mark.parametrize(
     ("shape", "sizes", "max_symbols", "message"),
     [
-        ((2, 5, 16), (2,), 0, "max_symbols must be >= 1, got 0"),
-        ((5, 16), (5,), 1, r"\[B, T > 0, D\].*\(5, 16\) and \(5,\)"),
+        ((2, 5, 16), (2,), 0, "max_symbols and window must be >= 1, got max_symbols 0"),
+        ((5, 16), (5,), 1, r"\[B, T > 0, D\].*\(5, 16\), \(5,\) and \(5,\)"),
         ((2, 0, 16), (2,), 1, r"\[B, T > 0, D\].*\(2, 0, 16\)"),
-        ((2, 5, 16), (3,), 1, r"num_frames \[B\].*\(2, 5, 16\) and \(3,\)"),
+        ((2, 5, 16), (3,), 1, r"num_frames \[B\].*\(2, 5, 16\), \(3,\) and \(2,\)"),
     ],
 )
 def test_bad_input_is_named(shape, sizes, max_symbols, message):

@@ -81,6 +81,19 @@ def test_words_carry_times_and_their_least_confidence():
     assert [(s.text, round(s.start, 3)) for s in found.segments] == [("ab.", 0.16), ("c", 1.68)]
 
 
+def test_segments_end_with_sentences_and_pauses():
+    characters = make_recogniser(tokenizer=tokenizers.train_characters(["Mr. Ox? it's\" no"]))
+    text = "Mr. Ox?\" it's no"
+    labels = characters.tokenizer.encode(text)
+    times = np.arange(len(labels)) + 20 * (np.arange(len(labels)) >= text.index("no"))
+    found = to_transcript(hypothesis(labels, times, np.ones_like(times)), characters, 9.0)
+    assert [segment.text for segment in found.segments] == ['Mr. Ox?"', "it's", "no"]
+    assert [len(segment.words) for segment in found.segments] == [2, 1, 1]
+    for segment in found.segments:
+        assert segment.confidence == min(word.confidence for word in segment.words)
+        assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
+
+
 def test_times_do_not_leave_the_audio():
     characters = make_recogniser(tokenizer=tokenizers.train_characters(["ab"]))
     found = to_transcript(hypothesis(spell(characters, "a", "b"), [0, 6], [1, 4]), characters, 0.5)

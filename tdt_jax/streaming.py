@@ -1,0 +1,244 @@
+"""Recognition while it is being said: the encoder hears a window, the decoder goes on.
+
+    |------ left ------|-- chunk --|-- right --|               the encoder hears the whole window,
+                |------ left ------|-- chunk --|-- right --|   the decoder takes the chunk alone
+
+An encoder with full attention needs what comes after a frame as well as what came before, so a
+chunk waits for `right` seconds more. The decoder's state is carried from chunk to chunk: it makes
+of the frames what it would make of them all at once.
+
+A window starts at a whole frame `first`, that is 8 feature frames: its feature m is centred where
+feature 8 first + m of the whole is, and its frame t, subsampled from its features 8t - 7 to 8t + 7,
+is frame first + t of the whole.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from tdt_jax.audio import as_samples
+from tdt_jax.decode import Hypothesis, decode_chunk, start_decoding, take
+from tdt_jax.encoder import subsampled_length
+from tdt_jax.features import log_mel
+from tdt_jax.model import encode
+from tdt_jax.pieces import LONG_WORD
+from tdt_jax.recogniser import Recogniser
+from tdt_jax.transcript import PAUSE, Spoken, Word, assemble, spoken
+
+
+@dataclass(frozen=True)
+class StreamedWord(Word):
+    """A word, its times in seconds from the stream's start."""
+
+    begins: bool = True  # False: goes on with the word before, without a space
+
+
+_start = jax.jit(start_decoding, static_argnames="batch_size")
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _hear(model, samples, num_samples, first, state, *, size: int):
+    """Decode the frames [first, first + size) of a window of samples [1, S], those that it has.
+
+    Returns the Hypothesis, its times counted from `first`, and the decoder's state.
+    """
+    frames, num_frames = encode(model, *log_mel(samples, num_samples, model.config.features))
+    chunk = jax.lax.dynamic_slice_in_dim(frames, first, size, axis=1)
+    return decode_chunk(model, chunk, (num_frames - first).clip(0, size), state)
+
+
+class Stream:
+    """What is said in a stream of samples, word by word.
+
+        stream = Stream(recogniser)
+        for samples in blocks:
+            for word in stream.push(samples):
+                ...
+        for word in stream.finish():
+            ...
+
+    A word is given when it is certain: the next has begun, a second of silence follows, or the
+    stream ends. One of more than two seconds, as of languages without spaces, is given in parts.
+    How the samples are cut into blocks makes no difference. Memory is bounded, but for the text.
+
+    Attributes:
+      text: all words given.
+      pending: what was heard of the next, as it goes on from `text`: their sum is all there is.
+      seconds: of audio that are decoded.
+      latency: seconds from a sound to its decoding, computation left out: chunk + right.
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        *,
+        chunk: float = 1.6,
+        left: float = 8.0,
+        right: float = 1.6,
+    ):
+        """Start a stream.
+
+        Args:
+          recogniser: with a transducer.
+          chunk: seconds that are decoded at a time.
+          left: seconds that the encoder hears before a chunk.
+          right: seconds that it hears after. All three are rounded to whole frames.
+        """
+        config = recogniser.config
+        if config.predictor is None:
+            raise ValueError("streaming needs a transducer, and this is a CTC model")
+        frame = config.seconds_per_frame
+        if not (frame <= chunk < math.inf and 0 <= left < math.inf and 0 <= right < math.inf):
+            raise ValueError(
+                f"chunk must be at least a frame ({frame:g} s), left and right at least 0, got "
+                f"chunk {chunk}, left {left} and right {right}"
+            )
+        self._recogniser = recogniser
+        self._chunk, self._left, self._right = (round(x / frame) for x in (chunk, left, right))
+        self.latency = (self._chunk + self._right) * frame
+        self._hop = config.features.hop_length
+        num_frames = self._left + self._chunk + self._right
+        self._window = np.zeros((1, num_frames * 8 * self._hop), np.float32)
+        self._filled = 0  # samples of the window
+        self._first = 0  # frame that the window starts at
+        self._decoded = 0  # frames
+        self._num_samples = 0
+        self._ended = False
+        self._state = _start(recogniser.model, batch_size=1)
+        self._tail = _Tail(recogniser)
+        self._words: list[StreamedWord] = []  # certain, to be given
+        self._text: list[str] = []
+        self.pending = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def seconds(self) -> float:
+        return self._decoded * self._recogniser.config.seconds_per_frame
+
+    def warm_up(self) -> None:
+        """Compile what `push` needs."""
+        jax.block_until_ready(self._step(0))
+
+    def push(self, samples) -> list[StreamedWord]:
+        """Hear an array of samples of any length; [S] and types as `tdt_jax.transcribe` takes.
+
+        Returns:
+          the words that are certain by now.
+        Raises:
+          AudioError: if they cannot be used.
+          ValueError: after `finish`.
+        """
+        if self._ended:
+            raise ValueError("samples were pushed after finish()")
+        if len(samples):
+            samples = as_samples(samples, self._recogniser.config.features.sample_rate)
+        while len(samples):
+            wanted = (self._decoded - self._first + self._chunk + self._right) * 8 * self._hop
+            part, samples = np.split(samples, [wanted - self._filled])
+            self._window[0, self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            self._num_samples += len(part)
+            if self._filled == wanted:
+                self._decode(self._chunk)
+        return self._given()
+
+    def finish(self) -> list[StreamedWord]:
+        """End the stream: hear what is left of it. Returns the words not given yet."""
+        self._ended = True
+        end = self._first + subsampled_length(self._filled // self._hop)
+        while self._decoded < end:
+            self._decode(min(self._chunk, end - self._decoded))
+        self._settle(math.inf)
+        return self._given()
+
+    def _step(self, num_samples: int):
+        return _hear(
+            self._recogniser.model,
+            self._window,
+            np.full(1, num_samples, np.int32),
+            np.int32(self._decoded - self._first),
+            self._state,
+            size=self._chunk,
+        )
+
+    def _decode(self, num_frames: int) -> None:
+        """Decode the next frames, and move the window on."""
+        hypothesis, state = self._step(self._filled)
+        found = take(jax.device_get(hypothesis), 0)
+        self._tail.add(found._replace(times=found.times + self._decoded))
+        self._state = state
+        self._decoded += num_frames
+        leaving = max(0, self._decoded - self._left - self._first)
+        kept = self._window[0, leaving * 8 * self._hop : self._filled].copy()
+        self._window[0, : len(kept)] = kept
+        self._filled, self._first = len(kept), self._first + leaving
+        self._settle(self.seconds)
+
+    def _settle(self, heard: float) -> None:
+        """Take the words that are certain when `heard` seconds are decoded."""
+        duration = self._num_samples / self._recogniser.config.features.sample_rate
+        certain, rest = self._tail.settle(heard, duration)
+        for word, each in zip(assemble(certain, duration).words, certain, strict=True):
+            self._words.append(StreamedWord(**vars(word), begins=each.begins))
+            self._text.append(self._spaced(each))
+        self.pending = "".join(self._spaced(each) for each in rest)
+
+    def _spaced(self, word: Spoken) -> str:
+        return " " + word.text if word.begins and self._text else word.text
+
+    def _given(self) -> list[StreamedWord]:
+        words, self._words = self._words, []
+        return words
+
+
+class _Tail:
+    """The labels that are not certain yet, in frames of the stream."""
+
+    def __init__(self, recogniser: Recogniser):
+        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
+        self._hypothesis = Hypothesis(whole, zero, whole, whole, real, real, zero)
+        self._before: list[int] = []  # the last label dropped
+        self._recogniser = recogniser
+
+    def add(self, hypothesis: Hypothesis) -> None:
+        """Take the labels of a chunk, cut to those it has."""
+        both = zip(self._hypothesis, hypothesis, strict=True)
+        self._hypothesis = Hypothesis(
+            *(np.append(*pair) if pair[1].ndim else pair[1] for pair in both)
+        )
+
+    def settle(self, heard: float, duration: float) -> tuple[list[Spoken], list[Spoken]]:
+        """Drop the words that are certain when `heard` seconds are decoded.
+
+        Returns them, and those that are not: one or none.
+        """
+        tokenizer, labels = self._recogniser.tokenizer, self._hypothesis.labels.tolist()
+        places = [place for _, place in tokenizer.words(labels)]
+        if not places:
+            self._drop(max(0, len(labels) - 1))  # the last may be the space before a word
+            return [], []
+        words = spoken(self._hypothesis, self._recogniser, duration)
+        goes_on = self._before and tokenizer.words(self._before + labels)[0][1][:2] == [0, 1]
+        *words, last = replace(words[0], begins=not goes_on), *words[1:]
+        if heard - last.end >= PAUSE:
+            self._drop(places[-1][-1] + 1)
+            return [*words, last], []
+        head = tokenizer.decode(last.labels[:-1])
+        if head and last.end - last.start > LONG_WORD:
+            self._drop(places[-1][-1])
+            part = Spoken(last.labels[:-1], last.tokens[:-1], head, last.begins)
+            text = tokenizer.decode(last.labels[-1:])
+            return [*words, part], [Spoken(last.labels[-1:], last.tokens[-1:], text, begins=False)]
+        self._drop(places[-1][0])
+        return words, [last]
+
+    def _drop(self, count: int) -> None:
+        if count:
+            self._before = [int(self._hypothesis.labels[count - 1])]
+            self._hypothesis = Hypothesis(*(x[count:] if x.ndim else x for x in self._hypothesis))
