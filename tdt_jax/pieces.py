@@ -25,7 +25,7 @@ NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
 LONG_WORD = 2.0  # seconds; longer are the words of a language without spaces
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """Samples of a recording, and its core: [first, last) of the recording's samples."""
 

@@ -121,9 +121,12 @@ def transcribe_each(
             tasks, hypothesis = running.popleft()
             hypothesis = jax.device_get(hypothesis)
             for row, (position, number, piece) in enumerate(tasks):
-                recordings[position].heard[number] = piece, take(hypothesis, row)
                 progress((piece.last - piece.first) / rate)
-                yield from completed(position)
+                if position in recordings:  # or it was broken further on
+                    times = piece.start / rate, piece.last / rate
+                    part = _Part(*times, len(piece.samples), take(hypothesis, row))
+                    recordings[position].heard[number] = part
+                    yield from completed(position)
 
     def completed(position: int) -> Iterator[tuple[int, Heard]]:
         recording = recordings[position]
@@ -137,6 +140,7 @@ def transcribe_each(
             if item.error is None:
                 yield from completed(item.position)
             else:
+                del recordings[item.position]
                 yield item.position, item.error
         else:
             num_samples = len(item.piece.samples)
@@ -199,12 +203,21 @@ def warm_up(
             yield bucket
 
 
+class _Part(NamedTuple):
+    """A piece that was heard; its samples are gone."""
+
+    start: float  # seconds
+    last: float  # seconds, the end of its core
+    num_samples: int
+    hypothesis: Hypothesis
+
+
 @dataclass
 class _Recording:
     """What is known of one recording so far."""
 
-    num_pieces: int | None = None  # unknown until it is read to its end, or if that fails
-    heard: dict[int, tuple[Piece, Hypothesis]] = field(default_factory=dict)
+    num_pieces: int | None = None  # unknown until it is read to its end
+    heard: dict[int, _Part] = field(default_factory=dict)
 
 
 class _Task(NamedTuple):
@@ -246,20 +259,17 @@ def _ahead(items: Iterable) -> Iterator:
 
 def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:
     """The transcript of a recording from what was heard of all its pieces."""
-    rate = recogniser.config.features.sample_rate
-    heard = [recording.heard[number] for number in range(recording.num_pieces)]
-    duration = heard[-1][0].last / rate
+    parts = [recording.heard[number] for number in range(recording.num_pieces)]
+    duration, hop = parts[-1].last, recogniser.config.features.hop_length
     words: list[list[Spoken]] = []
-    for piece, hypothesis in heard:
-        start = piece.start / rate
-        found = spoken(hypothesis, recogniser, duration - start)
-        words.append([moved(word, start) for word in found] if start else found)
-    cuts = [piece.last / rate for piece, _ in heard[:-1]]
+    for part in parts:
+        found = spoken(part.hypothesis, recogniser, duration - part.start)
+        words.append([moved(word, part.start) for word in found] if part.start else found)
+    cuts = [part.last for part in parts[:-1]]
     joined = cutting.join(words, cuts, recogniser.tokenizer.decode)
-    hop = recogniser.config.features.hop_length
     return Heard(
         assemble(joined, duration),
-        sum(int(hypothesis.num_steps) for _, hypothesis in heard),
-        sum(subsampled_length(len(piece.samples) // hop) for piece, _ in heard),
-        sum(int(hypothesis.num_labels) for _, hypothesis in heard),
+        sum(int(part.hypothesis.num_steps) for part in parts),
+        sum(subsampled_length(part.num_samples // hop) for part in parts),
+        sum(int(part.hypothesis.num_labels) for part in parts),
     )
