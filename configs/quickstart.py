@@ -53,15 +53,10 @@ def get_config() -> Config:
             time_width=0.03,
             noise_probability=0.95,
             noise_snr=(8.0, 40.0),
-            change_probability=0.3,
         ),
         tokenizer=TokenizerConfig(vocab_size=160),
         data=DataConfig(
-            telephone=TelephoneConfig(
-                curriculum=((0, 0), (400, 1), (800, 2)),
-                crop_probability=0.3,
-                long_silence_probability=0.3,
-            ),
+            telephone=TelephoneConfig(curriculum=((0, 0), (400, 1), (800, 2))),
             buckets=(Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10)),
             num_threads=1,
         ),

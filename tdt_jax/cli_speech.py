@@ -1,7 +1,9 @@
 """tdt-jax transcribe | listen | evaluate | warmup."""
 
 import contextlib
+import functools
 import json
+import shutil
 import sys
 import time
 
@@ -241,7 +243,30 @@ def _transcribe(options) -> int:
 
 
 def _listen(options) -> int:
-    raise ValueError("not yet")
+    from tdt_jax.listening import listen, microphone, pcm_blocks
+
+    if options.source not in ("microphone", "-"):
+        raise ValueError(f"the source is - for standard input or nothing, got {options.source!r}")
+    recogniser = _load(options)
+    rate = recogniser.config.features.sample_rate
+    is_microphone = options.source == "microphone"
+    blocks = microphone(rate) if is_microphone else pcm_blocks(sys.stdin.buffer, rate)
+
+    def prompted():
+        if is_microphone:
+            print("tdt-jax: listening; Ctrl-C ends", file=sys.stderr)
+        yield from blocks
+
+    listen(
+        recogniser,
+        prompted(),
+        functools.partial(print, end="", flush=True),
+        columns=shutil.get_terminal_size().columns if sys.stdout.isatty() else 0,
+        chunk=options.chunk,
+        left=options.left,
+        right=options.right,
+    )
+    return 0
 
 
 def _evaluate(options) -> int:

@@ -126,14 +126,16 @@ def microphone(sample_rate: int = 16000, block_seconds: float = 0.1) -> Iterator
 
 def _recorded(sounddevice, options: dict) -> Iterator[np.ndarray]:
     heard = queue.SimpleQueue()
-    stream = sounddevice.InputStream(
-        **options,
-        callback=lambda samples, *_: heard.put(samples[:, 0].copy()),
-        finished_callback=lambda: heard.put(None),
-    )
-    with stream:
-        while (block := heard.get()) is not None:
-            yield block
+    try:
+        with sounddevice.InputStream(
+            **options,
+            callback=lambda samples, *_: heard.put(samples[:, 0].copy()),
+            finished_callback=lambda: heard.put(None),
+        ):
+            while (block := heard.get()) is not None:
+                yield block
+    except sounddevice.PortAudioError as error:
+        raise ValueError(f"the microphone fails: {error}") from None
 
 
 class Format(NamedTuple):

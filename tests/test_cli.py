@@ -177,6 +177,19 @@ def test_standard_input_is_a_file(folder, capsys, monkeypatch):
     assert piped == named
 
 
+def test_listen_takes_a_pipe(folder, capsys, monkeypatch):
+    data = io.BytesIO((folder / "0.wav").read_bytes())
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=data))
+    assert cli.main(["listen", str(folder / "model"), "-", "--chunk", "0.8"]) == 0
+    (expected,) = tdt.transcribe(make_recogniser(), [folder / "0.wav"])
+    said = capsys.readouterr().out
+    assert said.endswith("\n") and said.split() and expected.text
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"fLaC" * 99)))
+    assert cli.main(["listen", str(folder / "model"), "-"]) == 2
+    assert cli.main(["listen", str(folder / "model"), "a.wav"]) == 2
+    assert "the source is - " in capsys.readouterr().err
+
+
 def test_warmup_names_each_shape(folder, capsys):
     assert cli.main(["warmup", str(folder / "model"), "--batch-seconds", "6"]) == 0
     lines = capsys.readouterr().out.splitlines()

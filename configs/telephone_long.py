@@ -1,0 +1,39 @@
+"""configs/telephone.py made ready for long audio: pieces that begin and end anywhere.
+
+    python train.py --config configs/telephone.py
+    python train.py --config configs/telephone_long.py
+
+Goes on from runs/telephone: utterances of up to 15 s that begin in the middle of a text or of a
+word, with long silences, and with another level and other noise where two recordings meet.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from tdt_jax import config as configs
+from tdt_jax.config import Bucket
+
+
+def get_config() -> configs.Config:
+    config = configs.load(Path(__file__).parent / "telephone.py")
+    telephone = dataclasses.replace(
+        config.data.telephone,
+        crop_probability=0.3,
+        long_silence_probability=0.3,
+        curriculum=(),
+    )
+    buckets = Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10), Bucket(15.36, 60, 6)
+    return dataclasses.replace(
+        config,
+        augment=dataclasses.replace(config.augment, change_probability=0.5),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-3, warmup_steps=100),
+        data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
+        training=dataclasses.replace(
+            config.training,
+            num_steps=2400,
+            eval_every=400,
+            save_every=400,
+            folder="runs/telephone_long",
+            init_from="runs/telephone",
+        ),
+    )
