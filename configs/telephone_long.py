@@ -22,7 +22,7 @@ def get_config() -> configs.Config:
         long_silence_probability=0.3,
         curriculum=(),
     )
-    buckets = Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10), Bucket(15.36, 60, 6)
+    buckets = Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10), Bucket(15.36, 60, 5)
     return dataclasses.replace(
         config,
         augment=dataclasses.replace(config.augment, change_probability=0.5),
@@ -30,9 +30,9 @@ def get_config() -> configs.Config:
         data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
         training=dataclasses.replace(
             config.training,
-            num_steps=2400,
-            eval_every=400,
-            save_every=400,
+            num_steps=900,
+            eval_every=300,
+            save_every=300,
             folder="runs/telephone_long",
             init_from="runs/telephone",
         ),

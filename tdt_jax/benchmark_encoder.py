@@ -17,6 +17,7 @@ from tdt_jax.config import ModelConfig
 MODELS: dict[str, ModelConfig] = {
     "110m": presets.PARAKEET_TDT_CTC_110M,
     "0.6b": presets.PARAKEET_TDT_0_6B_V3,
+    "0.6b-v2": presets.PARAKEET_TDT_0_6B_V2,  # with a vocabulary of 1024
     "1.1b": presets.PARAKEET_TDT_1_1B,
     "rnnt-0.6b": presets.PARAKEET_RNNT_0_6B,
 }

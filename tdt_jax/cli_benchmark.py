@@ -1,7 +1,9 @@
-"""tdt-jax benchmark: loss | encoder | parity."""
+"""tdt-jax benchmark: loss | decode | encoder | parity."""
 
+import argparse
 import dataclasses
 import json
+import sys
 
 from tdt_jax.cli_options import context, positive
 
@@ -36,6 +38,36 @@ def add_benchmark(add) -> None:
     )
     loss.add_argument("--json", action="store_true", help="one JSON object a case")
 
+    decode = kind(
+        "decode",
+        _decode,
+        "a TDT beside an RNN-T on the same audio, as it is and with silence inserted: WER, decoder "
+        "steps, seconds, ratios and a plot; without arguments a Parakeet's decoder with random "
+        "weights, against the time that reading its weights takes",
+    )
+    decode.add_argument("tdt", nargs="?", metavar="TDT", help="a checkpoint, as transcribe takes")
+    decode.add_argument("rnnt", nargs="?", metavar="RNNT", help="another")
+    decode.add_argument("manifest", nargs="?", metavar="MANIFEST", help="JSONL, of the audio")
+    decode.add_argument(
+        "--silence",
+        type=_shares,
+        default=(0.0, 0.25, 0.5, 0.75),
+        metavar="SHARES",
+        help="of the audio that are inserted silence [0,0.25,0.5,0.75]",
+    )
+    decode.add_argument("--plot", default="decode.png", metavar="FILE", help="[decode.png]")
+    decode.add_argument(
+        "--case",
+        action="append",
+        metavar="NAME",
+        help="0.6b, 0.6b-v2 or rnnt-0.6b; may repeat [all]",
+    )
+    decode.add_argument("--seconds", type=float, default=60.0, help="of audio, random weights [60]")
+    decode.add_argument(
+        "--batch", type=positive, action="append", help="utterances; may repeat [1, or 1, 4, 32]"
+    )
+    decode.add_argument("--json", action="store_true", help="of two checkpoints: an object a row")
+
     encoder = kind(
         "encoder", _encoder, "the encoder of a Parakeet's size, of random weights, likewise"
     )
@@ -56,7 +88,7 @@ def add_benchmark(add) -> None:
     )
     _add_cases(parity)
     parity.add_argument("--utterances", type=positive, default=200, help="that are decoded [200]")
-    for parser in (loss, encoder):
+    for parser in (loss, decode, encoder):
         parser.add_argument("--repeats", type=positive, default=5, help="of which the median [5]")
         parser.add_argument(
             "--peers", action="store_true", help="beside transformers, if it is installed"
@@ -68,7 +100,7 @@ def _add_cases(parser) -> None:
         "--case",
         action="append",
         metavar="NAME",
-        help="110m, 0.6b, 1.1b or rnnt-0.6b; may repeat [0.6b]",
+        help="110m, 0.6b, 0.6b-v2, 1.1b or rnnt-0.6b; may repeat [0.6b]",
     )
 
 
@@ -103,6 +135,59 @@ def _loss(options) -> int:
         else:
             print(benchmark.describe(case, rate, results), flush=True)
     return 0
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(share) for share in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of shares") from None
+
+
+def _decode(options) -> int:
+    from tdt_jax import benchmark_decode
+
+    if options.tdt is None:
+        for report in benchmark_decode.decoder_report(
+            options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"],
+            batches=options.batch or (1, 4, 32),
+            seconds=options.seconds,
+            repeats=options.repeats,
+            peers=options.peers,
+        ):
+            print(report, flush=True)
+        return 0
+    if options.manifest is None:
+        raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
+    return _compare(options)
+
+
+def _compare(options) -> int:
+    from tdt_jax import benchmark_silence, plot, recogniser, runtime
+    from tdt_jax.data.manifest import read_manifest
+
+    entries = read_manifest(options.manifest)
+    runtime.set_up()
+    failed: dict[str, str] = {}
+    for size in options.batch or [1]:
+        rows = benchmark_silence.compare(
+            recogniser.load(options.tdt),
+            recogniser.load(options.rnnt),
+            entries,
+            shares=options.silence,
+            batch_size=size,
+            repeats=options.repeats,
+            failed=failed,
+        )
+        if options.json:
+            print(*map(json.dumps, benchmark_silence.to_json(rows)), sep="\n", flush=True)
+        else:
+            print(benchmark_silence.describe(rows), flush=True)
+    figure = plot.silence(rows)[0].figure
+    figure.savefig(options.plot, dpi=150)
+    for why in failed.values():
+        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _encoder(options) -> int:

@@ -102,12 +102,12 @@ def _add_listen(add) -> None:
         help="- for standard input: WAV, or 16-bit mono PCM at the model's rate [microphone]",
     )
     for name, default, what in (
-        ("chunk", 1.6, "that are decoded at a time"),
-        ("left", 8.0, "that the encoder hears before a chunk"),
-        ("right", 1.6, "that it hears after"),
+        ("chunk", 1.6, "that are decoded at a time [1.6]"),
+        ("left", None, "that the encoder hears before a chunk [8, less as the model was trained]"),
+        ("right", 1.6, "that it hears after [1.6]"),
     ):
         command.add_argument(
-            f"--{name}", type=float, default=default, help=f"seconds {what} [{default:g}]"
+            f"--{name}", type=float, default=default, metavar="S", help=f"seconds {what}"
         )
 
 

@@ -25,7 +25,7 @@ from tdt_jax.encoder import subsampled_length
 from tdt_jax.features import log_mel
 from tdt_jax.model import encode
 from tdt_jax.pieces import LONG_WORD
-from tdt_jax.recogniser import Recogniser
+from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
 from tdt_jax.transcript import PAUSE, Spoken, Word, assemble, spoken
 
 
@@ -47,7 +47,13 @@ def _hear(model, samples, num_samples, first, state, *, size: int):
     """
     frames, num_frames = encode(model, *log_mel(samples, num_samples, model.config.features))
     chunk = jax.lax.dynamic_slice_in_dim(frames, first, size, axis=1)
-    return decode_chunk(model, chunk, (num_frames - first).clip(0, size), state)
+    return decode_chunk(
+        model,
+        chunk,
+        (num_frames - first).clip(0, size),
+        state,
+        max_symbols=model.config.max_symbols,
+    )
 
 
 class Stream:
@@ -76,7 +82,7 @@ class Stream:
         recogniser: Recogniser,
         *,
         chunk: float = 1.6,
-        left: float = 8.0,
+        left: float | None = None,
         right: float = 1.6,
     ):
         """Start a stream.
@@ -84,13 +90,16 @@ class Stream:
         Args:
           recogniser: with a transducer.
           chunk: seconds that are decoded at a time.
-          left: seconds that the encoder hears before a chunk.
+          left: seconds that the encoder hears before a chunk; None: 8, or for a model trained on
+            shorter pieces what is left of them.
           right: seconds that it hears after. All three are rounded to whole frames.
         """
         config = recogniser.config
         if config.predictor is None:
             raise ValueError("streaming needs a transducer, and this is a CTC model")
         frame = config.seconds_per_frame
+        if left is None:
+            left = min(8.0, max(0.0, (config.piece_seconds or PIECE_SECONDS) - chunk - right))
         if not (frame <= chunk < math.inf and 0 <= left < math.inf and 0 <= right < math.inf):
             raise ValueError(
                 f"chunk must be at least a frame ({frame:g} s), left and right at least 0, got "

@@ -14,7 +14,7 @@ from flax import nnx
 import tdt_jax as tdt
 from tdt_jax import plot
 from tdt_jax.lattice import arc_posteriors
-from tdt_jax.transcribe import Word
+from tdt_jax.transcript import Word
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_jumps_over_features():
 
 def test_words_over_features():
     axes = plot.over_time(np.eye(20), seconds=0.1, label="channel")
-    plot.words([Word("yes", 0.5, 1.0, 0.9)], axes=axes)
+    plot.words([Word("yes", 0.5, 1.0, 0.9, 0.9)], axes=axes)
     assert axes.texts[0].get_text() == "yes" and axes.texts[0].get_position()[0] == 0.75
     assert axes.get_images()[0].get_extent() == [0, 2.0, -0.5, 19.5]
     axes.figure.canvas.draw()
