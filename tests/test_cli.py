@@ -197,6 +197,25 @@ def test_warmup_names_each_shape(folder, capsys):
     assert "compiled in" in lines[-1]
 
 
+def test_benchmark_decode_compares_and_draws(folder, tmp_path, capsys):
+    tdt.save(make_recogniser(durations=None), tmp_path / "rnnt")
+    models, manifest = [str(folder / "model"), str(tmp_path / "rnnt")], str(folder / "all.jsonl")
+    plot = tmp_path / "decode.png"
+    arguments = ["--silence", "0,0.5", "--repeats", "1", "--plot", str(plot), "--json"]
+    assert cli.main(["benchmark", "decode", *models, manifest, *arguments]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["share"] for row in rows] == [0.0, 0.5]
+    assert rows[1]["audio_seconds"] == pytest.approx(2 * rows[0]["audio_seconds"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    for wrong, message in (
+        ([*models[::-1], manifest], "the first model must be a TDT"),
+        (models, "takes TDT RNNT MANIFEST, or none of them"),
+        (["--case", "9b"], "no case '9b'"),
+    ):
+        assert cli.main(["benchmark", "decode", *wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_convert_there_and_back(folder, tmp_path, capsys):
     """A hybrid to NeMo and back; to transformers only without its CTC head."""
     source, archive, native = str(folder / "model"), tmp_path / "a" / "m.nemo", tmp_path / "native"
