@@ -243,7 +243,9 @@ def _load_native(folder: Path, dtype: str | None, sharding: Placement | None) ->
     if not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
     config = whole.model
-    seconds = config.piece_seconds or whole.data.buckets[-1].seconds
+    seconds = config.piece_seconds
+    if whole.data.train or whole.data.telephone:  # a run, not a recogniser that was saved
+        seconds = seconds or whole.data.buckets[-1].seconds
     config = dataclasses.replace(config, dtype=dtype or config.dtype, piece_seconds=seconds)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         steps = checkpoints.steps()
@@ -292,11 +294,7 @@ def save(
 def _save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> None:
     from tdt_jax.checkpoint import Checkpoints
 
-    if config is None:
-        model = recogniser.config
-        seconds = model.piece_seconds or PIECE_SECONDS
-        config = Config(model=dataclasses.replace(model, piece_seconds=seconds))
-    save_setup(folder, config, recogniser.tokenizer)
+    save_setup(folder, config or Config(model=recogniser.config), recogniser.tokenizer)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         checkpoints.save(0, model=recogniser.model)
 

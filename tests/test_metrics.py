@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tdt_jax import evaluation
-from tdt_jax.decode import Hypothesis
 from tdt_jax.metrics import (
     ErrorRate,
     character_error_rate,
@@ -17,6 +16,7 @@ from tdt_jax.metrics import (
     word_error_rate,
     word_errors,
 )
+from tdt_jax.transcript import Transcript
 
 
 def test_word_errors_are_pooled():
@@ -153,8 +153,10 @@ def test_what_is_not_scored():
         "right": ("It's OK.", "it is ok"),
         "wrong": ("ONE word", "word"),
     }
-    nothing = Hypothesis(*(np.zeros(()) for _ in Hypothesis._fields))
-    results = [evaluation.Result(i, *texts, 1.0, 12, nothing) for i, texts in said.items()]
+    results = [
+        evaluation.Result(i, reference, Transcript(text, [], [], [], 1.0), 0, 12, 0)
+        for i, (reference, text) in said.items()
+    ]
 
     def evaluate(name):
         scores = evaluation.score(results, name)
