@@ -17,6 +17,7 @@ import numpy as np
 BLOCK = 1 << 18  # samples decoded at a time, all channels together
 RATES = (4_000, 768_000)  # Hz; outside, the header is damaged
 MAX_CHANNELS = 32
+LOUDEST = 1e10  # of samples; integers taken for floats stay below
 UNKNOWN_BYTES = 0x7FFFF000  # a size this large in a header: written to a pipe, length unknown
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's count for a FLAC of unknown length, at whose end it fails
 UNRECOGNISED = 1  # libsndfile's error code for a format it does not know
@@ -132,19 +133,26 @@ def header_seconds(path: str | os.PathLike) -> float | None:
 
 def _checked(path: str | os.PathLike) -> Path:
     path = Path(path)
-    if path.is_dir():
-        raise AudioError(f"{path} is a folder, not an audio file")
-    if not path.is_file():
-        raise AudioError(f"no audio file at {path}")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path} is empty")
-    return path
+    try:
+        if path.is_dir():
+            raise AudioError(f"{path} is a folder, not an audio file")
+        if path.exists() and not path.is_file():
+            raise AudioError(f"{path} is not a regular file")
+        if not path.is_file():
+            raise AudioError(f"no audio file at {path}")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path} is empty")
+    except OSError as error:  # no permission, a name that is too long
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+    return path if str(path) != "-" else path.absolute()  # libsndfile would take standard input
 
 
 def _require_finite(samples: np.ndarray, name) -> None:
     if not np.isfinite(samples).all():
         bad = samples[~np.isfinite(samples)]
         raise AudioError(f"{name} holds {len(bad)} samples that are not finite (such as {bad[0]})")
+    if samples.size and (peak := np.abs(samples).max()) > LOUDEST:
+        raise AudioError(f"{name} holds samples of up to {peak:.3g}; full scale is 1")
 
 
 def _readable(path: Path) -> Iterator[tuple[int, np.ndarray]]:

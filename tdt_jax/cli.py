@@ -13,9 +13,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command.
 
     The exit code is 0 if all went well, 1 if some files failed, 2 for a mistake of the user's, 130
-    if it was interrupted.
+    if it was interrupted, 141 if nobody reads the output any more.
     """
     options = make_parser().parse_args(arguments)
+    if sys.stdout is None:
+        return 2
     try:
         return options.run(options)
     except (ValueError, OSError) as error:
@@ -23,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.close()
             return 141
         print(f"tdt-jax: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"tdt-jax: out of memory: {error}; try a smaller --batch-seconds", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("tdt-jax: interrupted", file=sys.stderr)
@@ -34,7 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tdt-jax",
         description="Token-and-Duration Transducers in JAX: speech to text, fast.",
-        epilog="tdt-jax COMMAND --help shows a command's options and examples.",
+        epilog="tdt-jax COMMAND --help shows a command's options and examples. Exit codes: 0 all "
+        "went well, 1 some files failed, 2 a mistake of yours, 130 interrupted, 141 nobody reads "
+        "the output any more.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 from tdt_jax.cli_options import context, positive
 
@@ -159,6 +160,8 @@ def _decode(options) -> int:
         return 0
     if options.manifest is None:
         raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
+    if options.case or options.peers or len(options.batch or []) > 1:
+        raise ValueError("two checkpoints go with neither --case nor --peers, and with one --batch")
     return _compare(options)
 
 
@@ -169,20 +172,21 @@ def _compare(options) -> int:
     entries = read_manifest(options.manifest)
     runtime.set_up()
     failed: dict[str, str] = {}
-    for size in options.batch or [1]:
-        rows = benchmark_silence.compare(
-            recogniser.load(options.tdt),
-            recogniser.load(options.rnnt),
-            entries,
-            shares=options.silence,
-            batch_size=size,
-            repeats=options.repeats,
-            failed=failed,
-        )
-        if options.json:
-            print(*map(json.dumps, benchmark_silence.to_json(rows)), sep="\n", flush=True)
-        else:
-            print(benchmark_silence.describe(rows), flush=True)
+    if not Path(options.plot).absolute().parent.is_dir():
+        raise ValueError(f"there is no folder for --plot {options.plot}")
+    rows = benchmark_silence.compare(
+        recogniser.load(options.tdt),
+        recogniser.load(options.rnnt),
+        entries,
+        shares=options.silence,
+        batch_size=(options.batch or [1])[0],
+        repeats=options.repeats,
+        failed=failed,
+    )
+    if options.json:
+        print(*map(json.dumps, benchmark_silence.to_json(rows)), sep="\n", flush=True)
+    else:
+        print(benchmark_silence.describe(rows), flush=True)
     figure = plot.silence(rows)[0].figure
     figure.savefig(options.plot, dpi=150)
     for why in failed.values():

@@ -5,9 +5,16 @@ import functools
 import json
 import shutil
 import sys
-import time
 
-from tdt_jax.cli_options import add_batch, add_model, positive
+from tdt_jax.cli_options import (
+    add_batch,
+    add_model,
+    complain,
+    is_terminal,
+    load,
+    positive,
+    progress_bar,
+)
 
 
 def add_speech(add) -> None:
@@ -54,8 +61,8 @@ def _add_transcribe(add) -> None:
         "--name",
         default="{parent}/{stem}",
         metavar="TEMPLATE",
-        help="of files in FOLDER, of {parent} (relative to the folder that was given), {stem} and "
-        "{suffix}; the format is appended [%(default)s]",
+        help="of files below FOLDER, of {folder} (the name of the folder that was given), {parent} "
+        "(relative to it), {stem} and {suffix}; the format is appended [%(default)s]",
     )
     output.add_argument("--overwrite", action="store_true", help="do again what is there already")
     output.add_argument(
@@ -151,45 +158,6 @@ def _add_warmup(add) -> None:
     add_batch(command)
 
 
-def _load(options):
-    from tdt_jax import recogniser, runtime
-
-    runtime.set_up()
-    return recogniser.load(
-        options.checkpoint, dtype=options.dtype, attention_context=options.local_attention
-    )
-
-
-def _complain(text: str) -> None:
-    """A line on standard error, above the progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(f"tdt-jax: {text}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _progress(seconds: float, *, hidden: bool):
-    """A bar of hours of audio on standard error; yields what takes the seconds done."""
-    from tqdm import tqdm
-
-    from tdt_jax.runtime import compile_seconds
-
-    start, compiled = time.perf_counter(), compile_seconds()
-    shape = "{percentage:3.0f} % |{bar}| {n:.2f} of {total:.2f} h{postfix}  {remaining} left"
-    total = max(seconds / 3600, 1e-9)
-    with tqdm(
-        total=total, bar_format=shape, disable=True if hidden else None, file=sys.stderr
-    ) as bar:
-
-        def advance(done: float) -> None:
-            bar.n = min(bar.n + done / 3600, total)
-            busy = time.perf_counter() - start - (compile_seconds() - compiled)
-            bar.set_postfix_str(f"RTFx {bar.n * 3600 / max(busy, 1e-9):.0f}", refresh=False)
-            bar.update(0)
-
-        yield advance
-
-
 def _transcribe(options) -> int:
     from pathlib import Path
 
@@ -212,33 +180,33 @@ def _transcribe(options) -> int:
     with contextlib.ExitStack() as stack:
         sources = job.find([path for path in options.paths if path != job.STANDARD_INPUT])
         if job.STANDARD_INPUT in options.paths:
-            sources.append(job.spooled(sys.stdin.buffer))
-            stack.callback(sources[-1].path.unlink)
-        job.check_standard_output(output, len(sources))
+            stdin = job.Source(Path(), is_stdin=True)
+            job.check_names([*sources, stdin], output)
+            sources.append(stack.enter_context(job.spooled(getattr(sys.stdin, "buffer", None))))
+        job.check_names(sources, output)
         if output.folder:
-            todo = job.missing(sources, output)
-            if not options.overwrite:
-                if len(todo) < len(sources):
-                    _complain(f"{len(sources) - len(todo)} of {len(sources)} are there already")
-                sources = todo
+            job.check_folder(output.folder)
+            todo = sources if options.overwrite else job.missing(sources, output)
+            if len(todo) < len(sources):
+                complain(f"{len(sources) - len(todo)} of {len(sources)} are there already")
+            sources = todo
         if not sources:
             return 0
-        recogniser = _load(options)
-        advance = stack.enter_context(
-            _progress(job.total_seconds(sources), hidden=options.no_progress)
-        )
+        recogniser = load(options)
+        hidden = options.no_progress or not is_terminal(sys.stderr)
+        total = 0.0 if hidden else job.total_seconds(sources)
         failed = job.run(
             recogniser,
             sources,
             output,
-            report=lambda source, why: _complain(f"skipped {why}"),
-            progress=advance,
+            report=lambda why: complain(f"skipped {why}"),
+            progress=stack.enter_context(progress_bar(total, hidden=hidden)),
             batch_seconds=options.batch_seconds,
             piece_seconds=options.piece_seconds,
             decoder=options.decoder,
         )
     if failed:
-        _complain(f"{failed} of {len(sources)} could not be transcribed")
+        complain(f"{failed} of {len(sources)} could not be transcribed")
     return 1 if failed else 0
 
 
@@ -247,9 +215,11 @@ def _listen(options) -> int:
 
     if options.source not in ("microphone", "-"):
         raise ValueError(f"the source is - for standard input or nothing, got {options.source!r}")
-    recogniser = _load(options)
-    rate = recogniser.config.features.sample_rate
     is_microphone = options.source == "microphone"
+    if not is_microphone and getattr(sys.stdin, "buffer", None) is None:
+        raise ValueError("standard input is closed")
+    recogniser = load(options)
+    rate = recogniser.config.features.sample_rate
     blocks = microphone(rate) if is_microphone else pcm_blocks(sys.stdin.buffer, rate)
 
     def prompted():
@@ -261,7 +231,7 @@ def _listen(options) -> int:
         recogniser,
         prompted(),
         functools.partial(print, end="", flush=True),
-        columns=shutil.get_terminal_size().columns if sys.stdout.isatty() else 0,
+        columns=shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0,
         chunk=options.chunk,
         left=options.left,
         right=options.right,
@@ -275,8 +245,9 @@ def _evaluate(options) -> int:
 
     entries = read_manifest(options.manifest)
     total = sum(entry.seconds for entry in entries)
-    recogniser = _load(options)
-    with _progress(total, hidden=options.no_progress) as advance:
+    recogniser = load(options)
+    hidden = options.no_progress or not is_terminal(sys.stderr)
+    with progress_bar(total, hidden=hidden) as advance:
         result = evaluate(
             recogniser,
             entries,
@@ -287,7 +258,7 @@ def _evaluate(options) -> int:
             progress=advance,
         )
     for why in result.failed.values():
-        _complain(f"not counted: {why}")
+        complain(f"not counted: {why}")
     print(json.dumps(result.as_dict(), ensure_ascii=False) if options.json else result.summary())
     return 1 if result.failed else 0
 
@@ -298,7 +269,7 @@ def _warmup(options) -> int:
     from tdt_jax.runtime import compile_seconds
     from tdt_jax.transcribe import warm_up
 
-    recogniser = _load(options)
+    recogniser = load(options)
     before = first = compile_seconds()
     for bucket in warm_up(
         recogniser,

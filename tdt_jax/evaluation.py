@@ -66,6 +66,8 @@ class Evaluation(NamedTuple):
 
     def summary(self) -> str:
         """One line."""
+        if not self.results:
+            return f"nothing was evaluated: {len(self.failed)} utterances could not be read"
         low, high = (100 * end for end in self.interval)
         not_scored = f" ({self.not_scored} not scored)" if self.not_scored else ""
         return (
@@ -78,10 +80,10 @@ class Evaluation(NamedTuple):
         )
 
     def as_dict(self) -> dict:
-        """Everything, as JSON takes it; a rate that is infinite is None."""
+        """Everything, as JSON takes it; a rate that is infinite, or of nothing, is None."""
 
         def finite(value: float) -> float | None:
-            return value if math.isfinite(value) else None
+            return value if self.results and math.isfinite(value) else None
 
         return {
             "wer": finite(self.words.rate),

@@ -4,10 +4,15 @@ A transcript is written whole or not at all, so that a job that was interrupted 
 does only what is missing.
 """
 
+import contextlib
+import errno
 import glob
 import os
+import shutil
+import string
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +30,8 @@ SUFFIXES = set(
 )
 STANDARD_INPUT = "-"
 DEFAULT_NAME = "{parent}/{stem}"
+FIELDS = ("folder", "parent", "stem", "suffix")
+OWN_FAULTS = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR}  # of one name, not of the disk
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,23 @@ class Source:
 
     path: Path
     parent: str = "."  # its folder, relative to the folder that was asked for
+    folder: str = ""  # the name of that folder, or of the file's own
+    is_stdin: bool = False
 
     @property
     def name(self) -> str:
-        return STANDARD_INPUT if self.parent == STANDARD_INPUT else str(self.path)
+        """To show, whatever bytes the name is made of."""
+        return STANDARD_INPUT if self.is_stdin else _shown(self.path)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What a template may hold."""
+        stem, suffix = ("stdin", "") if self.is_stdin else (self.path.stem, self.path.suffix[1:])
+        return dict(folder=self.folder, parent=self.parent, stem=stem, suffix=suffix)
+
+
+def _shown(path: str | os.PathLike) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Output:
 
     formats: tuple[str, ...] = ("txt",)
     folder: Path | None = None  # None: standard output
-    name: str = DEFAULT_NAME  # of {parent}, {stem} and {suffix}; the format is appended
+    name: str = DEFAULT_NAME  # a template of FIELDS; the format is appended
     rules: SubtitleRules = DEFAULT_RULES
     highlight_words: bool = False
 
@@ -53,88 +73,130 @@ class Output:
         if unknown := [each for each in self.formats if each not in FORMATS]:
             raise ValueError(f"there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
         try:
-            self.name.format(parent="", stem="", suffix="")
-        except (KeyError, IndexError, ValueError) as error:
+            parts = list(string.Formatter().parse(self.name))
+            fine = all(
+                field in (None, *FIELDS) and not spec and not conversion
+                for _, field, spec, conversion in parts
+            )
+        except ValueError:
+            fine = False
+        example = self.name.format(**dict.fromkeys(FIELDS, "x")).split("/") if fine else [""]
+        if not (example[0] and example[-1]) or ".." in example:
             raise ValueError(
-                f"the template {self.name!r} may hold {{parent}}, {{stem}} and {{suffix}}, "
-                f"not {error}"
-            ) from None
+                f"the template {self.name!r} must be a name below the output folder that may hold "
+                + ", ".join(f"{{{field}}}" for field in FIELDS)
+            )
 
     def paths(self, source: Source) -> dict[str, Path]:
         """The files of one recording, by format."""
-        name = self.name.format(
-            parent=source.parent if source.name != STANDARD_INPUT else ".",
-            stem=source.path.stem if source.name != STANDARD_INPUT else "stdin",
-            suffix=source.path.suffix[1:],
-        )
+        name = self.name.format(**source.fields)
         return {each: self.folder / f"{name}.{each}" for each in self.formats}
 
     def texts(self, source: Source, transcript: Transcript) -> dict[str, str]:
-        """The transcript in every format."""
+        """The transcript in every format; a CTM knows recordings by their stems."""
         options = dict(rules=self.rules, highlight_words=self.highlight_words)
+        stem = _shown(source.fields["stem"])
         return {
-            each: render(transcript, each, name=_shown(source, each), **options)
+            each: render(transcript, each, name=stem if each == "ctm" else source.name, **options)
             for each in self.formats
         }
-
-
-def _shown(source: Source, format: str) -> str:
-    """A CTM knows recordings by their stems."""
-    return source.path.stem if format == "ctm" and source.name != STANDARD_INPUT else source.name
 
 
 def find(paths: Sequence[str]) -> list[Source]:
     """The recordings that paths mean, each once: files, folders (all below them), glob patterns.
 
+    Hidden files, and folders that are links, are not looked into.
+
     Raises: ValueError for a folder or pattern without audio. A file that isn't there is for the
     job to report.
     """
-    found: dict[Path, Source] = {}
+    found: dict[str, Source] = {}
     for text in paths:
-        path = Path(text)
-        if path.is_dir():
-            sources = [
-                Source(each, os.path.relpath(each.parent, path))
-                for each in sorted(path.rglob("*"))
-                if each.suffix.lower() in SUFFIXES and each.is_file()
-            ]
+        if os.path.isdir(text):
+            sources = _below(Path(text))
+        elif not os.path.exists(text) and glob.has_magic(text):
+            matches = sorted(glob.glob(text, recursive=True))
+            sources = [_single(each) for each in matches if os.path.isfile(each)]
             if not sources:
-                raise ValueError(f"there is no audio in the folder {path}")
-        elif not path.exists() and glob.has_magic(text):
-            sources = [Source(Path(each)) for each in sorted(glob.glob(text, recursive=True))]
-            sources = [source for source in sources if source.path.is_file()]
-            if not sources:
-                raise ValueError(f"no file matches {text!r}")
+                raise ValueError(f"no file matches {_shown(text)!r}")
         else:
-            sources = [Source(path)]
+            sources = [_single(text)]
         for source in sources:
-            found.setdefault(source.path.resolve(), source)
+            found.setdefault(os.path.realpath(source.path), source)
     return list(found.values())
 
 
-def spooled(file) -> Source:
-    """A recording that comes as a file through a pipe, put where it can be read."""
-    with tempfile.NamedTemporaryFile(prefix="tdt_jax_", delete=False) as spool:
-        while block := file.read(1 << 20):
-            spool.write(block)
-    return Source(Path(spool.name), STANDARD_INPUT)
+def _single(text: str) -> Source:
+    return Source(Path(text), folder=Path(os.path.abspath(text)).parent.name)
 
 
-def missing(sources: Sequence[Source], output: Output) -> list[Source]:
-    """Those that have not all their transcripts yet.
+def _below(folder: Path) -> list[Source]:
+    os.listdir(folder)  # an error says why it cannot be read
+    name = Path(os.path.abspath(folder)).name
+    sources = [
+        Source(path, os.path.relpath(path.parent, folder), name)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not sources:
+        raise ValueError(f"there is no audio in the folder {_shown(folder)}")
+    return sources
 
-    Raises: ValueError if two recordings would have one transcript.
-    """
+
+@contextlib.contextmanager
+def spooled(file) -> Iterator[Source]:
+    """A recording that comes as a file through a pipe, put where it can be read for a while."""
+    if file is None:
+        raise ValueError("standard input is closed")
+    descriptor, path = tempfile.mkstemp(prefix="tdt_jax_")
+    try:
+        with open(descriptor, "wb") as spool:
+            shutil.copyfileobj(file, spool)
+        yield Source(Path(path), is_stdin=True)
+    finally:
+        os.unlink(path)
+
+
+def check_names(sources: Sequence[Source], output: Output) -> None:
+    """Raise ValueError if two recordings would have one transcript, or could not be told apart."""
+    if output.folder is None:
+        apart = {"txt", "json", "ctm"}
+        several = len(sources) > 1
+        if len(output.formats) > 1 or (several and not set(output.formats) <= apart):
+            formats = ", ".join(output.formats)
+            raise ValueError(f"{len(sources)} recordings as {formats} need --output-dir FOLDER")
+        stems = Counter(source.fields["stem"] for source in sources)
+        stem, count = stems.most_common(1)[0] if stems else ("", 0)
+        if "ctm" in output.formats and count > 1:
+            raise ValueError(f"{count} recordings would be {stem!r} in one CTM")
+        return
     owners: dict[Path, Source] = {}
     for source in sources:
         for path in output.paths(source).values():
             if path in owners:
                 raise ValueError(
-                    f"{owners[path].name} and {source.name} would both be written to {path}; "
-                    "--name '{parent}/{stem}.{suffix}' would keep them apart"
+                    f"{owners[path].name} and {source.name} would both be written to "
+                    f"{_shown(path)}; with --name a template of "
+                    + ", ".join(f"{{{field}}}" for field in FIELDS)
+                    + " can keep them apart"
                 )
             owners[path] = source
-    return [s for s in sources if not all(path.is_file() for path in output.paths(s).values())]
+
+
+def check_folder(folder: Path) -> None:
+    """Make the output folder; OSError if it cannot be written to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def missing(sources: Sequence[Source], output: Output) -> list[Source]:
+    """Those that have not all their transcripts yet."""
+    return [
+        source
+        for source in sources
+        if not all(os.path.isfile(path) for path in output.paths(source).values())
+    ]
 
 
 def write(output: Output, source: Source, transcript: Transcript) -> None:
@@ -143,12 +205,22 @@ def write(output: Output, source: Source, transcript: Transcript) -> None:
     for format, text in output.texts(source, transcript).items():
         path = paths[format]
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor, part = tempfile.mkstemp(prefix=".tdt_jax_", dir=path.parent)
         try:
-            part.write_text(text, encoding="utf-8")
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(part, 0o666 & ~_umask())
             os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        except BaseException:
+            os.unlink(part)
+            raise
+
+
+def _umask() -> int:
+    """That of the process, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def total_seconds(sources: Sequence[Source]) -> float:
@@ -169,14 +241,14 @@ def run(
     sources: Sequence[Source],
     output: Output,
     *,
-    report: Callable[[Source, str], object],
+    report: Callable[[str], object],
     progress: Callable[[float], object] = lambda seconds: None,
     **options,
 ) -> int:
     """Transcribe recordings and write what was heard; returns how many failed.
 
     Args:
-      report: takes a recording and why it failed.
+      report: takes what went wrong with a recording, which it names.
       progress, options: as of `tdt_jax.transcribe.transcribe_each`.
     """
     failed = 0
@@ -186,11 +258,17 @@ def run(
         source = sources[position]
         if not isinstance(result, Heard):
             failed += 1
-            report(source, str(result))
-        elif output.folder:
-            write(output, source, result.transcript)
-        else:
+            report(str(result).replace(str(source.path), source.name))
+        elif output.folder is None:
             _show(output, source, result.transcript, is_one=len(sources) == 1)
+        else:
+            try:
+                write(output, source, result.transcript)
+            except OSError as error:
+                if error.errno not in OWN_FAULTS:
+                    raise
+                failed += 1
+                report(f"{source.name}: {error}")
     return failed
 
 
@@ -206,16 +284,6 @@ def _in_order(items: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object
 def _show(output: Output, source: Source, transcript: Transcript, *, is_one: bool) -> None:
     for format, text in output.texts(source, transcript).items():
         named = format == "txt" and not is_one
-        sys.stdout.write(f"{source.name}\t{text}" if named else text)
+        name = source.name.translate({ord("\t"): " ", ord("\n"): " "})
+        sys.stdout.write(f"{name}\t{text}" if named else text)
     sys.stdout.flush()
-
-
-def check_standard_output(output: Output, number: int) -> None:
-    """Raise ValueError unless several transcripts in a row can be told apart."""
-    apart = {"txt", "json", "ctm"}
-    if output.folder is None and (
-        len(output.formats) > 1 or (number > 1 and not set(output.formats) <= apart)
-    ):
-        raise ValueError(
-            f"{number} recordings as {', '.join(output.formats)} need --output-dir FOLDER"
-        )

@@ -46,6 +46,8 @@ def listen(
       columns: of the terminal that shows it: the word that is not certain yet stands at the end of
         the line, and may change. 0: no terminal; what is written stays.
       options: of `Stream`.
+
+    Raises: what reading blocks raises, after what was heard until then is written.
     """
     stream, page = Stream(recogniser, **options), _Page(write, columns)
     stream.warm_up()
@@ -54,6 +56,15 @@ def listen(
             page.show(stream.push(samples), stream)
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:  # nobody reads on
+        raise
+    except BaseException:
+        _end(stream, page)
+        raise
+    _end(stream, page)
+
+
+def _end(stream: Stream, page: "_Page") -> None:
     page.show(stream.finish(), stream)
     page.end_line()
 

@@ -138,13 +138,6 @@ def normaliser(name: str) -> Callable[[str], str]:
     return lambda text: _collapse(normalise(re.sub(r"\.{3,}", " ", text)))
 
 
-def real_time_factor(audio_seconds: float, seconds: float) -> float:
-    """Seconds of audio processed in one second (RTFx: higher is faster)."""
-    if seconds <= 0:
-        raise ValueError(f"seconds must be positive, got {seconds} for {audio_seconds} of audio")
-    return audio_seconds / seconds
-
-
 def _collapse(text: str) -> str:
     return " ".join(text.split())
 

@@ -23,6 +23,7 @@ ALONE = 0.15  # seconds: two words whose middles are less than twice as far apar
 ANOTHER = 0.12  # seconds by which words of another text count as farther apart
 NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
 LONG_WORD = 2.0  # seconds; longer are the words of a language without spaces
+GAP = 0.5  # seconds of silence inside such a word, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,16 +66,16 @@ def cut(
             return
         reach = start + longest - overlap  # of the core
         search = max(first + window, reach - (reach - first) // 3)
-        last = search + _quietest(held[search - start : reach - start], window)
+        last = search + quietest(held[search - start : reach - start], window) + window // 2
         yield Piece(held[: last + overlap - start], start, first, last)
         held = held[last - overlap - start :].copy()
         start, first = last - overlap, last
 
 
-def _quietest(samples: np.ndarray, window: int) -> int:
-    """The middle of the quietest `window` samples."""
+def quietest(samples: np.ndarray, window: int) -> int:
+    """Where the `window` samples [S] with the least power begin."""
     power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    return int(np.argmin(power[window:] - power[:-window])) + window // 2
+    return int(np.argmin(power[window:] - power[:-window]))
 
 
 def join(
@@ -93,26 +94,48 @@ def join(
     """
     if len(cuts) != max(len(pieces) - 1, 0):
         raise ValueError(f"got {len(cuts)} cuts for {len(pieces)} pieces")
-    parts = [[part for word in words for part in _parts(word)] for words in pieces]
+    parts = [[part for word in words for part in _split(word)] for words in pieces]
     bounds = [_hand_over(*parts[i : i + 2], cut) for i, cut in enumerate(cuts)]
     firsts = [0, *(first for _, first in bounds)]
     ends = [*(end for end, _ in bounds), None]
     found: list[Spoken] = []
+    is_open = False  # whether the last word is a part of one that may go on
     for words, first, end in zip(parts, firsts, ends, strict=True):
+        goes_on = is_open and words[first:end] and _touch(found[-1], words[first])
+        while 0 < first < len(words) and not words[first].begins and not goes_on:
+            first -= 1  # only this piece has heard the word
         for word in words[first:end]:
-            if found and not word.begins:
+            if word.begins or not is_open:
+                found.append(replace(word, begins=True))
+            else:
                 labels = found[-1].labels + word.labels
                 found[-1] = Spoken(labels, found[-1].tokens + word.tokens, decode(labels))
-            else:
-                found.append(replace(word, begins=True))
+            is_open = word.is_part
+    return _in_order(found)
+
+
+def _touch(word: Spoken, following: Spoken) -> bool:
+    return following.start - word.end < GAP
+
+
+def _in_order(words: Sequence[Spoken]) -> list[Spoken]:
+    """No token before the end of the one before it: two pieces' times differ a little."""
+    found, time = [], 0.0
+    for word in words:
+        tokens = []
+        for token in word.tokens:
+            start = max(token.start, time)
+            tokens.append(replace(token, start=start, end=max(token.end, start)))
+            time = tokens[-1].end
+        found.append(replace(word, tokens=tuple(tokens)))
     return found
 
 
-def _parts(word: Spoken) -> list[Spoken]:
+def _split(word: Spoken) -> list[Spoken]:
     if word.end - word.start <= LONG_WORD:
         return [word]
     return [
-        Spoken((label,), (token,), token.text, begins=i == 0)
+        Spoken((label,), (token,), token.text, begins=i == 0, is_part=True)
         for i, (label, token) in enumerate(zip(word.labels, word.tokens, strict=True))
     ]
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tdt_jax.pieces import quietest
+
 QUIET = 0.1  # seconds of the utterance that its silence takes after
 
 
@@ -21,18 +23,12 @@ def with_silence(
     is zero, and only then.
     """
     window = min(len(samples), round(QUIET * sample_rate))
-    lowest = _quietest(samples, window)
+    lowest = quietest(samples, window)
     noise = _noise_like(samples[lowest : lowest + window], num_inserted(len(samples), share), seed)
     before, inside, after = np.array_split(noise, 3)
     tenth = min(len(samples) // 10, (len(samples) - window) // 2)
-    place = tenth + _quietest(samples[tenth : len(samples) - tenth], window) + window // 2
+    place = tenth + quietest(samples[tenth : len(samples) - tenth], window) + window // 2
     return np.concatenate([before, samples[:place], inside, samples[place:], after])
-
-
-def _quietest(samples: np.ndarray, window: int) -> int:
-    """Where the `window` samples with the least power begin."""
-    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    return int(np.argmin(power[window:] - power[:-window]))
 
 
 def _noise_like(samples: np.ndarray, size: int, seed: int) -> np.ndarray:

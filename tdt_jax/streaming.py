@@ -180,13 +180,15 @@ class Stream:
         """Decode the next frames, and move the window on."""
         hypothesis, state = self._step(self._filled)
         found = take(jax.device_get(hypothesis), 0)
-        self._tail.add(found._replace(times=found.times + self._decoded))
-        self._state = state
-        self._decoded += num_frames
-        leaving = max(0, self._decoded - self._left - self._first)
+        found = found._replace(times=found.times + self._decoded)
+        decoded = self._decoded + num_frames
+        leaving = max(0, decoded - self._left - self._first)
         kept = self._window[0, leaving * 8 * self._hop : self._filled].copy()
-        self._window[0, : len(kept)] = kept
+        # From here on all at once: an interrupt must not have a chunk decoded twice.
+        self._state, self._decoded = state, decoded
         self._filled, self._first = len(kept), self._first + leaving
+        self._window[0, : len(kept)] = kept
+        self._tail.add(found)
         self._settle(self.seconds)
 
     def _settle(self, heard: float) -> None:

@@ -5,8 +5,9 @@ a batch, whatever recording they are of; a transcript is put together when its l
 """
 
 import concurrent.futures
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,7 @@ class Heard(NamedTuple):
 
 def transcribe(
     recogniser: Recogniser,
-    audio: Sequence[str | Path | np.ndarray],
+    audio: Iterable[str | Path | np.ndarray],
     *,
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
@@ -70,8 +71,11 @@ def transcribe(
 
     Raises:
       AudioError: for audio that cannot be read, unless `failed` is given.
-      ValueError: for a decoder that the model has not.
+      ValueError: for a decoder that the model has not, or a single file.
     """
+    if isinstance(audio, str | Path | np.ndarray):
+        raise ValueError(f"audio must be a list of files or arrays, got one {type(audio).__name__}")
+    audio = list(audio)
     found: list[Transcript | None] = [None] * len(audio)
     options = dict(batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder)
     for position, heard in transcribe_each(recogniser, audio, **options):
@@ -107,9 +111,12 @@ def transcribe_each(
     recordings: dict[int, _Recording] = {}
     waiting: dict[float, list[_Task]] = {seconds: [] for seconds in rows}
     running: deque[tuple[list[_Task], Hypothesis]] = deque()
+    # A batch that fills slowly starts when this many pieces came after its first.
+    patience, count, since = 4 * max(sizes[-1] for sizes in rows.values()), 0, {}
 
     def start(seconds: float) -> None:
         tasks, waiting[seconds] = waiting[seconds], []
+        del since[seconds]
         utterances = [Utterance(str(i), task.piece.samples, "") for i, task in enumerate(tasks)]
         size = min(number for number in rows[seconds] if number >= len(tasks))
         batch = collate(utterances, None, Bucket(seconds, 1, size), sample_rate=rate)
@@ -146,6 +153,10 @@ def transcribe_each(
             num_samples = len(item.piece.samples)
             seconds = next(s for s in rows if num_samples <= bucket_samples(Bucket(s, 1, 1), rate))
             waiting[seconds].append(item)
+            count += 1
+            since.setdefault(seconds, count)
+            for each in [s for s in since if count - since[s] >= patience]:
+                start(each)
             if len(waiting[seconds]) == rows[seconds][-1]:
                 start(seconds)
         yield from finished(1)
@@ -169,9 +180,9 @@ def shapes(
     is_local = config.encoder.attention_context is not None
     if piece_seconds is None:
         piece_seconds = LONGEST if is_local else config.piece_seconds or PIECE_SECONDS
-    if not batch_seconds > 0 or not piece_seconds >= 1:
+    if not (0 < batch_seconds < math.inf and 1 <= piece_seconds < math.inf):
         raise ValueError(
-            "batch_seconds must be above 0 and piece_seconds at least 1, got "
+            "batch_seconds must be above 0 and piece_seconds at least 1, both finite, got "
             f"{batch_seconds} and {piece_seconds}"
         )
     lengths = [seconds for seconds in LENGTHS if seconds < piece_seconds] + [piece_seconds]

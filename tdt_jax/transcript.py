@@ -76,6 +76,7 @@ class Spoken:
     tokens: tuple[Token, ...]
     text: str
     begins: bool = True  # False: goes on with the word before
+    is_part: bool = False  # of a word that was split
 
     @property
     def start(self) -> float:
@@ -116,7 +117,7 @@ def assemble(words: Sequence[Spoken], duration: float) -> Transcript:
     found = [Word(word.text, word.start, word.end, *_least(word.tokens)) for word in words]
     groups: list[list[Word]] = []
     for word in found:
-        if not groups or _parts(groups[-1][-1], word):
+        if not groups or _ends_segment(groups[-1][-1], word):
             groups.append([])
         groups[-1].append(word)
     segments = [
@@ -188,6 +189,6 @@ def ends_sentence(text: str) -> bool:
     return ends and not ABBREVIATION.fullmatch(text)
 
 
-def _parts(word: Word, following: Word) -> bool:
+def _ends_segment(word: Word, following: Word) -> bool:
     """Whether a segment ends between two words."""
     return ends_sentence(word.text) or following.start - word.end >= PAUSE

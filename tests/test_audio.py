@@ -1,5 +1,7 @@
 """Audio: every format, rate and depth reads as the same sine; every bad file is a clear error."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -211,3 +213,25 @@ def test_arrays(tmp_path):
     for bad in (np.zeros((2, 16000)), np.zeros((1, 2, 3)), np.zeros(0), np.zeros(4, complex)):
         with pytest.raises(AudioError):
             as_samples(bad)
+
+
+def test_what_cannot_be_opened_is_an_audio_error(tmp_path, monkeypatch):
+    with pytest.raises(AudioError, match=r"cannot be read: .*too long"):
+        read_audio("x" * 5000)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AudioError, match=r"pipe is not a regular file"):
+        read_audio(tmp_path / "pipe")
+    soundfile.write(tmp_path / "a.wav", np.zeros(99), 16000)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tdt_jax.audio._opened", refuse)
+    with pytest.raises(AudioError, match=r"a\.wav cannot be read: Permission denied"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_samples_beyond_all_measure_are_refused():
+    with pytest.raises(AudioError, match=r"holds samples of up to 1e\+30; full scale is 1"):
+        as_samples(np.full(99, 1e30))
+    assert as_samples(np.full(9, 32767.0)).max() == 32767  # integers taken for floats

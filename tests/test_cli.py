@@ -16,7 +16,7 @@ from tdt_jax import cli
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.telephone import prompts_folder
 from tdt_jax.evaluation import evaluate
-from tdt_jax.formats import FORMATS
+from tdt_jax.formats import FORMATS, SubtitleRules
 
 
 @pytest.fixture(scope="module")
@@ -181,13 +181,61 @@ def test_listen_takes_a_pipe(folder, capsys, monkeypatch):
     data = io.BytesIO((folder / "0.wav").read_bytes())
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=data))
     assert cli.main(["listen", str(folder / "model"), "-", "--chunk", "0.8"]) == 0
-    (expected,) = tdt.transcribe(make_recogniser(), [folder / "0.wav"])
-    said = capsys.readouterr().out
-    assert said.endswith("\n") and said.split() and expected.text
+    stream = tdt.Stream(make_recogniser(), chunk=0.8)
+    stream.push(soundfile.read(folder / "0.wav", dtype="float32")[0])
+    stream.finish()
+    assert capsys.readouterr().out.split() == stream.text.split() != []
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"fLaC" * 99)))
     assert cli.main(["listen", str(folder / "model"), "-"]) == 2
     assert cli.main(["listen", str(folder / "model"), "a.wav"]) == 2
     assert "the source is - " in capsys.readouterr().err
+
+
+def test_options_arrive(folder, monkeypatch):
+    """Every option of transcribe and listen is passed on."""
+    calls = {}
+
+    def catch(name):
+        return lambda *arguments, **options: calls.__setitem__(name, (arguments, options)) or 0
+
+    monkeypatch.setattr("tdt_jax.job.run", catch("run"))
+    monkeypatch.setattr("tdt_jax.listening.listen", catch("listen"))
+    arguments = "--max-chars 30 --max-lines 1 --max-seconds 5 --max-gap 0.5 --highlight-words "
+    arguments += "--batch-seconds 7 --piece-seconds 9 --decoder transducer --format srt"
+    model, file = str(folder / "model"), str(folder / "0.wav")
+    out = ["-o", str(folder / "named"), "--name", "{stem}.{suffix}"]
+    assert cli.main(["transcribe", model, file, *arguments.split(), *out]) == 0
+    (_, sources, output), options = calls["run"]
+    assert [source.name for source in sources] == [file]
+    assert output.rules == SubtitleRules(max_chars=30, max_lines=1, max_seconds=5, max_gap=0.5)
+    assert output.highlight_words and output.formats == ("srt",)
+    assert output.paths(sources[0])["srt"] == folder / "named" / "0.wav.srt"
+    passed = {key: options[key] for key in ("batch_seconds", "piece_seconds", "decoder")}
+    assert passed == dict(batch_seconds=7, piece_seconds=9, decoder="transducer")
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"")))
+    sizes = ["--chunk", "0.8", "--left", "3", "--right", "0.4"]
+    assert cli.main(["listen", model, "-", *sizes]) == 0
+    assert calls["listen"][1] == dict(columns=0, chunk=0.8, left=3.0, right=0.4)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError(), MemoryError("58 TiB")])
+def test_exit_codes(folder, monkeypatch, capsys, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("tdt_jax.job.run", fail)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    code = cli.main(["transcribe", str(folder / "model"), str(folder / "0.wav")])
+    assert code == {KeyboardInterrupt: 130, BrokenPipeError: 141, MemoryError: 2}[type(error)]
+
+
+def test_nothing_evaluated_is_no_perfect_score(folder, capsys):
+    text = (folder / "all.jsonl").read_text().replace(".wav", ".gone")
+    (folder / "gone.jsonl").write_text(text)
+    assert cli.main(["evaluate", str(folder / "model"), str(folder / "gone.jsonl")]) == 1
+    assert "nothing was evaluated: 3 utt" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(folder / "model"), str(folder / "gone.jsonl"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["wer"] is None
 
 
 def test_warmup_names_each_shape(folder, capsys):
@@ -247,6 +295,7 @@ def test_a_parakeet_transcribes_with_either_decoder(folder, capsys):
         assert cli.main(["transcribe", *options, model, str(folder / "0.wav")]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] != said[1] != said[3] != said[0]
+    assert said[2].strip()
     assert cli.main(["transcribe", "--decoder", "ctc", str(folder / "model"), "x.wav"]) == 1
     for options in (["--local-attention", "2"], ["--decoder", "beam"]):
         with pytest.raises(SystemExit):

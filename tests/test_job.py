@@ -1,6 +1,8 @@
 """A batch job: what it finds, where it writes, and what it leaves alone."""
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 import soundfile
 
 from tdt_jax import job
+from tdt_jax.audio import AudioError
 from tdt_jax.job import Output, Source
+from tdt_jax.transcribe import Heard
 from tdt_jax.transcript import Transcript
 
 NOTHING = Transcript("", [], [], [], 1.0)
@@ -36,7 +40,10 @@ def test_folders_patterns_and_files(tree):
     assert names(job.find([f"{tree}/**/*.mp3"]), tree) == ["deep/er/c.mp3"]
     twice = job.find([str(tree / "b.wav"), f"{tree}/deep/../b.wav", str(tree)])
     assert len(twice) == 4 and names(twice[:1], tree) == ["b.wav"]
-    assert job.find(["gone.wav"]) == [Source(Path("gone.wav"))]  # the job reports it
+    (tree / "._a.wav").touch()  # what a Mac leaves beside a file
+    assert len(job.find([str(tree)])) == 4
+    assert job.find(["gone.wav"])[0].path == Path("gone.wav")  # the job reports it
+    assert len(job.find(["x" * 5000])) == 1  # likewise
     odd = tree / "what[1].wav"  # a pattern, if there were no such file
     odd.touch()
     assert names(job.find([str(odd)]), tree) == ["what[1].wav"]
@@ -46,14 +53,16 @@ def test_folders_patterns_and_files(tree):
 
 
 def test_names_follow_the_template(tmp_path):
-    source = Source(Path("x/y/talk.one.mp3"), "y")
+    source = Source(Path("x/y/talk.one.mp3"), "y", "x")
     output = Output(("txt", "srt"), tmp_path)
     assert output.paths(source)["srt"] == tmp_path / "y" / "talk.one.srt"
-    flat = Output(("txt",), tmp_path, "{stem}-{suffix}")
-    assert flat.paths(source) == {"txt": tmp_path / "talk.one-mp3.txt"}
-    assert flat.paths(Source(Path("/tmp/tdt_jax_x"), "-")) == {"txt": tmp_path / "stdin-.txt"}
-    for template in ("{number}", "{", "{stem[0]!q}", "{}"):
-        with pytest.raises(ValueError, match=r"may hold .parent., .stem. and .suffix"):
+    flat = Output(("txt",), tmp_path, "{folder}-{stem}-{suffix}")
+    assert flat.paths(source) == {"txt": tmp_path / "x-talk.one-mp3.txt"}
+    stdin = Source(Path("/tmp/x"), is_stdin=True)
+    assert output.paths(stdin)["txt"] == tmp_path / "stdin.txt" and stdin.name == "-"
+    for template in ("{number}", "{", "{stem[0]}", "{stem.x}", "{stem!r}", "{}", "", "../{stem}",
+                     "/{stem}"):  # fmt: skip
+        with pytest.raises(ValueError, match=r"must be a name below the output folder that may"):
             Output(("txt",), tmp_path, template)
     with pytest.raises(ValueError, match="no format 'doc'"):
         Output(("doc",))
@@ -62,9 +71,42 @@ def test_names_follow_the_template(tmp_path):
 def test_two_recordings_never_share_a_transcript(tmp_path):
     sources = [Source(Path("a.wav")), Source(Path("a.mp3"))]
     with pytest.raises(ValueError, match=r"a\.wav and a\.mp3 would both be written to .*a\.txt"):
-        job.missing(sources, Output(("txt",), tmp_path))
+        job.check_names(sources, Output(("txt",), tmp_path))
     apart = Output(("txt",), tmp_path, "{parent}/{stem}.{suffix}")
+    job.check_names(sources, apart)
     assert job.missing(sources, apart) == sources
+
+
+def test_one_bad_name_does_not_end_a_job(tmp_path, monkeypatch):
+    """A transcript that cannot be written is reported; where none could be, the job ends."""
+    names = ["a", "x" * 255, "b"]
+    sources = [Source(Path(f"{name}.wav")) for name in names]
+    heard = [(i, Heard(NOTHING, 0, 0, 0)) for i in range(3)]
+    monkeypatch.setattr("tdt_jax.job.transcribe_each", lambda *_, **__: iter(heard))
+    reports = []
+    assert job.run(None, sources, Output(("txt",), tmp_path), report=reports.append) == 1
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.txt", "b.txt"]
+    assert len(reports) == 1 and "too long" in reports[0]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="no space"):
+        job.run(None, sources[:1], Output(("json",), tmp_path), report=reports.append)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_standard_output_is_in_order_and_names_are_shown(monkeypatch, capsys):
+    odd = Path(os.fsdecode(b"caf\xe9\t1.wav"))
+    heard = [(1, AudioError(f"{odd} is empty")), (2, Heard(NOTHING, 0, 0, 0)),
+             (0, Heard(NOTHING, 0, 0, 0))]  # fmt: skip
+    monkeypatch.setattr("tdt_jax.job.transcribe_each", lambda *_, **__: iter(heard))
+    reports = []
+    sources = [Source(Path("z.wav")), Source(odd), Source(odd)]
+    assert job.run(None, sources, Output(), report=reports.append) == 1
+    assert capsys.readouterr().out == "z.wav\t\ncaf\ufffd 1.wav\t\n"
+    assert reports == ["caf\ufffd\t1.wav is empty"]
 
 
 def test_a_transcript_is_whole_or_not_there(tmp_path, monkeypatch):
@@ -92,24 +134,32 @@ def test_hours_are_added_up_from_headers(tmp_path):
     assert job.total_seconds(sources) == pytest.approx(4 + 4 / 3)
 
 
-def test_standard_input_is_spooled():
-    source = job.spooled(io.BytesIO(b"x" * (1 << 21)))
-    try:
+def test_standard_input_is_spooled_and_gone_afterwards():
+    with job.spooled(io.BytesIO(b"x" * (1 << 21))) as source:
         assert source.path.stat().st_size == 1 << 21 and source.name == "-"
-    finally:
-        source.path.unlink()
+    assert not source.path.exists()
+    with pytest.raises(ValueError, match="standard input is closed"), job.spooled(None):
+        pass
 
 
 @pytest.mark.parametrize(
-    ("formats", "number", "fine"),
+    ("formats", "number", "message"),
     [
-        (("txt",), 5, True), (("json",), 5, True), (("ctm",), 5, True), (("srt",), 1, True),
-        (("srt",), 2, False), (("tsv",), 2, False), (("txt", "srt"), 1, False),
+        (("txt",), 5, ""), (("json",), 5, ""), (("ctm",), 5, ""), (("srt",), 1, ""),
+        (("srt",), 2, "2 recordings as srt need --output-dir"), (("tsv",), 2, "need --output-dir"),
+        (("txt", "srt"), 1, "need --output-dir"),
     ],
 )  # fmt: skip
-def test_standard_output_takes_what_can_be_told_apart(formats, number, fine):
-    if fine:
-        job.check_standard_output(Output(formats), number)
-    else:
-        with pytest.raises(ValueError, match="need --output-dir"):
-            job.check_standard_output(Output(formats), number)
+def test_standard_output_takes_what_can_be_told_apart(formats, number, message):
+    sources = [Source(Path(f"{i}.wav")) for i in range(number)]
+    if not message:
+        job.check_names(sources, Output(formats))
+        return
+    with pytest.raises(ValueError, match=message):
+        job.check_names(sources, Output(formats))
+
+
+def test_one_ctm_has_every_recording_once():
+    sources = [Source(Path("x/a.wav")), Source(Path("y/a.wav"))]
+    with pytest.raises(ValueError, match="2 recordings would be 'a' in one CTM"):
+        job.check_names(sources, Output(("ctm",)))

@@ -12,7 +12,6 @@ from tdt_jax.metrics import (
     character_error_rate,
     confidence_interval,
     normaliser,
-    real_time_factor,
     word_error_rate,
     word_errors,
 )
@@ -58,12 +57,6 @@ def test_metrics_errors():
         word_error_rate(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="single string"):
         word_error_rate("abc", "abd")
-    with pytest.raises(ValueError, match="positive"):
-        real_time_factor(10.0, 0.0)
-
-
-def test_real_time_factor():
-    assert real_time_factor(3600.0, 1.5) == 2400.0
 
 
 def test_interval_of_identical_utterances_is_a_point():

@@ -115,3 +115,30 @@ def test_words_without_spaces_are_handed_over_between_tokens():
     (joined,) = join([[run(0, 42)], [run(38, 80)]], [20.0], decode)
     assert joined.labels == tuple(range(80)) and joined.text == decode(range(80))
     assert [token.text for token in joined.tokens] == [str(i) for i in range(80)]
+
+
+def test_a_long_word_is_not_glued_to_another():
+    """What only one piece has heard stays whole; times never go back."""
+
+    def spelt(text, first, last):
+        ends = np.linspace(first, last, len(text) + 1)
+        tokens = tuple(
+            Token(letter, float(a), float(b), 1.0, 1.0)
+            for letter, a, b in zip(text, ends[:-1], ends[1:], strict=True)
+        )
+        return Spoken(tuple(map(ord, text)), tokens, text)
+
+    def decode(labels):
+        return "".join(map(chr, labels))
+
+    before = [spelt("h", 1.0, 1.4), spelt("i", 2.0, 2.4)]
+    after = [spelt("abcdef", 18.2, 21.6), spelt("z", 23.0, 23.4)]
+    joined = join([before, after], [20.0], decode)
+    assert [each.text for each in joined] == ["h", "i", "abcdef", "z"]
+    before.append(spelt("abcdef", 18.1, 21.5))
+    joined = join([before, after], [20.0], decode)
+    assert [each.text for each in joined] == ["h", "i", "abcdef", "z"]
+    late, early = spelt("one", 19.0, 20.4), spelt("two", 19.9, 20.5)
+    joined = join([[late], [early]], [20.1], decode)
+    tokens = [token for each in joined for token in each.tokens]
+    assert all(a.end <= b.start and b.start <= b.end for a, b in itertools.pairwise(tokens))

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import time
 import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +193,7 @@ def test_shapes_hold_two_hours_with_local_attention_only(recogniser):
     local = tdt.with_attention_context(recogniser, (128, 128))
     assert shapes(local.config)[-1].seconds >= 7200
     assert shapes(local.config, piece_seconds=100.0)[-1].seconds == 100.0
-    for sizes in ((0, None), (None, 0.5), (float("nan"), None)):
+    for sizes in ((0, None), (None, 0.5), (np.nan, None), (np.inf, None), (None, 1e309)):
         with pytest.raises(ValueError, match="batch_seconds must be above 0 and piece_seconds"):
             shapes(recogniser.config, *sizes)
 
@@ -283,6 +284,34 @@ def test_no_word_is_lost_or_doubled_in_long_audio(listener, seed):
     assert starts == sorted(starts) and found.duration == len(samples) / 16000
     assert all(word.start <= word.end <= found.duration for word in found.words)
     assert max(seconds for _, seconds in batches) == 30.72 * 16000
+
+
+def test_a_word_at_every_cut_is_heard_once(listener):
+    """Speech without a pause: every cut is inside a word, which only the overlap hears whole."""
+    recogniser, _ = listener
+    numbers = np.random.default_rng(0).integers(len(WORDS), size=150)
+    samples = np.concatenate([np.full(LENGTH + 64, (n + 2) / 20, np.float32) for n in numbers])
+    samples[:: LENGTH + 64] = samples[1 :: LENGTH + 64] = 0  # a gap too short to cut in
+    (found,) = tdt.transcribe(recogniser, [samples], piece_seconds=10.0)
+    assert found.text.split() == [WORDS[n] for n in numbers]
+
+
+def test_a_long_recording_does_not_wait_for_a_rare_one(listener):
+    """A batch that fills slowly starts at last; what is finished is given."""
+    recogniser, _ = listener
+    lengths = [4.0, *[1.0] * 60]
+    heard = transcribe_each(
+        recogniser, (bursts(s, i)[0] for i, s in enumerate(lengths)), batch_seconds=11.0
+    )
+    order = [position for position, _ in heard]
+    assert order.index(0) < 30 and sorted(order) == list(range(61))
+
+
+def test_one_file_is_not_a_list(recogniser):
+    for audio in ("a.wav", Path("a.wav"), noise(1.0)):
+        with pytest.raises(ValueError, match="must be a list of files or arrays, got one"):
+            tdt.transcribe(recogniser, audio)
+    assert len(tdt.transcribe(recogniser, iter([noise(1.0)]))) == 1
 
 
 def test_many_recordings_share_batches_and_stay_apart(listener):
