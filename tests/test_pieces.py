@@ -85,7 +85,7 @@ def test_a_cut_anywhere_neither_loses_nor_doubles_a_word(seed):
     words = sentence(rng)
     for at in np.arange(20.0, 40.0, 0.05):
         before, after = heard(words, 0, at + 1, rng), heard(words, at - 1, 60, rng)
-        joined = join([before, after], [at], str)
+        joined = join([before, after], [at], str, overlap=1.0)
         assert [each.text for each in joined] == [each.text for each in words], at
 
 
@@ -93,12 +93,28 @@ def test_three_pieces_and_silent_ones():
     a, b, c = word("a", 1.0, 1.5), word("b", 4.8, 5.2), word("c", 9.9, 10.3)
     late = word("b", 4.9, 5.3)
     pieces = [[a, b], [late, c], [c]]
-    assert [w.text for w in join(pieces, [5.0, 10.0], str)] == ["a", "b", "c"]
-    assert join([[]], [], str) == []
-    assert join([[], [c]], [5.0], str) == [c] and join([[a], []], [5.0], str) == [a]
-    assert join([[a, b], [], [c]], [5.1, 9.0], str) == [a, b, c]
+    assert [w.text for w in join(pieces, [5.0, 10.0], str, overlap=1.0)] == ["a", "b", "c"]
+    assert join([[]], [], str, overlap=1.0) == []
+    assert join([[], [c]], [5.0], str, overlap=1.0) == [c] and join(
+        [[a], []], [5.0], str, overlap=1.0
+    ) == [a]
+    assert join([[a, b], [], [c]], [5.1, 9.0], str, overlap=1.0) == [a, b, c]
     with pytest.raises(ValueError, match="got 1 cuts for 3 pieces"):
-        join(pieces, [5.0], str)
+        join(pieces, [5.0], str, overlap=1.0)
+
+
+def test_what_one_piece_alone_has_heard_is_kept():
+    """Unless it is at the piece's edge, or the other has heard another word there."""
+    a, b = word("a", 17.0, 17.4), word("b", 22.5, 22.9)
+    missed = word("x", 19.2, 19.6)  # before the cut, heard only by the piece after it
+    assert [w.text for w in join([[a], [missed, b]], [20.0], str, overlap=2.0)] == ["a", "x", "b"]
+    late = word("y", 20.5, 20.9)  # after the cut, heard only by the piece before it
+    assert [w.text for w in join([[a, late], [b]], [20.0], str, overlap=2.0)] == ["a", "y", "b"]
+    edges = [[a, word("?", 21.6, 21.9)], [word("?", 18.1, 18.6), b]]
+    assert [w.text for w in join(edges, [20.0], str, overlap=2.0)] == ["a", "b"]
+    other = word("z", 18.9, 19.5)
+    joined = join([[a, other], [word("w", 19.4, 19.9), b]], [20.0], str, overlap=2.0)
+    assert [w.text for w in joined] == ["a", "z", "b"]
 
 
 def test_words_without_spaces_are_handed_over_between_tokens():
@@ -112,7 +128,7 @@ def test_words_without_spaces_are_handed_over_between_tokens():
     def decode(labels):
         return "".join(map(str, labels))
 
-    (joined,) = join([[run(0, 42)], [run(38, 80)]], [20.0], decode)
+    (joined,) = join([[run(0, 42)], [run(38, 80)]], [20.0], decode, overlap=2.0)
     assert joined.labels == tuple(range(80)) and joined.text == decode(range(80))
     assert [token.text for token in joined.tokens] == [str(i) for i in range(80)]
 
@@ -132,13 +148,13 @@ def test_a_long_word_is_not_glued_to_another():
         return "".join(map(chr, labels))
 
     before = [spelt("h", 1.0, 1.4), spelt("i", 2.0, 2.4)]
-    after = [spelt("abcdef", 18.2, 21.6), spelt("z", 23.0, 23.4)]
-    joined = join([before, after], [20.0], decode)
+    after = [spelt("abcdef", 18.7, 21.6), spelt("z", 23.0, 23.4)]
+    joined = join([before, after], [20.0], decode, overlap=2.0)
     assert [each.text for each in joined] == ["h", "i", "abcdef", "z"]
-    before.append(spelt("abcdef", 18.1, 21.5))
-    joined = join([before, after], [20.0], decode)
+    before.append(spelt("abcdef", 18.6, 21.5))
+    joined = join([before, after], [20.0], decode, overlap=2.0)
     assert [each.text for each in joined] == ["h", "i", "abcdef", "z"]
     late, early = spelt("one", 19.0, 20.4), spelt("two", 19.9, 20.5)
-    joined = join([[late], [early]], [20.1], decode)
+    joined = join([[late], [early]], [20.1], decode, overlap=2.0)
     tokens = [token for each in joined for token in each.tokens]
     assert all(a.end <= b.start and b.start <= b.end for a, b in itertools.pairwise(tokens))
