@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -172,6 +173,8 @@ def _compare(options) -> int:
     entries = read_manifest(options.manifest)
     runtime.set_up()
     failed: dict[str, str] = {}
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("the plot needs matplotlib: pip install 'tdt-jax[notebook]'")
     if not Path(options.plot).absolute().parent.is_dir():
         raise ValueError(f"there is no folder for --plot {options.plot}")
     rows = benchmark_silence.compare(

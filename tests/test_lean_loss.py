@@ -77,6 +77,7 @@ def test_equals_the_loss_on_full_logits(durations, chunk):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durations", [(0, 1, 2, 3, 4), None])
 def test_equals_it_where_most_tiles_are_left_out(durations):
     """A lattice so large that the default leaves out nodes which do have a posterior."""

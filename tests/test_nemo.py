@@ -198,6 +198,7 @@ def test_damaged_gzip_and_closed_files(tmp_path):
         gc.collect()
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_an_error_or_go_unseen(tmp_path):
     whole, rng = ARCHIVE.read_bytes(), np.random.default_rng(0)
     refused = 0

@@ -258,6 +258,7 @@ def test_a_nan_shows_in_the_loss_of_its_row():
     assert np.flatnonzero(~np.isfinite(per_row)).tolist() == [2]
 
 
+@pytest.mark.slow
 def test_omega_trains_the_token_head_as_an_rnnt():
     config = plain()
     config = dataclasses.replace(config, loss=LossConfig(omega=1.0))
@@ -283,6 +284,7 @@ def test_ctc_loss_of_what_does_not_fit_is_zero():
     assert losses[0] > 0 and losses[1] > 0 and losses[2] == 0
 
 
+@pytest.mark.slow
 def test_a_ctc_model_trains_by_its_only_loss():
     """What does not fit is counted and left out, as in a transducer's loss."""
     config = plain(durations=None)
