@@ -25,7 +25,7 @@ ALONE = 0.15  # seconds: two words whose middles are less than twice as far apar
 ANOTHER = 0.12  # seconds by which words of another text count as farther apart
 NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
 LONG_WORD = 2.0  # seconds; longer are the words of a language without spaces
-GAP = 0.5  # seconds of silence inside such a word, at most
+GAP = 0.5  # seconds between the parts of such a word that two pieces have heard, at most
 EDGE = 0.5  # seconds of a piece at both ends in which a word that it alone has heard is doubted
 
 
@@ -108,20 +108,23 @@ def join(
         ):
             words[:] = [a and b for a, b in zip(words, keeps, strict=True)]
     chosen = [
-        word
-        for words, keeps in zip(parts, kept, strict=True)
-        for word, keep in zip(words, keeps, strict=True)
+        (number, index, word)
+        for number, (words, keeps) in enumerate(zip(parts, kept, strict=True))
+        for index, (word, keep) in enumerate(zip(words, keeps, strict=True))
         if keep
     ]
     found: list[Spoken] = []
-    for word in sorted(chosen, key=lambda word: word.middle):
+    last = None
+    for number, index, word in sorted(chosen, key=lambda each: each[2].middle):
         goes_on = not word.begins and found and found[-1].is_part
-        if goes_on and word.start - found[-1].end < GAP:
+        follows = last == (number, index - 1)  # in what its own piece has heard
+        if goes_on and (follows or word.start - found[-1].end < GAP):
             labels = found[-1].labels + word.labels
             tokens = found[-1].tokens + word.tokens
             found[-1] = Spoken(labels, tokens, decode(labels), is_part=True)
         else:
             found.append(replace(word, begins=True))
+        last = number, index
     return _in_order(found)
 
 

@@ -158,3 +158,17 @@ def test_a_long_word_is_not_glued_to_another():
     joined = join([[late], [early]], [20.1], decode, overlap=2.0)
     tokens = [token for each in joined for token in each.tokens]
     assert all(a.end <= b.start and b.start <= b.end for a, b in itertools.pairwise(tokens))
+
+
+def test_a_slow_word_stays_one():
+    """Pauses inside a word part it neither in one piece nor beside a cut."""
+    tokens = tuple(Token(str(i), 1.0 + i, 1.2 + i, 1.0, 1.0) for i in range(5))
+    slow = Spoken((0, 1, 2, 3, 4), tokens, "01234")
+
+    def decode(labels):
+        return "".join(map(str, labels))
+
+    (alone,) = join([[slow]], [], decode, overlap=2.0)
+    assert alone.text == "01234" and alone.tokens == tokens
+    joined = join([[slow], [word("b", 9.0, 9.3)]], [8.0], decode, overlap=2.0)
+    assert [each.text for each in joined] == ["01234", "b"]
