@@ -14,6 +14,8 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+REMAT_POLICIES = "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable"
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -62,6 +64,9 @@ class EncoderConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     remat: bool = True  # recompute each block in the backward pass: memory for time
+    # what of a block is kept all the same, one of jax.checkpoint_policies: "nothing_saveable";
+    # "dots_with_no_batch_dims_saveable", the products with parameters; "dots_saveable", all
+    remat_policy: str = "nothing_saveable"
     unroll: int = 1  # blocks compiled as one loop body: a small encoder on CPU gains from all
 
     def __post_init__(self):
@@ -90,6 +95,11 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout"):
             rate = getattr(self, name)
             _require(0 <= rate < 1, f"encoder.{name} must be in [0, 1), got {rate}")
+        _require(
+            self.remat_policy in REMAT_POLICIES,
+            f"encoder.remat_policy must be one of {', '.join(REMAT_POLICIES)}, got "
+            f"{self.remat_policy!r}",
+        )
         context = self.attention_context
         _require(
             context is None or (min(context) >= 0 and max(context) > 0),
@@ -390,12 +400,22 @@ class TrainingConfig:
     log_every: int = 50  # steps
     eval_every: int = 1000
     save_every: int = 1000
-    keep: int = 3  # newest checkpoints
+    keep: int = 3  # newest checkpoints, beside the best
+    fsdp: int = 1  # devices among which parameters are split; rows are split among all
+    accumulate: int = 1  # parts of a batch, one after another, before a step: less memory
     folder: str = "runs/default"
     init_from: str = ""  # a checkpoint whose parameters to start from
 
     def __post_init__(self):
-        for name in ("num_steps", "log_every", "eval_every", "save_every", "keep"):
+        for name in (
+            "num_steps",
+            "log_every",
+            "eval_every",
+            "save_every",
+            "keep",
+            "fsdp",
+            "accumulate",
+        ):
             value = getattr(self, name)
             _require(value >= 1, f"training.{name} must be >= 1, got {value}")
 

@@ -174,10 +174,12 @@ class Encoder(nnx.Module):
         self.config = config
         self.dtype = dtype
 
-    def __call__(self, features, num_features, *, key=None):
+    def __call__(self, features, num_features, *, key=None, prepare=lambda x, block: (x, block)):
         """Encode features [B, M, F] of lengths [B] into frames [B, T, D] of lengths [B].
 
-        Frames beyond an utterance's length are zero. A `key` turns dropout on.
+        Frames beyond an utterance's length are zero. A `key` turns dropout on. `prepare` is given
+        the input and the parameters of each block before they are used, to place or gather what is
+        split among devices.
         """
         input_key, block_key = split(key, 2)
         x, num_frames = self.subsampling(features, num_features)
@@ -190,9 +192,11 @@ class Encoder(nnx.Module):
 
         def apply(x, layer):
             block, key = layer
+            x, block = prepare(x, block)
             return block(x, positions, padding, key=key), None
 
         keys = None if key is None else jax.random.split(block_key, self.config.num_layers)
-        body = jax.checkpoint(apply) if self.config.remat else apply
+        policy = getattr(jax.checkpoint_policies, self.config.remat_policy)
+        body = jax.checkpoint(apply, policy=policy) if self.config.remat else apply
         x, _ = jax.lax.scan(body, x, (self.blocks, keys), unroll=self.config.unroll)
         return _mask_time(x, num_frames), num_frames

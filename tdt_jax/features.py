@@ -43,10 +43,8 @@ def log_mel(samples, num_samples, config: FeatureConfig = FeatureConfig(), *, ke
             "log_mel needs samples [B, S] and num_samples [B], got "
             f"{samples.shape} and {num_samples.shape}"
         )
-    samples = samples.astype(jnp.float32)
+    samples = dither(samples.astype(jnp.float32), config, key)
     num_samples = num_samples.astype(jnp.int32)
-    if key is not None and config.dither:
-        samples = samples + config.dither * jax.random.normal(key, samples.shape, jnp.float32)
     valid = jnp.arange(samples.shape[1])[None, :] < num_samples[:, None]  # [B, S]
     previous = jnp.pad(samples[:, :-1], ((0, 0), (1, 0)))
     emphasised = jnp.where(valid, samples - config.preemphasis * previous, 0.0)
@@ -58,6 +56,13 @@ def log_mel(samples, num_samples, config: FeatureConfig = FeatureConfig(), *, ke
     mel = jnp.matmul(power, mel_filters(config).T, precision=jax.lax.Precision.HIGHEST)
     num_features = num_samples // config.hop_length
     return _normalise(jnp.log(mel + LOG_GUARD), num_features), num_features
+
+
+def dither(samples, config: FeatureConfig, key):
+    """Samples [B, S] with a little white noise; as they are when `key` is None."""
+    if key is None or not config.dither:
+        return samples
+    return samples + config.dither * jax.random.normal(key, samples.shape, jnp.float32)
 
 
 def _frame(samples, window_length: int, hop_length: int):

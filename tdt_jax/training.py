@@ -18,7 +18,7 @@ from tdt_jax import sharding
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
 from tdt_jax.decode import Hypothesis, ctc_decode, greedy_decode
-from tdt_jax.features import log_mel
+from tdt_jax.features import dither, log_mel
 from tdt_jax.layers import padding_mask
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.model import Transducer, encode
@@ -53,6 +53,8 @@ class Metrics(NamedTuple):
     ctc: jax.Array  # [B]
     gradient_norm: jax.Array
     num_impossible: jax.Array  # utterances that no alignment fits; they don't count
+    num_labels: jax.Array  # of those that count
+    audio_seconds: jax.Array  # without padding
 
 
 def init_state(config: Config, key) -> State:
@@ -69,12 +71,12 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """One update; `key` is the run's, the step's own is folded from it.
 
-    `mesh` is what the batch is split among (`tdt_jax.sharding`); None is for a batch on one device.
+    `mesh` is what batch and state are split among (`tdt_jax.sharding`); None is for one device.
+    With `training.accumulate` parts the gradient is that of the whole batch, a part at a time.
     """
     key = jax.random.fold_in(key, state.step)
-    (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
-        state.model, batch, key, config, mesh
-    )
+    gradients, metrics = _gradients(state.model, batch, key, config, mesh)
+    gradients = sharding.by_rule(gradients, mesh)
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
     model = optax.apply_updates(state.model, updates)
@@ -84,16 +86,58 @@ def train_step(
         decay = jnp.minimum(config.optimizer.ema_decay, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, model)
     metrics = metrics._replace(gradient_norm=optax.tree.norm(gradients))
-    return State(state.step + 1, model, average, optimizer_state), metrics
+    state = State(state.step + 1, model, average, optimizer_state)
+    return sharding.by_rule(state, mesh), sharding.whole(metrics, mesh)
+
+
+def _gradients(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None):
+    """The gradient of the batch's mean loss per label, and the batch's Metrics."""
+    num_parts = config.training.accumulate
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    if num_parts == 1:
+        (_, metrics), gradients = gradient(model, batch, key, config, mesh)
+        return gradients, metrics
+
+    def add(sums, part):
+        rows, part_key = part
+        (mean, metrics), gradients = gradient(model, rows, part_key, config, mesh)
+        weight = metrics.num_labels.astype(jnp.float32)
+        more = jax.tree.map(lambda x: weight * x, (mean, gradients))
+        sums = jax.tree.map(jnp.add, sums, sharding.by_rule(more, mesh))
+        return sums, metrics
+
+    parts = sharding.in_parts(batch, num_parts, mesh), jax.random.split(key, num_parts)
+    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, model)
+    (total, gradients), metrics = jax.lax.scan(add, zeros, parts)
+    num_labels = jnp.sum(metrics.num_labels)
+    count = jnp.maximum(num_labels, 1).astype(jnp.float32)
+    gradients = jax.tree.map(lambda x: x / count, gradients)
+    return gradients, Metrics(
+        loss=total / count,
+        transducer=metrics.transducer.T.reshape(-1),  # as the rows were, see sharding.in_parts
+        ctc=metrics.ctc.T.reshape(-1),
+        gradient_norm=jnp.zeros(()),
+        num_impossible=jnp.sum(metrics.num_impossible),
+        num_labels=num_labels,
+        audio_seconds=jnp.sum(metrics.audio_seconds),
+    )
 
 
 def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None = None):
     """The mean loss per label of the batch, and its Metrics."""
+    batch = sharding.by_rows(batch, mesh)
+    dtype = jnp.dtype(config.model.dtype)
+    model = sharding.gathered(model, mesh, dtype)
+
+    def prepare(x, block):
+        return sharding.by_rows(x, mesh), sharding.gathered(block, mesh, dtype)
+
     keys = jax.random.split(key, 8)
     samples = augment_samples(batch.samples, batch.num_samples, config.augment, keys[0])
-    features, num_features = log_mel(samples, batch.num_samples, config.model.features, key=keys[1])
+    samples = dither(samples, config.model.features, keys[1])
+    features, num_features = _features(samples, batch.num_samples, config, mesh)
     features = spec_augment(features, num_features, config.augment, keys[2])
-    frames, num_frames = model.encoder(features, num_features, key=keys[3])
+    frames, num_frames = model.encoder(features, num_features, key=keys[3], prepare=prepare)
     weight = config.loss.ctc_weight
     if model.predictor is None:
         weight = 1.0
@@ -109,8 +153,25 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
     total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
     num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
     mean = jnp.sum(total) / jnp.maximum(num_labels, 1)
-    metrics = Metrics(mean, losses, ctc, jnp.zeros(()), jnp.sum(~possible))
+    metrics = Metrics(
+        loss=mean,
+        transducer=losses,
+        ctc=ctc,
+        gradient_norm=jnp.zeros(()),
+        num_impossible=jnp.sum(~possible),
+        num_labels=num_labels,
+        audio_seconds=jnp.sum(batch.num_samples.astype(jnp.float32))
+        / config.model.features.sample_rate,
+    )
     return mean, metrics
+
+
+def _features(samples, num_samples, config: Config, mesh):
+    """Log-mel features, each device of its own rows: XLA would gather all of them for the FFT."""
+    log_mels = functools.partial(log_mel, config=config.model.features)
+    if mesh is not None and mesh.size > 1:
+        log_mels = sharding.on_own_rows(log_mels, mesh, num_whole=0)
+    return log_mels(samples, num_samples)
 
 
 def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Config, mesh):
