@@ -5,9 +5,11 @@
     folder/STEP/optimizer  the rest of the training state
 
 Arrays are stored under plain names such as "encoder.blocks.attention.query.kernel", whatever the
-objects that hold them.
+objects that hold them, and however they are split among devices and processes: they can be read
+onto any other mesh.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -20,28 +22,73 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints in one folder; the newest `keep` stay."""
+    """The checkpoints in one folder; the newest `keep` stay, and the best.
 
-    def __init__(self, folder: str | Path, *, keep: int = 3):
+    With several processes all of them make one, over the same folder, and call the same methods.
+    """
+
+    def __init__(self, folder: str | Path, *, keep: int = 3, clean: bool = False):
+        """`clean` removes what was left half-written; for the one that writes, not for readers."""
         self.folder = Path(folder).absolute()
+        self.keep = keep
+        self._scores: dict[int, float | None] = {}
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self, create=True, cleanup_tmp_directories=clean
+            ),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
         )
 
-    def save(self, step: int, **items) -> None:
-        """Write pytrees (of ITEMS) under their names, in the background; None is left out."""
+    def save(self, step: int, *, score: float | None = None, **items) -> None:
+        """Write pytrees (of ITEMS) under their names, in the background; None is left out.
+
+        One that is there already (it was damaged, or training went on from an older one) is
+        replaced. `score` says how good it is, higher being better: the best one is kept.
+
+        Raises:
+          OSError: if this or an earlier checkpoint could not be written.
+        """
         arguments = {
             name: ocp.args.StandardSave(named_leaves(tree))
             for name, tree in items.items()
             if tree is not None
         }
-        self._manager.save(step, args=ocp.args.Composite(**arguments))
+        with self._telling():
+            self._manager.wait_until_finished()
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            self._scores[step] = score
+            self._manager.save(
+                step, args=ocp.args.Composite(**arguments), custom_metadata={"score": score}
+            )
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Orbax asks: which of its checkpoints, oldest first, are to stay?"""
+        best = self.best()
+        newest = len(checkpoints) - self.keep
+        return [i >= newest or each.step == best for i, each in enumerate(checkpoints)]
 
     def steps(self) -> list[int]:
         """The steps that have a whole checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
+
+    def best(self) -> int | None:
+        """The step with the highest score, of those the later one; None where none has one."""
+        scores = {step: self.score(step) for step in self.steps()}
+        scores = {step: score for step, score in scores.items() if score is not None}
+        return max(scores, key=lambda step: (scores[step], step), default=None)
+
+    def score(self, step: int) -> float | None:
+        """What `save` was told of a step."""
+        if step not in self._scores:
+            try:
+                metadata = self._manager.metadata(step).custom_metadata or {}
+            except Exception as error:  # as in `restore`
+                logger.warning("checkpoint %s: %s", self.folder / str(step), error)
+                metadata = {}
+            self._scores[step] = metadata.get("score")
+        return self._scores[step]
 
     def restore(self, step: int, **items) -> dict:
         """Read pytrees of the same structure and shapes as those given (arrays or abstract).
@@ -87,8 +134,23 @@ class Checkpoints:
         return (self.folder / str(step) / name).is_dir()
 
     def wait(self) -> None:
-        """Return when all that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Return when all that was saved is on disk.
+
+        Raises:
+          OSError: if it could not be written.
+        """
+        with self._telling():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _telling(self):
+        try:
+            yield
+        except Exception as error:  # whatever tensorstore and orbax make of a full disk
+            reason = str(error).partition("\n")[0]
+            raise OSError(
+                f"a checkpoint could not be written to {self.folder}: {reason}"
+            ) from error
 
     def close(self) -> None:
         self.wait()

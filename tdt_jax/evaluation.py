@@ -161,6 +161,20 @@ def evaluate(
     )
 
 
+def merged(parts: Sequence[Evaluation], ids: Sequence[str]) -> Evaluation:
+    """One evaluation of what several processes have evaluated at the same time; `ids` in order."""
+    place = {name: position for position, name in enumerate(ids)}
+    results = [result for part in parts for result in part.results]
+    results.sort(key=lambda result: place[result.id])
+    return Evaluation(
+        **score(results, "none"),
+        audio_seconds=sum(part.audio_seconds for part in parts),
+        seconds=max(part.seconds for part in parts),
+        compile_seconds=max(part.compile_seconds for part in parts),
+        failed={name: why for part in parts for name, why in part.failed.items()},
+    )
+
+
 def score(results: Sequence[Result], normaliser: str) -> dict:
     """The fields of an Evaluation that come of the words: rates, and `results` with their errors.
 

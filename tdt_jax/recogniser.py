@@ -68,8 +68,9 @@ def load(
     """Load a recogniser.
 
     Args:
-      source: what `save` or a training run wrote (of a run the newest checkpoint, and of that the
-        average of the parameters where it was kept); a .nemo archive; a Hugging Face folder; or
+      source: what `save` or a training run wrote (of a run the newest checkpoint, or the best as
+        "FOLDER@best", or that of a step as "FOLDER@1000"; of that the average of the parameters
+        where it was kept); a .nemo archive; a Hugging Face folder; or
         the name of a repository on the Hugging Face Hub, such as "nvidia/parakeet-tdt-0.6b-v3".
       dtype: "float32" or "bfloat16", of the parameters and the computation; None: parameters in
         float32 and the computation as configured.
@@ -82,11 +83,14 @@ def load(
       ValueError: if there is nothing there, or it is incomplete, damaged, hostile, or of another
         configuration than it says.
     """
-    path = Path(source)
+    path, which = Path(source), ""
+    if not path.exists() and "@" in path.name and Path(str(source).rpartition("@")[0]).is_dir():
+        name, _, which = str(source).rpartition("@")
+        path = Path(name)
     if not path.exists():
         path = _from_hub(str(source))
     if path.is_dir() and not _is_hugging_face(path):
-        found = _load_native(path, dtype, sharding)
+        found = _load_native(path, which, dtype, sharding)
     else:
         found = _load_pretrained(path, dtype, sharding)
     if attention_context is not None:
@@ -228,7 +232,9 @@ def _from_hub(name: str) -> Path:
     return archives[0]
 
 
-def _load_native(folder: Path, dtype: str | None, sharding: Placement | None) -> Recogniser:
+def _load_native(
+    folder: Path, which: str, dtype: str | None, sharding: Placement | None
+) -> Recogniser:
     from tdt_jax import tokenizer as tokenizers
     from tdt_jax.checkpoint import Checkpoints
 
@@ -252,8 +258,27 @@ def _load_native(folder: Path, dtype: str | None, sharding: Placement | None) ->
         if not steps:
             raise ValueError(f"{folder / CHECKPOINTS} holds no whole checkpoint")
         name = "average" if checkpoints.has(steps[-1], "average") else "model"
-        _, items = checkpoints.restore_newest(**{name: abstract_model(config, dtype, sharding)})
+        model = {name: abstract_model(config, dtype, sharding)}
+        if which:
+            items = checkpoints.restore(_chosen(checkpoints, which), **model)
+        else:
+            _, items = checkpoints.restore_newest(**model)
     return Recogniser(items[name], tokenizer)
+
+
+def _chosen(checkpoints, which: str) -> int:
+    """The step of "best" or of a number."""
+    steps = checkpoints.steps()
+    if which == "best":
+        if (best := checkpoints.best()) is None:
+            raise ValueError(f"no checkpoint of {checkpoints.folder} has been evaluated")
+        return best
+    if not which.isdigit() or int(which) not in steps:
+        raise ValueError(
+            f"{checkpoints.folder} has no checkpoint {which!r}; there are best, "
+            + ", ".join(map(str, steps))
+        )
+    return int(which)
 
 
 def save(

@@ -60,7 +60,12 @@ def shardings(tree, mesh: Mesh):
 
 def place(tree, mesh: Mesh):
     """`tree`, which every process has whole, split by `rule`."""
-    return jax.device_put(tree, shardings(tree, mesh))
+
+    def leaf(x, sharding):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(leaf, tree, shardings(tree, mesh))
 
 
 def abstract(tree, mesh: Mesh):
@@ -70,11 +75,6 @@ def abstract(tree, mesh: Mesh):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     return jax.tree.map(leaf, tree, shardings(tree, mesh))
-
-
-def replicate(tree, mesh: Mesh):
-    """Every array of `tree` whole on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, WHOLE))
 
 
 def local_copy(tree):
@@ -99,7 +99,7 @@ def own_rows(mesh: Mesh, size: int) -> np.ndarray:
     Raises:
       ValueError: if `size` is not a multiple of the number of devices.
     """
-    _check_rows(mesh, size)
+    check_rows(mesh, size)
     spans = NamedSharding(mesh, ROWS).addressable_devices_indices_map((size,)).values()
     return np.concatenate(sorted((np.arange(size)[span] for (span,) in spans), key=min))
 
@@ -117,16 +117,18 @@ def split_batch(batch, mesh: Mesh):
 
     def leaf(x):
         size = len(x) * mesh.size // num_local
-        _check_rows(mesh, size)
+        check_rows(mesh, size)
         shape = (size, *x.shape[1:])
         return jax.make_array_from_process_local_data(sharding, np.asarray(x), shape)
 
     return jax.tree.map(leaf, batch)
 
 
-def _check_rows(mesh: Mesh, size: int) -> None:
-    if size % mesh.size:
-        raise ValueError(f"a batch of {size} cannot be split among {mesh.size} devices")
+def check_rows(mesh: Mesh, size: int, num_parts: int = 1) -> None:
+    """Raise ValueError unless each device has as many rows of each part of a batch of `size`."""
+    if size % (mesh.size * num_parts):
+        parts = f", in {num_parts} parts" if num_parts > 1 else ""
+        raise ValueError(f"a batch of {size} cannot be split among {mesh.size} devices{parts}")
 
 
 def by_rows(tree, mesh: Mesh | None):
@@ -212,17 +214,13 @@ def in_parts(tree, num_parts: int, mesh: Mesh | None):
     Raises:
       ValueError: if a device's rows are not a multiple of `num_parts`.
     """
-    num_devices = 1 if mesh is None else mesh.size
 
     def leaf(x):
         size = len(x)
-        if size % (num_parts * num_devices):
-            raise ValueError(
-                f"a batch of {size} cannot be split into {num_parts} parts for each of "
-                f"{num_devices} devices"
-            )
+        if mesh is not None:
+            check_rows(mesh, size, num_parts)
         x = jnp.swapaxes(x.reshape(size // num_parts, num_parts, *x.shape[1:]), 0, 1)
-        if num_devices == 1:
+        if mesh is None or mesh.size == 1:
             return x
         spec = PartitionSpec(None, *ROWS)
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))

@@ -152,7 +152,7 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
 
     total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
     num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
-    mean = jnp.sum(total) / jnp.maximum(num_labels, 1)
+    mean = jnp.sum(total) / jnp.maximum(num_labels, 1).astype(total.dtype)
     metrics = Metrics(
         loss=mean,
         transducer=losses,

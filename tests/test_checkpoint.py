@@ -91,12 +91,12 @@ def test_no_checkpoint_is_none(tmp_path):
 def test_a_checkpoint_moves_to_another_mesh(tmp_path):
     tree = {"a": jnp.arange(16.0), "n": jnp.int32(7)}
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(1, model=sharding.replicate(tree, sharding.make_mesh()))
+        checkpoints.save(1, model=sharding.place(tree, sharding.make_mesh()))
         checkpoints.wait()
         for devices in (jax.devices()[:1], jax.devices()[:4]):
             mesh = sharding.make_mesh(devices)
             _, items = checkpoints.restore_newest(
-                model=sharding.replicate(jax.tree.map(jnp.zeros_like, tree), mesh)
+                model=sharding.place(jax.tree.map(jnp.zeros_like, tree), mesh)
             )
             assert_equal(items["model"], tree)
             assert items["model"]["a"].sharding.mesh.size == len(devices)

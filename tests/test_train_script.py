@@ -1,58 +1,20 @@
 """train.py as a program: exact resume after SIGKILL, NaN, refusals, and its RNN-T twin."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from program import Program, arrays, assert_same_bits, finish
 
-from tdt_jax.checkpoint import Checkpoints, named_leaves
-from tdt_jax.config import from_json
-from tdt_jax.training import init_state
-
-ROOT = Path(__file__).parent.parent
-TINY = Path(__file__).parent / "tiny_run.py"
+from tdt_jax.checkpoint import named_leaves
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Start train.py on the tiny configuration in a folder, as on one device."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
-    def start(folder, *overrides, config=TINY):
-        command = [sys.executable, str(ROOT / "train.py"), "--config", str(config)]
-        for assignment in (f"training.folder={folder}", *overrides):
-            command += ["--set", assignment]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-
-    return start
-
-
-def finish(process, code=0):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    return output
-
-
-def arrays(folder, step):
-    """Every array of a checkpoint, by item and name."""
-    config = from_json((folder / "config.json").read_text())
-    state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
-    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
-    rest = {"step": state.step, "optimizer": state.optimizer}
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        items = checkpoints.restore(step, model=state.model, average=state.average, optimizer=rest)
-    return {name: named_leaves(tree) for name, tree in items.items()}
+    return Program(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.slow
@@ -71,12 +33,7 @@ def test_a_killed_run_ends_with_the_same_bits(run, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     output = finish(run(tmp_path / "killed"))
     assert re.search(r"going on from step (3|6|9) ", output)
-    found = arrays(tmp_path / "killed", 12)
-    assert found.keys() == expected.keys()
-    for item, leaves in expected.items():
-        assert found[item].keys() == leaves.keys() and len(leaves) > 1
-        for name, leaf in leaves.items():
-            np.testing.assert_array_equal(found[item][name], leaf, err_msg=f"{item} {name}")
+    assert_same_bits(arrays(tmp_path / "killed", 12), expected)
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_eight_devices_train_as_one(trained):
     """The batch split among 8 devices gives the parameters that one device gives."""
     config, states, metrics = trained
     mesh = sharding.make_mesh()
-    state = sharding.replicate(jax.tree.map(jnp.copy, states[0]), mesh)
+    state = sharding.place(jax.tree.map(jnp.copy, states[0]), mesh)
     batch = sharding.split_batch(make_batch(0), mesh)
     state, metric = train_step(state, batch, jax.random.key(0), config=config, mesh=mesh)
     np.testing.assert_allclose(metric.loss, metrics[0].loss, rtol=1e-5)
@@ -193,7 +193,7 @@ def test_every_device_does_its_own_rows_of_the_loss(durations):
         jax.jit(jax.value_and_grad(lambda *x, f=f: f(*x).sum(), argnums=(0, 1, 2)))
         for f in (losses, apart)
     ]
-    split = sharding.replicate(joint, mesh), *sharding.split_batch(rows, mesh)
+    split = sharding.place(joint, mesh), *sharding.split_batch(rows, mesh)
     compiled = both[1].lower(*split).compile()
     exchanges = re.findall(r"(all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
     assert set(exchanges) == {"all-reduce"}

@@ -1,0 +1,100 @@
+"""Several processes that train as one: start, meet, gather, and end together when asked to.
+
+Every function here but `start` must be called by all processes alike; with one process each is
+simple.
+"""
+
+import pickle
+import signal
+import threading
+
+import jax
+import numpy as np
+
+
+def start(coordinator: str = "", process: int | None = None, num_processes: int | None = None):
+    """Join the other processes; before anything else touches a device.
+
+    Args:
+      coordinator: "HOST:PORT" of process 0, "auto" where the cluster says it all (TPU pods, Slurm,
+        Open MPI), or "" for one process alone.
+      process, num_processes: which one this is, of how many; None where the cluster says it.
+
+    Raises:
+      ValueError: if only some of the three are given.
+    """
+    if not coordinator:
+        if process is not None or num_processes is not None:
+            raise ValueError("--process and --num-processes need --coordinator HOST:PORT")
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize(process_id=process, num_processes=num_processes)
+        return
+    if process is None or num_processes is None:
+        raise ValueError("--coordinator HOST:PORT needs --process and --num-processes")
+    if not 0 <= process < num_processes:
+        raise ValueError(f"--process must be in 0..{num_processes - 1}, got {process}")
+    jax.distributed.initialize(coordinator, num_processes, process)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes logs and small files."""
+    return jax.process_index() == 0
+
+
+def meet(name: str) -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def gather(item) -> list:
+    """Every process's `item` (anything that pickles), in the order of processes, on all."""
+    if jax.process_count() == 1:
+        return [item]
+    from jax.experimental import multihost_utils
+
+    data = np.frombuffer(pickle.dumps(item), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32)).reshape(-1)
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+class Stop:
+    """Notices SIGTERM, as a machine that is about to be taken away sends it, and with one process
+    SIGINT (Ctrl-C); a second one ends the process at once.
+
+    With several processes all learn of it at the same step, through JAX's coordination service.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._before = {}
+
+    def __enter__(self):
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._notice)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number, _):
+        self.signal = number
+        signal.signal(number, self._before[number])
+
+    def asked(self, step: int) -> bool:
+        """Whether to end after this step."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        from jax.experimental import multihost_utils
+
+        if multihost_utils.reached_preemption_sync_point(step):
+            self.signal = signal.SIGTERM
+        return self.signal is not None
