@@ -11,6 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,11 +32,11 @@ PLACE = re.compile(r"(\d+)/(\d+)/(\1-\2-\d+\.flac|\1-\2\.trans\.txt)")
 TRANSCRIPTS = ".trans.txt"
 
 
-class LibriSpeech(SpeechBuilder):
+class LibriSpeech(SpeechBuilder, skip_registration=True):
     """1000 h of read English."""
 
     name = "librispeech"
-    features = {
+    features: ClassVar = {
         "speech": ENCODED,
         "text": TEXT,
         "speaker_id": np.int64,

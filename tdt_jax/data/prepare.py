@@ -24,7 +24,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Source(NamedTuple):
     split: str
     recordings: Sequence[Recording]
     read: Callable[[Sequence[Recording]], Iterator[Callable[[], bytes]]]
-    problems: list[str] = []  # of recordings that were left out already
+    problems: Sequence[str] = ()  # of recordings that were left out already
 
 
 class Prepared(NamedTuple):
@@ -72,15 +72,13 @@ class Prepared(NamedTuple):
     seconds: float
     num_shards: int
     problems: list[str]  # what was left out, and why
-    was_there: bool
 
 
-class SpeechBuilder(tfds.core.GeneratorBasedBuilder):
-    """A dataset of encoded audio with transcripts; a subclass names it and its other features."""
+class SpeechBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A dataset of encoded audio with transcripts; a subclass names it and its features."""
 
-    name = "speech"
     VERSION = tfds.core.Version("1.0.0")
-    features = {"speech": ENCODED, "text": TEXT, "id": TEXT}
+    features: ClassVar[dict] = {}
 
     def __init__(self, *, examples: dict[str, Iterable] | None = None, **options):
         """`examples`: split -> (key, features) in the order that is to be kept."""
@@ -127,7 +125,7 @@ def prepare(
     """
     folder = Path(data_dir) / builder.name / str(builder.VERSION)
     if source.split in _info(folder):
-        return _result(folder, builder.name, source.split, problems=[], was_there=True)
+        return _result(folder, builder.name, source.split, [])
     work = folder / f".{source.split}"
     parts = _parts(source.recordings, shard_bytes)
     _start(work, parts)
@@ -139,8 +137,8 @@ def prepare(
     for n in remaining:
         _write_part(builder, source.split, work, n, itertools.islice(checked, len(parts[n])))
         progress(_size(parts[n]))
-    problems = source.problems + _finish(builder.name, source.split, folder, work, len(parts))
-    return _result(folder, builder.name, source.split, problems=problems, was_there=False)
+    problems = _finish(builder.name, source.split, folder, work, len(parts))
+    return _result(folder, builder.name, source.split, [*source.problems, *problems])
 
 
 def is_there(builder: type[SpeechBuilder], split: str, data_dir: str | os.PathLike) -> bool:
@@ -160,10 +158,10 @@ def _info(folder: Path) -> dict[str, dict]:
         raise ValueError(f"{path} is damaged") from None
 
 
-def _result(folder: Path, name: str, split: str, **rest) -> Prepared:
+def _result(folder: Path, name: str, split: str, problems: list[str]) -> Prepared:
     lines = index_path(folder, name, split).read_text("utf-8").splitlines()
     seconds = sum(json.loads(line)["seconds"] for line in lines)
-    return Prepared(len(lines), seconds, len(_info(folder)[split]["shardLengths"]), **rest)
+    return Prepared(len(lines), seconds, len(_info(folder)[split]["shardLengths"]), problems)
 
 
 def _size(recordings: Iterable[Recording]) -> int:
@@ -251,7 +249,11 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
                 )
             num_bytes = made.info.splits[split].num_bytes
             (shard,) = Path(made.data_dir).glob("*.array_record-*")
-            for path, name in ((FEATURES, FEATURES), (INFO, INFO), (shard, f"{n}.array_record")):
+            for path, name in (
+                (FEATURES, "features"),
+                (INFO, "info"),  # not by its name: what isn't finished is no dataset
+                (shard, f"{n}.array_record"),
+            ):
                 os.replace(Path(made.data_dir) / path, work / name)
     known = {"lines": lines, "problems": problems, "bytes": num_bytes}
     write_whole(work / f"{n}.json", json.dumps(known))
@@ -274,8 +276,8 @@ def _finish(name: str, split: str, folder: Path, work: Path, num_parts: int) -> 
             os.replace(part, folder / place)
     lines = [line for n in shards for line in known[n]["lines"]]
     write_whole(index_path(folder, name, split), "\n".join(lines))
-    write_whole(folder / FEATURES, (work / FEATURES).read_text("utf-8"))
-    info = json.loads((work / INFO).read_text("utf-8"))
+    write_whole(folder / FEATURES, (work / "features").read_text("utf-8"))
+    info = json.loads((work / "info").read_text("utf-8"))
     info["splits"] = list(_info(folder).values()) + [
         {
             "name": split,
