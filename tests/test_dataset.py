@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -250,9 +251,7 @@ def test_training_from_a_dataset(tmp_path, caplog):
     ):
         config = configs.override(config, assignment)
     buckets = (Bucket(2.0, 20, 4),)
-    config = configs.dataclasses.replace(
-        config, data=configs.dataclasses.replace(config.data, buckets=buckets)
-    )
+    config = replace(config, data=replace(config.data, buckets=buckets))
     task = make_task(config)
     assert "skipped 2: 2 without a positive duration" in task.report[0]
     assert list(task.test) == ["dev", *config.data.test] and len(task.dev) == 10
@@ -262,7 +261,7 @@ def test_training_from_a_dataset(tmp_path, caplog):
     index.write_text(index.read_text().replace('"seconds": 0.0', '"seconds": 1.0'))
     task = make_task(config)
     for step in range(5):
-        assert "84-1-2" not in task.batches[step].ids or len(set(task.batches[step].ids)) > 1
+        assert "84-1-2" not in task.batches[step].ids
     assert list(task.batches.failed) == ["84-1-2"]
     assert [record.message for record in caplog.records] == [
         "replaced 84-1-2: " + task.batches.failed["84-1-2"]

@@ -156,7 +156,7 @@ def open_dataset(folder: str | os.PathLike, splits: str, *, keys=KEYS) -> list[D
     """Open a dataset's splits, "a+b" being two.
 
     Args:
-      folder: holds dataset_info.json, itself or in a subfolder NAME/VERSION or NAME/CONFIG/VERSION.
+      folder: holds dataset_info.json, itself or in VERSION, NAME/VERSION or NAME/CONFIG/VERSION.
       splits: names joined by "+".
       keys: of the audio and of the transcript in a record.
 
@@ -222,7 +222,7 @@ def write_whole(path: Path, text: str) -> None:
 def _find(folder: Path) -> Path:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
-    for pattern in (INFO, f"*/*/{INFO}", f"*/*/*/{INFO}"):
+    for pattern in (INFO, f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}"):
         found = sorted(path.parent for path in folder.glob(pattern))
         if len(found) > 1:
             raise ValueError(
