@@ -14,6 +14,7 @@ class Row(NamedTuple):
 
     threads: int
     seconds: float
+    cpu_seconds: float  # of all threads of the process
     num_batches: int
     audio_seconds: float
     padded_seconds: float  # of audio that the batches' shapes hold
@@ -25,12 +26,18 @@ class Row(NamedTuple):
         """Seconds of audio per second."""
         return self.audio_seconds / self.seconds
 
+    @property
+    def speed_per_cpu(self) -> float:
+        """Seconds of audio per second of one processor: it hardly changes on a busy machine."""
+        return self.audio_seconds / self.cpu_seconds
+
     def describe(self) -> str:
         """One line."""
         failed = f"  {self.failed} unreadable" if self.failed else ""
         return (
-            f"{self.threads} threads  {self.speed:8.0f} s of audio per second  "
-            f"{self.bytes / self.seconds / 1e6:7.1f} MB/s  "
+            f"{self.threads} threads  {self.speed:7.0f} s of audio per second, "
+            f"{self.speed_per_cpu:7.0f} per CPU second  "
+            f"{self.bytes / self.seconds / 1e6:6.0f} MB/s  "
             f"{self.num_batches} batches in {self.seconds:.1f} s, "
             f"{100 * (1 - self.audio_seconds / self.padded_seconds):.0f} % padding{failed}"
         )
@@ -47,7 +54,7 @@ def measure(config: Config, *, threads: Sequence[int], seconds: float) -> Iterat
     for number in threads:
         batches = iterate(task.batches, num_threads=number, prefetch=config.data.prefetch)
         next(batches)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         count, samples, padded = 0, 0, 0
         for _, batch in batches:
             count += 1
@@ -57,4 +64,5 @@ def measure(config: Config, *, threads: Sequence[int], seconds: float) -> Iterat
                 break
         batches.close()
         failed = len(getattr(task.batches, "failed", {}))
-        yield Row(number, elapsed, count, samples / rate, padded / rate, 4 * padded, failed)
+        times = elapsed, time.process_time() - used
+        yield Row(number, *times, count, samples / rate, padded / rate, 4 * padded, failed)

@@ -6,6 +6,8 @@ import numpy as np
 
 from tdt_jax.audio import RATES, UNKNOWN_FRAMES, AudioError, as_samples
 
+INTEGERS = {"PCM_16", "PCM_24"}  # libsndfile's names of what FLAC and most WAV files hold
+
 
 def decode(data: bytes, name: str, sample_rate: int = 16000) -> np.ndarray:
     """Decode the bytes of a FLAC, WAV or Ogg file to mono samples at `sample_rate` Hz.
@@ -31,7 +33,7 @@ def _decoded(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, num_frames = file.samplerate, file.frames
+            rate, num_frames, subtype = file.samplerate, file.frames, file.subtype
             if num_frames >= UNKNOWN_FRAMES:
                 raise AudioError(f"{name} does not say how long it is")
             samples = file.read(dtype="float32")
@@ -43,6 +45,8 @@ def _decoded(data: bytes, name: str) -> tuple[np.ndarray, int]:
         )
     if not RATES[0] <= rate <= RATES[1]:
         raise AudioError(f"{name} has an impossible sample rate: {rate} Hz")
+    if subtype in INTEGERS and samples.ndim == 1 and len(samples):
+        return samples, rate  # nothing that could be wrong, or has to be copied
     try:
         return as_samples(samples), rate
     except AudioError as error:
