@@ -232,6 +232,21 @@ def test_what_was_killed_goes_on(corpus, tmp_path, capsys):
     assert capsys.readouterr().out == "dev_clean: is there already\n"
 
 
+def test_one_process_at_a_time_makes_a_split(corpus, tmp_path):
+    source = librispeech.scan("dev_clean", corpus / "dev-clean")
+    again = []
+
+    def progress(size):
+        with pytest.raises(ValueError, match=r"another process is at work in .*\.dev_clean"):
+            prepare(librispeech.LibriSpeech, source, tmp_path)
+        other = librispeech.scan("test_clean", corpus / "test-clean")
+        again.append(prepare(librispeech.LibriSpeech, other, tmp_path).num_records)
+
+    prepare(librispeech.LibriSpeech, source, tmp_path, progress=progress)
+    assert again == [3, 3]
+    assert len(read_source(f"{tmp_path}:dev_clean+test_clean")) == 13
+
+
 def test_other_recordings_start_anew(copy, tmp_path):
     source = librispeech.scan("dev_clean", copy / "dev-clean")
 
@@ -274,11 +289,11 @@ def test_a_users_mistakes(corpus, tmp_path, capsys):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    for name in ("tdt_jax.data.prepare", "tensorflow_datasets"):
+    for name in ("tdt_jax.data.builder", "tensorflow_datasets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'tdt-jax\[data\]'"):
-        importlib.import_module("tdt_jax.data.prepare")
+        importlib.import_module("tdt_jax.data.builder")
 
 
 def test_manifest(tmp_path, capsys):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from tdt_jax.audio import AudioError
+from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 from tdt_jax.data.encoded import flac
-from tdt_jax.data.prepare import ENCODED, TEXT, Recording, Source, SpeechBuilder
 
 SPLITS = {"train": "train", "dev": "dev", "tst-COMMON": "tst_common", "tst-HE": "tst_he"}
 

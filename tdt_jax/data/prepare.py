@@ -12,6 +12,7 @@ places and dataset_info.json says so, which is the last that is written.
 
 import concurrent.futures
 import contextlib
+import fcntl
 import functools
 import hashlib
 import io
@@ -24,45 +25,15 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from tdt_jax.audio import AudioError
-from tdt_jax.data.dataset import (
-    FEATURES,
-    INFO,
-    index_line,
-    index_path,
-    needing_packages,
-    write_whole,
-)
+from tdt_jax.data.builder import Recording, Source, SpeechBuilder, tfds
+from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path, write_whole
 from tdt_jax.data.encoded import length
-
-with needing_packages():
-    import tensorflow_datasets as tfds
 
 SHARD_BYTES = 1 << 28
 NUM_THREADS = 4  # that read and check recordings
-ENCODED = tfds.features.Tensor(shape=(), dtype=np.object_)  # the bytes of an audio file
-TEXT = tfds.features.Text()
-
-
-class Recording(NamedTuple):
-    """What becomes a record."""
-
-    id: str
-    size: int  # bytes, about
-    fields: dict[str, str | int]  # but id and speech
-
-
-class Source(NamedTuple):
-    """The recordings of one split, in the order in which `read` gives any of them."""
-
-    split: str
-    recordings: Sequence[Recording]
-    read: Callable[[Sequence[Recording]], Iterator[Callable[[], bytes]]]
-    problems: Sequence[str] = ()  # of recordings that were left out already
 
 
 class Prepared(NamedTuple):
@@ -72,32 +43,6 @@ class Prepared(NamedTuple):
     seconds: float
     num_shards: int
     problems: list[str]  # what was left out, and why
-
-
-class SpeechBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A dataset of encoded audio with transcripts; a subclass names it and its features."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    features: ClassVar[dict] = {}
-
-    def __init__(self, *, examples: dict[str, Iterable] | None = None, **options):
-        """`examples`: split -> (key, features) in the order that is to be kept."""
-        self._examples = examples or {}
-        super().__init__(**options)
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(self.features),
-            supervised_keys=("speech", "text"),
-            disable_shuffling=True,  # training shuffles; the index keeps the order of the records
-        )
-
-    def _split_generators(self, download_manager):
-        return {split: self._generate_examples(split) for split in self._examples}
-
-    def _generate_examples(self, split: str):
-        yield from self._examples[split]
 
 
 def prepare(
@@ -127,6 +72,19 @@ def prepare(
     if source.split in _info(folder):
         return _result(folder, builder.name, source.split, [])
     work = folder / f".{source.split}"
+    work.mkdir(parents=True, exist_ok=True)
+    with _locked(work / "lock", wait=False):
+        problems = _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress)
+    return _result(folder, builder.name, source.split, [*source.problems, *problems])
+
+
+def is_there(builder: type[SpeechBuilder], split: str, data_dir: str | os.PathLike) -> bool:
+    """Whether `prepare` has nothing left to do for a split."""
+    return split in _info(Path(data_dir) / builder.name / str(builder.VERSION))
+
+
+def _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress) -> list[str]:
+    """What `prepare` does while no other process is at the same split; returns problems."""
     parts = _parts(source.recordings, shard_bytes)
     _start(work, parts)
     remaining = [n for n in range(len(parts)) if not (work / f"{n}.json").is_file()]
@@ -137,13 +95,18 @@ def prepare(
     for n in remaining:
         _write_part(builder, source.split, work, n, itertools.islice(checked, len(parts[n])))
         progress(_size(parts[n]))
-    problems = _finish(builder.name, source.split, folder, work, len(parts))
-    return _result(folder, builder.name, source.split, [*source.problems, *problems])
+    return _finish(builder.name, source.split, folder, work, len(parts))
 
 
-def is_there(builder: type[SpeechBuilder], split: str, data_dir: str | os.PathLike) -> bool:
-    """Whether `prepare` has nothing left to do for a split."""
-    return split in _info(Path(data_dir) / builder.name / str(builder.VERSION))
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool):
+    """A context that one process at a time is in; a process that dies leaves it."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ValueError(f"another process is at work in {path.parent}") from None
+        yield
 
 
 def _info(folder: Path) -> dict[str, dict]:
@@ -181,12 +144,15 @@ def _parts(recordings: Sequence[Recording], shard_bytes: int) -> list[list[Recor
 
 
 def _start(work: Path, parts: list[list[Recording]]) -> None:
-    """Make the folder of what is not finished; empty it if it is of other recordings."""
+    """Empty the folder of what is not finished if it is of other recordings."""
     plan = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     path = work / "plan"
     if not path.is_file() or path.read_text("utf-8") != plan:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        for other in work.iterdir():
+            if other.name.startswith("tmp"):
+                shutil.rmtree(other)
+            elif other.name != "lock":
+                other.unlink()
         write_whole(path, plan)
     for left in work.glob("tmp*"):  # of a shard in whose middle it was killed
         shutil.rmtree(left)
@@ -278,14 +244,14 @@ def _finish(name: str, split: str, folder: Path, work: Path, num_parts: int) -> 
     write_whole(index_path(folder, name, split), "\n".join(lines))
     write_whole(folder / FEATURES, (work / "features").read_text("utf-8"))
     info = json.loads((work / "info").read_text("utf-8"))
-    info["splits"] = list(_info(folder).values()) + [
-        {
-            "name": split,
-            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            "numBytes": str(sum(part["bytes"] for part in known)),
-            "shardLengths": [str(len(known[n]["lines"])) for n in shards],
-        }
-    ]
-    write_whole(folder / INFO, json.dumps(info, indent=2))
-    shutil.rmtree(work)
+    made = {
+        "name": split,
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        "numBytes": str(sum(part["bytes"] for part in known)),
+        "shardLengths": [str(len(known[n]["lines"])) for n in shards],
+    }
+    with _locked(folder / ".lock", wait=True):  # other processes may finish other splits
+        info["splits"] = [*_info(folder).values(), made]
+        write_whole(folder / INFO, json.dumps(info, indent=2))
+    shutil.rmtree(work, ignore_errors=True)
     return problems

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from tdt_jax.audio import read_audio
+from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 from tdt_jax.data.encoded import flac
 from tdt_jax.data.manifest import Entry
-from tdt_jax.data.prepare import ENCODED, TEXT, Recording, Source, SpeechBuilder
 
 SAMPLE_RATE = 16000  # Hz, of what has to be encoded anew
 KEPT = (b"fLaC", b"RIFF", b"OggS")  # how files begin that any libsndfile decodes whole
