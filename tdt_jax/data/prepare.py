@@ -69,9 +69,10 @@ def prepare(
     Raises: ValueError if no recording is left.
     """
     folder = Path(data_dir) / builder.name / str(builder.VERSION)
-    if source.split in _info(folder):
-        return _result(folder, builder.name, source.split, [])
     work = folder / f".{source.split}"
+    if source.split in _info(folder):
+        shutil.rmtree(work, ignore_errors=True)  # if it was killed at the very end
+        return _result(folder, builder.name, source.split, [])
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work / "lock", wait=False):
         problems = _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress)
@@ -234,11 +235,15 @@ def _finish(name: str, split: str, folder: Path, work: Path, num_parts: int) -> 
     problems = [problem for part in known for problem in part["problems"]]
     shards = [n for n, part in enumerate(known) if part["lines"]]
     if not shards:
+        shutil.rmtree(work)  # whatever it was, the next attempt reads everything again
         raise ValueError("\n".join([*problems[:10], f"nothing is left of the split {split}"]))
-    for position, n in enumerate(shards):
-        part = work / f"{n}.array_record"
-        if part.is_file():
-            place = f"{name}-{split}.array_record-{position:05d}-of-{len(shards):05d}"
+    start = f"{name}-{split}.array_record-"
+    places = [f"{start}{n:05d}-of-{len(shards):05d}" for n in range(len(shards))]
+    for path in folder.glob(f"{start}*"):  # of an attempt with other recordings
+        if path.name not in places:
+            path.unlink()
+    for n, place in zip(shards, places, strict=True):
+        if (part := work / f"{n}.array_record").is_file():
             os.replace(part, folder / place)
     lines = [line for n in shards for line in known[n]["lines"]]
     write_whole(index_path(folder, name, split), "\n".join(lines))
