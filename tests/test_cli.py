@@ -104,7 +104,8 @@ def test_evaluate_takes_a_dataset_and_gives_bleu(folder, tmp_path, capsys):
 
 
 def test_benchmark_data(folder, capsys):
-    arguments = ["--config", "configs/manifest.py", "--set", f"data.train={folder}/all.jsonl"]
+    config = str(Path(__file__).parent.parent / "configs" / "manifest.py")
+    arguments = ["--config", config, "--set", f"data.train={folder}/all.jsonl"]
     arguments += ["--set", "tokenizer.kind=characters", "--threads", "2", "--seconds", "0.01"]
     assert cli.main(["benchmark", "data", *arguments, "--json"]) == 0
     (row,) = map(json.loads, capsys.readouterr().out.splitlines())

@@ -240,7 +240,7 @@ def test_training_from_a_dataset(tmp_path, caplog):
         spoiled[f"84-1-{number:04d}"] = {"speech": pcm(number), "text": "NINE", "id": f"n{number}"}
     spoiled["84-1-0002"]["speech"] = np.full(20000, 1 << 20)  # no 16-bit samples
     folder = elsewhere(tmp_path, spoiled)
-    config = configs.load("configs/manifest.py")
+    config = configs.load(Path(__file__).parent.parent / "configs" / "manifest.py")
     for assignment in (
         f"data.folder={tmp_path}",
         f"data.train=elsewhere/2.1.1:train_clean100,{folder}:dev_clean",

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -117,9 +118,9 @@ def test_the_library_reads_it_too(corpus, tmp_path):
 
 
 def test_archives_hold_the_same(corpus, tmp_path):
-    """Whatever their order: here transcripts come last, and another chapter's files between."""
+    """Whatever their order: here transcripts come last; and two members are there twice."""
     members = sorted((corpus / "dev-clean").rglob("*"), key=lambda path: (path.suffix, path.stem))
-    archive(corpus, "dev-clean", tmp_path / "dev-clean.tar.gz", members)
+    archive(corpus, "dev-clean", tmp_path / "dev-clean.tar.gz", members + members[:2])
     ((split, path),) = librispeech.find(tmp_path).items()
     done = prepare(librispeech.LibriSpeech, librispeech.scan(split, path), tmp_path / "a")
     assert (done.num_records, done.problems) == (10, [])
@@ -230,6 +231,40 @@ def test_what_was_killed_goes_on(corpus, tmp_path, capsys):
     # and what is done is not done again
     assert run("librispeech", corpus, tmp_path, "--subsets", "dev-clean") == 0
     assert capsys.readouterr().out == "dev_clean: is there already\n"
+
+
+def test_killed_at_any_file_it_goes_on(corpus, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    source = librispeech.scan("test_clean", corpus / "test-clean")
+    files = flac_files(corpus)
+    expected = {each.id: files[each.id].read_bytes() for each in source.recordings}
+    replace, is_killed = os.replace, True
+    for last in range(100):
+        done = []
+
+        def replace_until(*paths, done=done, last=last):
+            done.append(paths)
+            if len(done) > last:
+                raise Killed
+            replace(*paths)
+
+        folder = tmp_path / str(last)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace_until)
+            try:
+                prepare(librispeech.LibriSpeech, source, folder, shard_bytes=1)
+                is_killed = False
+            except Killed:
+                with pytest.raises(ValueError, match="is no prepared dataset"):
+                    open_dataset(folder, "test_clean")
+        assert prepare(librispeech.LibriSpeech, source, folder, shard_bytes=1).num_shards == 3
+        assert stored(read_source(f"{folder}:test_clean")) == expected
+        assert not (folder / "librispeech/1.0.0/.test_clean").exists()
+        if not is_killed:
+            break
+    assert 10 < last < 100
 
 
 def test_one_process_at_a_time_makes_a_split(corpus, tmp_path):

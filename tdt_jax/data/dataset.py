@@ -11,6 +11,7 @@ without decoding anything. `tdt-jax prepare` writes it; for a dataset prepared e
 when it is first needed.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -207,6 +208,7 @@ def index_path(folder: Path, name: str, split: str, keys=KEYS) -> Path:
 
 
 def index_line(id: str, seconds: float, text: str) -> str:
+    """What the index says of one record."""
     return json.dumps({"id": id, "seconds": round(seconds, 6), "text": text}, ensure_ascii=False)
 
 
@@ -287,14 +289,12 @@ def _open(shards: list[Path], num_records: int) -> Sequence[bytes]:
     return source
 
 
-class needing_packages:
+@contextlib.contextmanager
+def needing_packages():
     """A context that turns an ImportError into advice."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, ImportError):
-            raise ValueError(
-                f"prepared datasets need packages ({error}): pip install 'tdt-jax[data]'"
-            ) from None
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"prepared datasets need packages ({error}): pip install 'tdt-jax[data]'"
+        ) from None
