@@ -118,7 +118,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         sys.exit(128 + stop.signal)
 
     # Loop
-    progress = Progress(config, first)
+    progress = Progress(config, first, mesh)
     flying, stopping = collections.deque(), False
     batches = iterate(
         task.batches,
@@ -126,12 +126,12 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         stop=last,
         num_threads=config.data.num_threads,
         prefetch=config.data.prefetch,
+        rows_of=lambda size: sharding.own_rows(mesh, size),
     )
     for step, batch in batches:
-        rows = sharding.own_rows(mesh, len(batch.samples))
-        arrays = sharding.split_batch(Arrays(*(x[rows] for x in batch[:4])), mesh)
+        arrays = sharding.split_batch(Arrays(*batch[:4]), mesh)
         state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
-        flying.append((step, batch, rows, metrics))
+        flying.append((step, batch, metrics))
         done, score = step + 1, None
         stopping = stop.asked(done)
         landing = stopping or done % config.training.save_every == 0 or done == last
@@ -142,9 +142,9 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         due = done % config.training.eval_every == 0 or done == last
         if task.dev and due and not stopping:
             with progress.paused():
-                result = evaluate_on_all(state, task, task.dev)
+                result = evaluate_on_all(state, task, task.dev, config)
             progress.evaluated(done, result)
-            score = -result.words.rate
+            score = -result.words.rate if result.bleu is None else result.bleu.score
             landing |= is_best(score, checkpoints)
         if landing:
             with progress.paused():
@@ -164,7 +164,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     for name, items in task.test.items():
         if stop.signal:
             sys.exit(128 + stop.signal)
-        result = evaluate_on_all(state, task, items)
+        result = evaluate_on_all(state, task, items, config)
         say(f"\n{name}: {result.summary()}")
         for why in result.failed.values():
             say(f"  not counted: {why}")
@@ -187,11 +187,12 @@ def assemble(items: dict) -> State:
     return State(rest["step"], items["model"], items["average"], rest["optimizer"])
 
 
-def evaluate_on_all(state: State, task, items) -> Evaluation:
+def evaluate_on_all(state: State, task, items, config: configs.Config) -> Evaluation:
     """Every process evaluates its share, with the averaged parameters where they are kept."""
     model = sharding.local_copy(state.model if state.average is None else state.average)
     share = items[jax.process_index() :: jax.process_count()]
-    found = hosts.gather(evaluate(Recogniser(model, task.tokenizer), share))
+    bleu = config.training.metric == "bleu"
+    found = hosts.gather(evaluate(Recogniser(model, task.tokenizer), share, bleu=bleu))
     return merged(found, [item.id for item in items])
 
 

@@ -80,13 +80,14 @@ def as_samples(audio, sample_rate: int = 16000) -> np.ndarray:
     """Mono float32 samples of a file, or of an array that is already at `sample_rate` Hz.
 
     Arrays: [S] or [S, channels]; floats with full scale 1, or PCM as int8, uint8, int16 or int32.
+    A function is called with the rate, and returns such an array.
 
     Returns: [S] float32.
     Raises: AudioError as `read_audio`, and for arrays of another shape or type.
     """
     if isinstance(audio, (str, os.PathLike)):
         return read_audio(audio, sample_rate)
-    samples = np.asarray(audio)
+    samples = np.asarray(audio(sample_rate) if callable(audio) else audio)
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
         raise AudioError(
             f"samples must be [S] or [S, channels] with at most {MAX_CHANNELS} channels, "

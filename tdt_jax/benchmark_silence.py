@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax import metrics
-from tdt_jax.audio import AudioError, read_audio
+from tdt_jax.audio import AudioError, as_samples
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Batch, Utterance, collate
 from tdt_jax.data.manifest import Entry
@@ -215,7 +215,7 @@ def _seconds(run: Callable) -> float:
 def _read(entry: Entry | Utterance, sample_rate: int) -> Utterance:
     if isinstance(entry, Utterance):
         return entry
-    return Utterance(entry.id, read_audio(entry.path, sample_rate), entry.text)
+    return Utterance(entry.id, as_samples(entry.audio, sample_rate), entry.text)
 
 
 def _batches(

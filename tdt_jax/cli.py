@@ -1,4 +1,4 @@
-"""The command line: tdt-jax transcribe | listen | evaluate | warmup | convert | benchmark."""
+"""The command line: tdt-jax transcribe, listen, evaluate, warmup, convert, prepare, benchmark."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import sys
 from tdt_jax import __version__
 from tdt_jax.cli_benchmark import add_benchmark
 from tdt_jax.cli_options import MODEL_HELP
+from tdt_jax.cli_prepare import add_prepare
 from tdt_jax.cli_speech import add_speech
 
 
@@ -59,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_speech(add)
     _add_convert(add)
+    add_prepare(add)
     add_benchmark(add)
     return parser
 

@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: loss | decode | encoder | parity."""
+"""tdt-jax benchmark: loss | decode | encoder | parity | data."""
 
 import argparse
 import dataclasses
@@ -90,6 +90,22 @@ def add_benchmark(add) -> None:
     )
     _add_cases(parity)
     parity.add_argument("--utterances", type=positive, default=200, help="that are decoded [200]")
+
+    data = kind(
+        "data",
+        _data,
+        "the reading, decoding and augmenting of a configuration's training batches alone, by the "
+        "number of threads: seconds of audio per second",
+    )
+    data.add_argument("--config", required=True, help="a file with get_config()")
+    data.add_argument(
+        "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="a field"
+    )
+    data.add_argument(
+        "--threads", type=positive, action="append", metavar="N", help="may repeat [1, 2, 4]"
+    )
+    data.add_argument("--seconds", type=float, default=10.0, help="that each is measured [10]")
+    data.add_argument("--json", action="store_true", help="one JSON object a row")
     for parser in (loss, decode, encoder):
         parser.add_argument("--repeats", type=positive, default=5, help="of which the median [5]")
         parser.add_argument(
@@ -168,9 +184,9 @@ def _decode(options) -> int:
 
 def _compare(options) -> int:
     from tdt_jax import benchmark_silence, plot, recogniser, runtime
-    from tdt_jax.data.manifest import read_manifest
+    from tdt_jax.data.sources import read_source
 
-    entries = read_manifest(options.manifest)
+    entries = read_source(options.manifest)
     runtime.set_up()
     failed: dict[str, str] = {}
     if importlib.util.find_spec("matplotlib") is None:
@@ -222,4 +238,18 @@ def _parity(options) -> int:
         if config is None:
             raise ValueError(f"no case {name!r}; there are {', '.join(benchmark_encoder.MODELS)}")
         print(parity.compare(name, config, num_utterances=options.utterances), flush=True)
+    return 0
+
+
+def _data(options) -> int:
+    from tdt_jax import benchmark_data, config
+
+    chosen = config.load(options.config)
+    for assignment in options.overrides:
+        chosen = config.override(chosen, assignment)
+    rows = benchmark_data.measure(
+        chosen, threads=options.threads or (1, 2, 4), seconds=options.seconds
+    )
+    for row in rows:
+        print(json.dumps(row._asdict()) if options.json else row.describe(), flush=True)
     return 0

@@ -122,16 +122,18 @@ def _add_evaluate(add) -> None:
     command = add(
         "evaluate",
         _evaluate,
-        "word error rate on a manifest",
-        "Transcribe a JSONL manifest (audio_filepath, duration, text) and report WER with its\n"
+        "word error rate on a manifest or a prepared dataset",
+        "Transcribe a JSONL manifest (audio_filepath, duration, text), or a split of a dataset\n"
+        "that tdt-jax prepare made (FOLDER:SPLIT), and report WER with its\n"
         "95 % confidence interval (bootstrap over utterances), CER, decoder steps per second of\n"
         "audio, and RTFx: all audio over all time from files to texts, compilation left out, as\n"
         "the Open ASR Leaderboard counts.",
         "  tdt-jax evaluate MODEL test.jsonl --normaliser whisper\n"
-        "  tdt-jax evaluate MODEL test.jsonl --json > result.json",
+        "  tdt-jax evaluate MODEL test.jsonl --json > result.json\n"
+        "  tdt-jax evaluate MODEL data:test_clean --lowercase",
     )
     add_model(command)
-    command.add_argument("manifest")
+    command.add_argument("source", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
     add_batch(command)
     command.add_argument(
         "--normaliser",
@@ -141,6 +143,8 @@ def _add_evaluate(add) -> None:
         help="of both texts: none compares them as they are, split at spaces; whisper is for "
         "English, as the Open ASR Leaderboard does it [none]",
     )
+    command.add_argument("--lowercase", action="store_true", help="lower-case the references")
+    command.add_argument("--bleu", action="store_true", help="BLEU too, of the texts as they are")
     command.add_argument("--json", action="store_true", help="the result, with every transcript")
     command.add_argument("--no-progress", action="store_true", help="no progress bar")
 
@@ -240,10 +244,10 @@ def _listen(options) -> int:
 
 
 def _evaluate(options) -> int:
-    from tdt_jax.data.manifest import read_manifest
+    from tdt_jax.data.sources import read_source
     from tdt_jax.evaluation import evaluate
 
-    entries = read_manifest(options.manifest)
+    entries = read_source(options.source, lowercase=options.lowercase)
     total = sum(entry.seconds for entry in entries)
     recogniser = load(options)
     hidden = options.no_progress or not is_terminal(sys.stderr)
@@ -255,6 +259,7 @@ def _evaluate(options) -> int:
             piece_seconds=options.piece_seconds,
             decoder=options.decoder,
             normaliser=options.normaliser,
+            bleu=options.bleu,
             progress=advance,
         )
     for why in result.failed.values():

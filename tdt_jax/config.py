@@ -377,9 +377,13 @@ class TelephoneConfig:
 class DataConfig:
     """Where utterances come from, and the shapes that they are batched in."""
 
-    train: tuple[str, ...] = ()  # JSONL manifests
+    # JSONL manifests, or prepared datasets as "FOLDER:SPLIT" or "FOLDER:SPLIT+SPLIT"
+    train: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    folder: str = ""  # that relative names in train, dev and test are relative to
+    keys: tuple[str, str] = ("speech", "text")  # of audio and text in a dataset's records
+    lowercase: bool = False  # make the text of train, dev and test lower case
     telephone: TelephoneConfig | None = None  # composed utterances instead of manifests
     buckets: tuple[Bucket, ...] = (Bucket(16.7, 120, 16),)
     num_threads: int = 2  # that read and decode ahead of the training step
@@ -405,8 +409,13 @@ class TrainingConfig:
     accumulate: int = 1  # parts of a batch, one after another, before a step: less memory
     folder: str = "runs/default"
     init_from: str = ""  # a checkpoint whose parameters to start from
+    metric: str = "wer"  # by which the best checkpoint is chosen; or "bleu", for translation
 
     def __post_init__(self):
+        _require(
+            self.metric in ("wer", "bleu"),
+            f"training.metric must be 'wer' or 'bleu', got {self.metric!r}",
+        )
         for name in (
             "num_steps",
             "log_every",

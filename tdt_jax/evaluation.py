@@ -1,4 +1,4 @@
-"""Word error rate, decoder steps and speed of a recogniser on a set of utterances."""
+"""Word error rate, BLEU, decoder steps and speed of a recogniser on a set of utterances."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tdt_jax import metrics
 from tdt_jax.data.batches import Utterance
+from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry
 from tdt_jax.metrics import ErrorRate
 from tdt_jax.recogniser import Recogniser
@@ -40,6 +41,7 @@ class Evaluation(NamedTuple):
     failed: dict[str, str]  # id -> why it could not be read
     interval: tuple[float, float]  # of the word error rate, 95 %
     not_scored: int  # utterances whose reference normalisation left empty: in no error rate
+    bleu: metrics.Bleu | None = None  # of the texts as they are, if it was asked for
 
     @property
     def steps_per_second(self) -> float:
@@ -70,8 +72,9 @@ class Evaluation(NamedTuple):
             return f"nothing was evaluated: {len(self.failed)} utterances could not be read"
         low, high = (100 * end for end in self.interval)
         not_scored = f" ({self.not_scored} not scored)" if self.not_scored else ""
+        translated = f"BLEU {self.bleu.score:.2f} ({self.bleu.signature})  " if self.bleu else ""
         return (
-            f"WER {100 * self.words.rate:.2f} % ({low:.2f} to {high:.2f})  "
+            f"{translated}WER {100 * self.words.rate:.2f} % ({low:.2f} to {high:.2f})  "
             f"CER {100 * self.characters.rate:.2f} %  "
             f"{len(self.results)} utterances{not_scored}, {self.audio_seconds:.0f} s  "
             f"decoder steps per second {self.steps_per_second:.2f} "
@@ -89,6 +92,8 @@ class Evaluation(NamedTuple):
             "wer": finite(self.words.rate),
             "wer_interval": [finite(end) for end in self.interval],
             "cer": finite(self.characters.rate),
+            "bleu": self.bleu.score if self.bleu and self.results else None,
+            "bleu_signature": self.bleu.signature if self.bleu else None,
             "words": self.words._asdict() | {"rate": finite(self.words.rate)},
             "not_scored": self.not_scored,
             "audio_seconds": self.audio_seconds,
@@ -115,12 +120,13 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     recogniser: Recogniser,
-    items: Sequence[Utterance | Entry],
+    items: Sequence[Utterance | Entry | Record],
     *,
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
     normaliser: str = "none",
+    bleu: bool = False,
     progress: Callable[[float], object] = lambda seconds: None,
 ) -> Evaluation:
     """Transcribe every utterance, of any length, and compare it with its text.
@@ -129,19 +135,23 @@ def evaluate(
 
     Args:
       recogniser: what is evaluated.
-      items: utterances, or entries of a manifest.
+      items: utterances, entries of a manifest, or records of a dataset, read one by one.
       batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.transcribe`.
       normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
         and characters are counted. With "whisper" a reference that it leaves empty ("um"), or that
         asks to be ignored, is in no error rate, as on the Open ASR Leaderboard; with "none" what
         is heard where nothing was said counts as insertions.
+      bleu: compute corpus BLEU too, of the texts as they are.
 
-    Raises: ValueError for a decoder or normaliser that there isn't, before anything runs.
+    Raises: ValueError for a decoder or normaliser that there isn't, or without the package that
+    `bleu` needs, before anything runs.
     """
     recogniser.check_decoder(decoder)
     metrics.normaliser(normaliser)  # an error comes early
+    if bleu:
+        metrics.bleu([], [])  # likewise
     start, compiling = time.perf_counter(), compile_seconds()
-    audio = (item.path if isinstance(item, Entry) else item.samples for item in items)
+    audio = (item.audio for item in items)
     options = dict(batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder)
     results, failed = {}, {}
     for position, heard in transcribe_each(recogniser, audio, progress=progress, **options):
@@ -158,6 +168,7 @@ def evaluate(
         seconds=max(seconds - compiling, 0.0),
         compile_seconds=compiling,
         failed=failed,
+        bleu=metrics.bleu(*_texts(results)) if bleu else None,
     )
 
 
@@ -172,7 +183,13 @@ def merged(parts: Sequence[Evaluation], ids: Sequence[str]) -> Evaluation:
         seconds=max(part.seconds for part in parts),
         compile_seconds=max(part.compile_seconds for part in parts),
         failed={name: why for part in parts for name, why in part.failed.items()},
+        bleu=metrics.bleu(*_texts(results)) if parts[0].bleu is not None else None,
     )
+
+
+def _texts(results: Sequence[Result]) -> tuple[list[str], list[str]]:
+    """References and hypotheses."""
+    return [each.reference for each in results], [each.transcript.text for each in results]
 
 
 def score(results: Sequence[Result], normaliser: str) -> dict:

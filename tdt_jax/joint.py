@@ -89,7 +89,7 @@ class Joint(nnx.Module):
         """Projected frames and states, of shapes that broadcast to [..., J].
 
         Returns token logits [..., V + 1] and duration logits [..., N] (None for an RNN-T). A `key`
-        turns dropout on.
+        turns dropout on; keys [n] draw for an n-th of the rows each.
         """
         hidden = dropout(jax.nn.relu(frames + states), self.dropout, key)
         durations = None if self.duration_head is None else self.duration_head(hidden)

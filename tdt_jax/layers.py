@@ -13,13 +13,18 @@ def padding_mask(lengths, size: int):
 def dropout(x, rate: float, key):
     """Zero a share `rate` of x (to 1/256) and scale the rest up; as it is when `key` is None.
 
-    Eight random bits decide on a number: on CPU drawing 32 of them costs more than a small layer.
+    Keys [n] draw for an n-th of the rows of x each. Eight random bits decide on a number: on CPU
+    drawing 32 of them costs more than a small layer.
     """
     dropped = min(round(rate * 256), 255)
     if key is None or dropped == 0:
         return x
-    keep = jax.random.bits(key, x.shape, jnp.uint8) >= dropped
-    return jnp.where(keep, x * (256 / (256 - dropped)), jnp.zeros_like(x))
+    if key.ndim:
+        part = len(x) // len(key), *x.shape[1:]
+        bits = jax.vmap(lambda key: jax.random.bits(key, part, jnp.uint8))(key).reshape(x.shape)
+    else:
+        bits = jax.random.bits(key, x.shape, jnp.uint8)
+    return jnp.where(bits >= dropped, x * (256 / (256 - dropped)), jnp.zeros_like(x))
 
 
 def split(key, num: int):

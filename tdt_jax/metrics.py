@@ -58,6 +58,31 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
     return _pooled(_counts(jiwer.process_characters, references, hypotheses))
 
 
+class Bleu(NamedTuple):
+    """Corpus BLEU."""
+
+    score: float  # 0 to 100
+    signature: str  # of sacrebleu: how it was computed
+
+
+def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> Bleu:
+    """Corpus BLEU (Papineni et al., 2002) by sacrebleu (Post, 2018, arXiv 1804.08771).
+
+    One reference each, tokenised by sacrebleu's 13a: text as it is written, with case and
+    punctuation. Without any utterance the score is 0.
+
+    Raises: ValueError if the two differ in length or are single strings, and without the package.
+    """
+    _check_pairs(references, hypotheses)
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError as error:
+        raise ValueError("BLEU needs a package: pip install sacrebleu") from error
+    metric = BLEU(tokenize="13a")
+    score = metric.corpus_score(list(hypotheses), [list(references)]).score if references else 0.0
+    return Bleu(score, str(metric.get_signature()) if references else "")
+
+
 def confidence_interval(
     errors: Sequence[int],
     lengths: Sequence[int],
@@ -144,12 +169,7 @@ def _collapse(text: str) -> str:
 
 def _counts(process, references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
     """[n, 4]: what jiwer's `process` counts of each of KINDS in an utterance, and its length."""
-    if isinstance(references, str) or isinstance(hypotheses, str):
-        raise ValueError("references and hypotheses must be lists of strings, got a single string")
-    if len(references) != len(hypotheses):
-        raise ValueError(
-            f"got {len(references)} references but {len(hypotheses)} hypotheses; they must pair up"
-        )
+    _check_pairs(references, hypotheses)
     counts = np.zeros((len(references), 4), np.int64)
     if not len(references):
         return counts
@@ -163,6 +183,15 @@ def _counts(process, references: Sequence[str], hypotheses: Sequence[str]) -> np
                     chunk.hyp_end_idx - chunk.hyp_start_idx,
                 )
     return counts
+
+
+def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    if isinstance(references, str) or isinstance(hypotheses, str):
+        raise ValueError("references and hypotheses must be lists of strings, got a single string")
+    if len(references) != len(hypotheses):
+        raise ValueError(
+            f"got {len(references)} references but {len(hypotheses)} hypotheses; they must pair up"
+        )
 
 
 def _pooled(counts: np.ndarray) -> ErrorRate:

@@ -117,12 +117,9 @@ def _closure_converted(function, *example):
 def _heads(joint, frames, states, keys):
     # In rows of nodes: whatever the sides of a tile, the products are of plain matrices.
     shape = (*frames.shape[:2], *states.shape[1:])
-    frames = jnp.broadcast_to(frames[:, :, None], shape)
-    states = jnp.broadcast_to(states[:, None], shape)
-    if keys is None:
-        return joint.heads(*(x.reshape(-1, shape[-1]) for x in (frames, states)))
-    frames, states = (x.reshape(len(keys), -1, shape[-1]) for x in (frames, states))
-    return _in_rows(jax.vmap(lambda *x: joint.heads(*x[:2], key=x[2]))(frames, states, keys))
+    frames = jnp.broadcast_to(frames[:, :, None], shape).reshape(-1, shape[-1])
+    states = jnp.broadcast_to(states[:, None], shape).reshape(-1, shape[-1])
+    return joint.heads(frames, states, **({} if keys is None else {"key": keys}))
 
 
 def _call(joint, frames, states, keys):

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 
-from tdt_jax import hosts
+from tdt_jax import hosts, sharding
 from tdt_jax.config import Config
 from tdt_jax.data.batches import Batch
 from tdt_jax.evaluation import Evaluation
@@ -22,8 +23,9 @@ class Progress:
     All processes keep one, and see the same metrics.
     """
 
-    def __init__(self, config: Config, first: int):
+    def __init__(self, config: Config, first: int, mesh: Mesh):
         self.config = config
+        self.mesh = mesh
         self.writer = None
         if hosts.is_first():
             self.writer = SummaryWriter(str(Path(config.training.folder) / "tensorboard"))
@@ -42,14 +44,15 @@ class Progress:
         self.seconds += lap
         return lap
 
-    def add(self, step: int, batch: Batch, rows, metrics: Metrics) -> None:
+    def add(self, step: int, batch: Batch, metrics: Metrics) -> None:
         """Take in one step's metrics; it ends the run if they are not finite.
 
-        `batch` is this process's part of it, its `rows` of the whole.
+        `batch` is this process's part, `metrics` are of the whole.
         """
         loss, norm = float(metrics.loss), float(metrics.gradient_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            per_row = np.asarray(metrics.transducer + metrics.ctc)[rows]
+            per_row = np.asarray(metrics.transducer) + np.asarray(metrics.ctc)
+            per_row = per_row[sharding.own_rows(self.mesh, len(per_row))]
             names = zip(batch.ids, per_row.tolist(), strict=True)
             culprits = [name for name, value in names if not math.isfinite(value)]
             sys.exit(

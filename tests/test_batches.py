@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from tdt_jax.audio import as_samples
 from tdt_jax.config import Bucket
+from tdt_jax.data import batches as batches_module
 from tdt_jax.data.batches import (
     Batch,
     ManifestBatches,
@@ -174,6 +176,86 @@ def test_failing_files_are_replaced_and_counted(entries):
         assert (batch.num_samples > 0).all() and not {"2.wav", "8.wav"} & set(batch.ids)
     for step in (4, 2, 0, 3, 1):  # the replacement does not depend on what failed before
         assert same(again[step], selected[step])
+
+
+def test_failures_are_logged_once(entries, caplog):
+    entries[2].path.write_bytes(b"not audio")
+    batches = make(entries)
+    for step in range(10):
+        batches[step]
+    (message,) = [record.message for record in caplog.records]
+    assert message == f"replaced 2.wav: {batches.failed['2.wav']}"
+
+
+EVEN = (Bucket(0.5, 3, 4), Bucket(1.0, 6, 8))
+
+
+def make_even(entries):
+    return ManifestBatches(select(entries, TOKENIZER, EVEN), EVEN, seed=3, **AUGMENTED)
+
+
+def share(index, count):
+    """The rows of one of `count` processes."""
+    return lambda size: range(index * size // count, (index + 1) * size // count)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_processes_share_a_batch(entries, count):
+    """Each loads its rows only; together they have the batch, bad files or not."""
+    entries[3].path.write_bytes(b"not audio")
+    entries[9].path.write_bytes(b"not audio")
+    whole = make_even(entries)
+    # Every process has batches of its own; they meet bad files at different steps.
+    shards = [
+        dict(iterate(make_even(entries), start=index, stop=10, rows_of=share(index, count)))
+        for index in range(count)
+    ]
+    for step in range(count - 1, 10):
+        parts = [shard[step] for shard in shards]
+        assert len({part.samples.shape for part in parts}) == 1  # of the same bucket
+        joined = Batch(
+            *(np.concatenate(arrays) for arrays in zip(*(part[:4] for part in parts), strict=True)),
+            ids=sum((part.ids for part in parts), ()),
+            texts=sum((part.texts for part in parts), ()),
+        )
+        assert same(joined, whole[step])
+
+
+def test_a_process_reads_its_rows_only(entries, monkeypatch):
+    read = []
+
+    def reading(audio, rate):
+        read.append(audio.name)
+        return as_samples(audio, rate)
+
+    monkeypatch.setattr(batches_module, "as_samples", reading)
+    batches = make_even(entries)
+    ((_, part),) = iterate(batches, stop=1, rows_of=share(1, 4))
+    assert len(read) == len(part.ids) == EVEN[batches.bucket_index(0)].batch_size // 4
+    parts = [dict(iterate(batches, stop=3, rows_of=share(index, 4))) for index in range(4)]
+    seen = [name for step in range(3) for part in parts for name in part[step].ids]
+    assert set(seen) == {entry.id for entry in entries} and len(seen) == 4 + 4 + 8
+
+
+def test_repeated_ids_fail_alone(entries):
+    """Of two entries with one id, the bad one is replaced; the good one is used either way."""
+    entries[2].path.write_bytes(b"not audio")
+    entries[4] = entries[4]._replace(id="2.wav")
+    batches = make(entries)
+    first = [batches[step] for step in range(5)]
+    again = make(entries)
+    assert all(same(again[step], first[step]) for step in (4, 2, 0, 3, 1))
+    assert "2.wav" in {name for batch in first for name in batch.ids}
+
+
+def test_rows_in_any_order(entries):
+    whole, part = make_even(entries)[0], make_even(entries).rows(0, [3, 1])
+    for array, few in zip(whole[:4], part[:4], strict=True):
+        np.testing.assert_array_equal(few, array[[3, 1]])
+    assert part.ids == (whole.ids[3], whole.ids[1])
+    for rows in ([2, 9], [-1], []):
+        with pytest.raises(IndexError, match="there are no rows"):
+            make_even(entries).rows(0, rows)
 
 
 def test_a_bucket_without_a_readable_file(entries):

@@ -85,6 +85,37 @@ def test_evaluate_reports_errors_steps_and_speed(folder, capsys):
     assert f"WER {100 * found['wer']:.2f} %" in capsys.readouterr().out
 
 
+def test_evaluate_takes_a_dataset_and_gives_bleu(folder, tmp_path, capsys):
+    model, data = str(folder / "model"), tmp_path / "data"
+    assert cli.main(["prepare", "manifest", f"{folder}/all.jsonl", str(data), "--split", "a"]) == 0
+    capsys.readouterr()
+    rows = []
+    for source in (f"{data}:a", str(folder / "all.jsonl")):
+        assert cli.main(["evaluate", model, source, "--bleu", "--json"]) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+    assert rows[0]["utterances"] == rows[1]["utterances"] and len(rows[0]["utterances"]) == 3
+    assert rows[0]["bleu"] == rows[1]["bleu"] >= 0 and "tok:13a" in rows[0]["bleu_signature"]
+    assert cli.main(["evaluate", model, f"{data}:a", "--bleu"]) == 0
+    assert capsys.readouterr().out.startswith("BLEU 0.00 (")
+    assert cli.main(["evaluate", model, f"{data}:b"]) == 2
+    assert "has no split 'b'; there are a" in capsys.readouterr().err
+    items = [Utterance("a", noise(1.0, 0), "one two")]
+    assert evaluate(make_recogniser(), items).bleu is None
+
+
+def test_benchmark_data(folder, capsys):
+    config = str(Path(__file__).parent.parent / "configs" / "manifest.py")
+    arguments = ["--config", config, "--set", f"data.train={folder}/all.jsonl"]
+    arguments += ["--set", "tokenizer.kind=characters", "--threads", "2", "--seconds", "0.01"]
+    assert cli.main(["benchmark", "data", *arguments, "--json"]) == 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert row["threads"] == 2 and row["num_batches"] >= 1 and row["failed"] == 0
+    assert 0 < row["audio_seconds"] < row["padded_seconds"]
+    assert row["bytes"] == pytest.approx(row["padded_seconds"] * 16000 * 4)
+    assert cli.main(["benchmark", "data", *arguments]) == 0
+    assert "2 threads" in capsys.readouterr().out
+
+
 def test_evaluate_counts_what_it_could_not_read(folder, capsys):
     arguments = ["evaluate", str(folder / "model"), str(folder / "bad.jsonl")]
     assert cli.main(arguments) == 1

@@ -49,3 +49,12 @@ def test_config_traces_a_step(path):
 def test_preset_has_the_published_size(name, millions):
     size = num_parameters(abstract_model(getattr(presets, name))) / 1e6
     assert size == pytest.approx(millions, rel=0.03)
+
+
+def test_twins_differ_in_the_model_alone():
+    tdt, rnnt = (
+        configs.load(FILES[0].parent / f"librispeech_{kind}.py") for kind in ("tdt", "rnnt")
+    )
+    assert (tdt.model.kind, rnnt.model.kind) == ("TDT", "RNN-T")
+    for name in ("optimizer", "augment", "tokenizer", "data"):
+        assert getattr(tdt, name) == getattr(rnnt, name)

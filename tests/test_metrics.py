@@ -9,6 +9,7 @@ import pytest
 from tdt_jax import evaluation
 from tdt_jax.metrics import (
     ErrorRate,
+    bleu,
     character_error_rate,
     confidence_interval,
     normaliser,
@@ -170,3 +171,27 @@ def test_what_is_not_scored():
     assert found.not_scored == 0 and "not scored" not in found.summary()
     counts = [(r.errors, r.reference_words) for r in found.results]
     assert counts == [(1, 1), (2, 1), (3, 2), (1, 2)]
+
+
+def test_bleu_is_sacrebleus():
+    """Corpus BLEU: n-grams are pooled before they are compared; case and punctuation count."""
+    references = ["Das ist ein kleiner Test.", "Und das, noch einer!"]
+    assert bleu(references, references).score == pytest.approx(100)
+    found = bleu(references, ["Das ist ein großer Test.", "Und das, noch einer!"])
+    # 13a: 6 and 6 tokens; 11/12, 8/10, 5/8 and 3/6 n-grams are right
+    expected = 100 * (11 / 12 * 8 / 10 * 5 / 8 * 3 / 6) ** 0.25
+    assert found.score == pytest.approx(expected, abs=1e-6)
+    assert "tok:13a" in found.signature and "case:mixed" in found.signature
+    lower = bleu(references, [text.lower() for text in references])
+    assert lower.score < 80
+    assert bleu([], []).score == 0
+    with pytest.raises(ValueError, match="2 references but 1 hypotheses"):
+        bleu(references, ["x"])
+    with pytest.raises(ValueError, match="single string"):
+        bleu("x", ["x"])
+
+
+def test_bleu_names_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(ValueError, match="pip install sacrebleu"):
+        bleu([], [])

@@ -477,6 +477,17 @@ def test_batches_are_a_function_of_seed_and_step():
         one[-1]
 
 
+def test_rows_are_those_of_the_whole_batch(telephone):
+    batches = TelephoneBatches(telephone, Characters(), BUCKETS, seed=5)
+    for step in range(4):
+        size = BUCKETS[batches.bucket_index(step)].batch_size
+        whole, half = batches[step], batches.rows(step, range(size // 2, size))
+        for array, part in zip(whole, half, strict=True):
+            np.testing.assert_array_equal(array[size // 2 :], part)
+    with pytest.raises(IndexError):
+        batches.rows(0, [])
+
+
 def test_batches_fill_their_bucket(telephone):
     batches = TelephoneBatches(telephone, Characters(), BUCKETS, seed=0)
     seen = set()

@@ -3,18 +3,23 @@
 utterances -> buckets -> an epoch's shuffled plan -> batches[step] -> iterate(batches, start=step)
 """
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from tdt_jax.audio import AudioError, read_audio
+from tdt_jax.audio import AudioError, as_samples
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import bucket_samples
+from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry, Selection
 from tdt_jax.data.waveform import change_speed, insert_silence
+
+log = logging.getLogger(__name__)
 
 ORDER, AUGMENT, REPLACE = range(3)  # streams of random numbers: rng((seed, stream, ...))
 
@@ -25,6 +30,11 @@ class Utterance(NamedTuple):
     id: str
     samples: np.ndarray  # [S] float32
     text: str
+
+    @property
+    def audio(self) -> np.ndarray:
+        """What `tdt_jax.audio.as_samples` reads."""
+        return self.samples
 
 
 class Batch(NamedTuple):
@@ -41,7 +51,15 @@ class Batch(NamedTuple):
 class Batches(Protocol):
     """A source of training batches: any object with a batch for every step."""
 
+    buckets: tuple[Bucket, ...]  # whose shapes its batches have
+
     def __getitem__(self, step: int) -> Batch: ...
+
+    def bucket_index(self, step: int) -> int:
+        """Which bucket the batch of a step has."""
+
+    def rows(self, step: int, rows: Sequence[int]) -> Batch:
+        """Those rows of `batches[step]`, bit for bit, without loading the others."""
 
 
 def collate(
@@ -90,9 +108,9 @@ class ManifestBatches:
     once. `speed` rates are drawn per utterance, and silence is inserted with `silence_probability`,
     up to `silence_seconds`, as far as the bucket has room.
 
-    A file that cannot be read, or is too long for the bucket that its manifest puts it in, is
-    recorded in `failed` (id -> reason) and replaced by another utterance of the bucket, the same
-    one every time.
+    An utterance that cannot be read, or is too long for the bucket that its manifest puts it in, is
+    logged once, recorded in `failed` (id -> reason) and replaced by another of the bucket: one that
+    (seed, step, row) decide, whatever failed before and whichever process asks.
     """
 
     def __init__(
@@ -116,6 +134,7 @@ class ManifestBatches:
         self.silence_probability = silence_probability
         self.silence_seconds = silence_seconds
         self.failed: dict[str, str] = {}
+        self._bad: dict[int, str] = {}  # by position, as ids may repeat
         self._members = [
             np.flatnonzero(selection.bucket_index == index) for index in range(len(self.buckets))
         ]
@@ -126,13 +145,25 @@ class ManifestBatches:
         self._plan = functools.lru_cache(maxsize=2)(self._make_plan)
 
     def __getitem__(self, step: int) -> Batch:
+        return self.rows(step, range(self.buckets[self.bucket_index(step)].batch_size))
+
+    def bucket_index(self, step: int) -> int:
+        """Which bucket the batch of a step has."""
+        return self._planned(step)[0]
+
+    def rows(self, step: int, rows: Sequence[int]) -> Batch:
+        """Those rows of `batches[step]`, without loading the others."""
+        index, members = self._planned(step)
+        bucket = part_of(self.buckets[index], rows)
+        rows = [self._load(step, row, index, members[row]) for row in rows]
+        utterances, labels = zip(*rows, strict=True)
+        return collate(utterances, labels, bucket, sample_rate=self.sample_rate)
+
+    def _planned(self, step: int) -> tuple[int, np.ndarray]:
         if step < 0:
             raise IndexError(f"step must be >= 0, got {step}")
         epoch, position = divmod(step, self.steps_per_epoch)
-        index, members = self._plan(epoch)[position]
-        rows = [self._load(step, row, index, member) for row, member in enumerate(members)]
-        utterances, labels = zip(*rows, strict=True)
-        return collate(utterances, labels, self.buckets[index], sample_rate=self.sample_rate)
+        return self._plan(epoch)[position]
 
     def _rng(self, *numbers: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, *numbers))
@@ -154,16 +185,19 @@ class ManifestBatches:
         others = self._rng(REPLACE, step, row).permutation(self._members[index])
         for candidate in itertools.chain([member], others):
             entry = self.selection.entries[candidate]
-            if entry.id in self.failed:
+            if candidate in self._bad:
                 continue
             try:
                 samples = _fitting(entry, width, self.sample_rate)
             except AudioError as error:
-                self.failed[entry.id] = str(error)
+                reason = str(error)
+                if self._bad.setdefault(int(candidate), reason) is reason:  # of threads, the first
+                    self.failed[entry.id] = reason
+                    log.warning("replaced %s: %s", entry.id, reason)
                 continue
             samples = self._augment(samples, width, self._rng(AUGMENT, step, row))
             return Utterance(entry.id, samples, entry.text), self.selection.labels[candidate]
-        reason = self.failed[self.selection.entries[member].id]
+        reason = self._bad[int(member)]
         raise ValueError(
             f"none of the {len(others)} utterances of bucket {index} can be read; one: {reason}"
         )
@@ -186,30 +220,45 @@ def iterate(
     stop: int | None = None,
     num_threads: int = 2,
     prefetch: int = 4,
+    rows_of: Callable[[int], Sequence[int]] | None = None,
 ) -> Iterator[tuple[int, Batch]]:
     """Yield (step, batches[step]) from `start` up to `stop`, read ahead by threads but in order.
 
     Nothing but the step decides what comes: to resume, pass the step to go on from. An exception
-    in a thread is raised here. Closing the iterator ends the threads.
+    in a thread is raised here. Closing the iterator ends the threads. Of a batch of a size
+    only the rows `rows_of(size)` are loaded, where that is given: a process's own.
     """
     import grain
+
+    def load(step):
+        if rows_of is None:
+            return step, batches[step]
+        bucket = batches.buckets[batches.bucket_index(step)]
+        return step, batches.rows(step, rows_of(bucket.batch_size))
 
     steps = grain.MapDataset.range(start, (1 << 62) if stop is None else stop)
     options = grain.ReadOptions(
         num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)
     )
-    iterator = iter(steps.map(lambda step: (step, batches[step])).to_iter_dataset(options))
+    iterator = iter(steps.map(load).to_iter_dataset(options))
     try:
         yield from iterator
     finally:
         iterator.close()
 
 
-def _fitting(entry: Entry, width: int, sample_rate: int) -> np.ndarray:
-    samples = read_audio(entry.path, sample_rate)
+def part_of(bucket: Bucket, rows: Sequence[int]) -> Bucket:
+    """The bucket of some rows."""
+    if not len(rows) or not all(0 <= row < bucket.batch_size for row in rows):
+        raise IndexError(f"there are no rows {list(rows)} among {bucket.batch_size}")
+    return dataclasses.replace(bucket, batch_size=len(rows))
+
+
+def _fitting(entry: Entry | Record, width: int, sample_rate: int) -> np.ndarray:
+    samples = as_samples(entry.audio, sample_rate)
     if len(samples) > width:
         raise AudioError(
-            f"{entry.path} has {len(samples)} samples where its bucket holds {width}; its manifest "
-            f"says {entry.seconds} s"
+            f"{entry.id} has {len(samples)} samples where its bucket holds {width}; its manifest "
+            f"or index says {entry.seconds} s"
         )
     return samples

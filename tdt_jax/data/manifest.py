@@ -11,6 +11,7 @@ import numpy as np
 
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import fit
+from tdt_jax.data.dataset import Record
 from tdt_jax.tokenizer import UnknownTextError
 
 MAX_PROBLEMS = 10  # reported at once
@@ -24,11 +25,20 @@ class Entry(NamedTuple):
     seconds: float  # 0.0: the manifest does not say
     text: str
 
+    @property
+    def audio(self) -> Path:
+        """What `tdt_jax.audio.as_samples` reads."""
+        return self.path
+
+    def exists(self) -> bool:
+        """Whether there is a file to read."""
+        return self.path.is_file()
+
 
 class Selection(NamedTuple):
     """The utterances that can be trained on, and what became of the others."""
 
-    entries: list[Entry]
+    entries: list[Entry | Record]
     labels: list[list[int]]
     bucket_index: np.ndarray  # [entries] of the first bucket that each fits
     skipped: dict[str, list[str]]  # reason -> ids
@@ -99,7 +109,7 @@ def _parse(line: bytes, folder: Path) -> Entry:
 
 
 def select(
-    entries: Sequence[Entry],
+    entries: Sequence[Entry | Record],
     tokenizer,
     buckets: Sequence[Bucket],
     *,
@@ -112,7 +122,7 @@ def select(
     `label_limit(num_frames)` is the most labels that so many encoder frames can align to (None: any
     number, as with a duration of 0); `allow_empty` keeps utterances without text.
     """
-    kept: list[tuple[Entry, list[int], int]] = []
+    kept: list[tuple[Entry | Record, list[int], int]] = []
     skipped: dict[str, list[str]] = {}
     for entry in entries:
         reason, labels, bucket = None, [], None
@@ -122,7 +132,7 @@ def select(
             reason = "with unknown characters"
         bucket = fit(entry.seconds, len(labels), buckets)
         num_frames = math.floor(entry.seconds / seconds_per_frame + 1e-6)
-        if not entry.path.is_file():
+        if not entry.exists():
             reason = "without a file"
         elif entry.seconds <= 0:
             reason = "without a positive duration"

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.config import Config, ModelConfig
 from tdt_jax.data.batches import Batches, ManifestBatches, Utterance
-from tdt_jax.data.manifest import Entry, read_manifest, select
+from tdt_jax.data.dataset import Record
+from tdt_jax.data.manifest import Entry, select
+from tdt_jax.data.sources import read_source
 from tdt_jax.data.telephone import Telephone, TelephoneBatches
 
 NUM_TEXTS = 20_000  # composed texts that a tokenizer is trained on
@@ -18,8 +20,8 @@ NUM_DEV = 50  # composed utterances that are transcribed while training
 class Task(NamedTuple):
     tokenizer: tokenizers.Characters | tokenizers.SentencePiece
     batches: Batches
-    dev: Sequence[Utterance | Entry]  # transcribed while training
-    test: dict[str, Sequence[Utterance | Entry]]  # by name; transcribed at the end
+    dev: Sequence[Utterance | Entry | Record]  # transcribed while training
+    test: dict[str, Sequence[Utterance | Entry | Record]]  # by name; transcribed at the end
     report: list[str]  # what was skipped, in words
 
 
@@ -27,9 +29,9 @@ def make_task(config: Config, tokenizer=None) -> Task:
     """The task of `config`; the tokenizer is trained on the training text unless given.
 
     Raises:
-      ValueError: without anything to train on, and for manifests that cannot be read.
+      ValueError: without anything to train on, and for manifests and datasets that cannot be read.
     """
-    return _telephone(config, tokenizer) if config.data.telephone else _manifests(config, tokenizer)
+    return _telephone(config, tokenizer) if config.data.telephone else _sources(config, tokenizer)
 
 
 def _telephone(config: Config, tokenizer) -> Task:
@@ -53,14 +55,16 @@ def _telephone(config: Config, tokenizer) -> Task:
     )
 
 
-def _manifests(config: Config, tokenizer) -> Task:
+def _sources(config: Config, tokenizer) -> Task:
     data, augment = config.data, config.augment
     if not data.train:
-        raise ValueError("data.train names no manifest, and data.telephone is none")
-    train, dev, test = (
-        list(itertools.chain.from_iterable(read_manifest(path) for path in paths))
-        for paths in (data.train, data.dev, data.test)
+        raise ValueError("data.train names no manifest or dataset, and data.telephone is none")
+    options = dict(folder=data.folder, keys=data.keys, lowercase=data.lowercase)
+    train, dev = (
+        list(itertools.chain.from_iterable(read_source(name, **options) for name in names))
+        for names in (data.train, data.dev)
     )
+    test = {name: read_source(name, **options) for name in data.test}  # scored one by one
     tokenizer = tokenizer or _train_tokenizer(config, [entry.text for entry in train])
     selection = select(
         train,
@@ -78,7 +82,7 @@ def _manifests(config: Config, tokenizer) -> Task:
         silence_probability=augment.silence_probability,
         silence_seconds=augment.silence_seconds,
     )
-    tests = {name: items for name, items in (("dev", dev), ("test", test)) if items}
+    tests = ({"dev": dev} if dev else {}) | test
     return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
 
 

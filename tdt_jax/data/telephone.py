@@ -13,6 +13,7 @@ take of each word. A test text may also occur inside a longer training text.
 import json
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import soxr
 
 from tdt_jax.audio import read_audio
 from tdt_jax.config import Bucket, TelephoneConfig
-from tdt_jax.data.batches import Batch, Utterance, collate
+from tdt_jax.data.batches import Batch, Utterance, collate, part_of
 from tdt_jax.data.telephone_grammar import KINDS, chance, pick
 
 TRIM_FLOOR = 1e-5  # edges quieter than this share of a recording's loudest 10 ms are silence
@@ -353,6 +354,8 @@ class TelephoneBatches:
 
     def bucket_index(self, step: int) -> int:
         """Which bucket the batch of a step has."""
+        if step < 0:
+            raise IndexError(f"step must be >= 0, got {step}")
         num_allowed = len(self.buckets)
         for first_step, largest in self.curriculum:
             if first_step <= step:
@@ -360,15 +363,14 @@ class TelephoneBatches:
         return int(np.random.default_rng((self.seed, step)).integers(num_allowed))
 
     def __getitem__(self, step: int) -> Batch:
-        if step < 0:
-            raise IndexError(f"step must be >= 0, got {step}")
+        return self.rows(step, range(self.buckets[self.bucket_index(step)].batch_size))
+
+    def rows(self, step: int, rows: Sequence[int]) -> Batch:
+        """Those rows of `batches[step]`, without making the others."""
         index = self.bucket_index(step)
-        bucket = self.buckets[index]
+        bucket = part_of(self.buckets[index], rows)
         # Rows count from 1: NumPy makes the same generator from (seed, step) and (seed, step, 0).
-        rows = [
-            self._row(np.random.default_rng((self.seed, step, row + 1)), index)
-            for row in range(bucket.batch_size)
-        ]
+        rows = [self._row(np.random.default_rng((self.seed, step, row + 1)), index) for row in rows]
         utterances, labels = zip(*rows, strict=True)
         return collate(utterances, labels, bucket, sample_rate=self.telephone.sample_rate)
 

@@ -1,0 +1,117 @@
+"""tdt-jax prepare: librispeech | manifest | must_c."""
+
+import argparse
+import sys
+
+from tdt_jax.cli_options import complain, is_terminal
+
+
+def add_prepare(add) -> None:
+    """Add the command and what it prepares."""
+    command = add(
+        "prepare",
+        None,
+        "speech corpora and manifests into datasets to train on",
+        "Write recordings and their texts into a dataset of few large files (ArrayRecord, in the\n"
+        "layout of tensorflow-datasets, without TensorFlow) below DATA_DIR. Training and\n"
+        "evaluation take a split of it as DATA_DIR:SPLIT.\n\n"
+        "Every recording is decoded; one that is damaged, or lacks its text, is named and left\n"
+        "out, and the exit code is then 1. What was interrupted goes on when the same command is\n"
+        "given again. Needs pip install 'tdt-jax[data]'.",
+        "  tdt-jax prepare librispeech LibriSpeech data --subsets dev-clean,train-clean-100\n"
+        "  tdt-jax prepare manifest train.jsonl data --split train\n"
+        "  tdt-jax prepare must_c en-de data",
+    )
+    kinds = command.add_subparsers(required=True, metavar="WHAT")
+
+    def kind(name: str, run, help: str, source: str):
+        parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        parser.set_defaults(run=run)
+        parser.add_argument("source", metavar="SOURCE", help=source)
+        parser.add_argument("data_dir", metavar="DATA_DIR", help="where the dataset is made")
+        parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+        return parser
+
+    kind(
+        "librispeech",
+        _librispeech,
+        "LibriSpeech as OpenSLR gives it, folders or .tar.gz archives (which are not unpacked)",
+        "the folder that holds LibriSpeech/, or its subsets, or the archives",
+    ).add_argument(
+        "--subsets", type=_names, metavar="A,B", help="such as dev-clean,train-clean-100 [all]"
+    )
+    kind(
+        "manifest",
+        _manifest,
+        "a JSONL manifest; FLAC, WAV and Ogg files are stored as they are, others as FLAC",
+        "lines of audio_filepath, duration and text",
+    ).add_argument("--split", required=True, metavar="NAME", help="of the dataset, such as train")
+    kind(
+        "must_c",
+        _must_c,
+        "MuST-C, speech translation: the segments of its talks, with their translations as text",
+        "the folder of a language pair, such as en-de",
+    )
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("names no subset")
+    return names
+
+
+def _librispeech(options) -> int:
+    from tdt_jax.data import librispeech
+
+    found = librispeech.find(options.source, options.subsets)
+    scans = {split: lambda s=split, p=path: librispeech.scan(s, p) for split, path in found.items()}
+    return _prepare(librispeech.LibriSpeech, scans, options, sample_rate=librispeech.SAMPLE_RATE)
+
+
+def _manifest(options) -> int:
+    from tdt_jax.data import manifest, speech
+
+    if not options.split.isidentifier():
+        raise ValueError(f"the split {options.split!r} must be of letters, digits and _")
+    entries = manifest.read_manifest(options.source)
+    return _prepare(
+        speech.Speech, {options.split: lambda: speech.scan(options.split, entries)}, options
+    )
+
+
+def _must_c(options) -> int:
+    from tdt_jax.data import must_c
+
+    found = must_c.find(options.source)
+    scans = {split: lambda s=split, p=path: must_c.scan(s, p) for split, path in found.items()}
+    return _prepare(must_c.MustC, scans, options)
+
+
+def _prepare(builder, scans, options, **rest) -> int:
+    """Prepare one split after the other; `scans` find out what is in each."""
+    from tqdm import tqdm
+
+    from tdt_jax.data.prepare import is_there, prepare
+
+    hidden = options.no_progress or not is_terminal(sys.stderr)
+    failed = 0
+    for split, scan in scans.items():
+        if is_there(builder, split, options.data_dir):
+            print(f"{split}: is there already")
+            continue
+        source = scan()
+        total = sum(recording.size for recording in source.recordings)
+        bar = tqdm(total=total, desc=split, unit="B", unit_scale=True, disable=hidden)
+        with bar:
+            done = prepare(builder, source, options.data_dir, progress=bar.update, **rest)
+        for problem in done.problems:
+            complain(f"left out: {problem}")
+        failed += len(done.problems)
+        left_out = f"; {len(done.problems)} left out" if done.problems else ""
+        print(
+            f"{split}: {done.num_records} utterances, {done.seconds / 3600:.2f} h, "
+            f"{done.num_shards} shards{left_out}",
+            flush=True,
+        )
+    return 1 if failed else 0
