@@ -13,18 +13,25 @@ def padding_mask(lengths, size: int):
 def dropout(x, rate: float, key):
     """Zero a share `rate` of x (to 1/256) and scale the rest up; as it is when `key` is None.
 
-    Keys [n] draw for an n-th of the rows of x each. Eight random bits decide on a number: on CPU
-    drawing 32 of them costs more than a small layer.
+    Keys [n] draw for an n-th of the rows of x each.
     """
     dropped = min(round(rate * 256), 255)
     if key is None or dropped == 0:
         return x
     if key.ndim:
         part = len(x) // len(key), *x.shape[1:]
-        bits = jax.vmap(lambda key: jax.random.bits(key, part, jnp.uint8))(key).reshape(x.shape)
+        kept = jax.vmap(lambda key: _bytes(key, part) >= dropped)(key).reshape(x.shape)
     else:
-        bits = jax.random.bits(key, x.shape, jnp.uint8)
-    return jnp.where(bits >= dropped, x * (256 / (256 - dropped)), jnp.zeros_like(x))
+        kept = _bytes(key, x.shape) >= dropped
+    return jnp.where(kept, x * (256 / (256 - dropped)), jnp.zeros_like(x))
+
+
+def _bytes(key, shape):
+    """Random integers 0 to 255, four of each random word: JAX spends a whole word on each."""
+    *rest, size = shape
+    words = jax.random.bits(key, (*rest, -(-size // 4)), jnp.uint32)
+    quarters = [(words >> shift) & 255 for shift in (0, 8, 16, 24)]
+    return jnp.concatenate(quarters, axis=-1)[..., :size]
 
 
 def split(key, num: int):

@@ -326,6 +326,23 @@ def test_dropout_is_the_same_forward_and_backward_whatever_the_chunk():
     np.testing.assert_allclose(np.vdot(gradient, direction), (up - down) / 2e-3, rtol=2e-3)
 
 
+def test_dropout_makes_no_gradient_of_the_joint_a_tile():
+    """One sum over all nodes of a group, whether a key is given or not."""
+    (frames, states), lengths = example(frames=40, labels=20)
+    joint = make_joint((0, 1, 2), dropout=0.5, vocab=511, width=64)
+
+    def memory(key):
+        def total(joint):
+            options = dict(durations=(0, 1, 2), chunk=256, key=key)
+            return tdt.transducer_loss(joint, frames, states, *lengths, **options).sum()
+
+        compiled = jax.jit(jax.grad(total)).lower(joint).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    tile = 512 * 64 * 4  # bytes of a head's gradient; a group has 16 tiles
+    assert memory(jax.random.key(0)) < memory(None) + 4 * tile
+
+
 def test_padding_and_impossible_utterances():
     """Whatever lies in the padding; and what no alignment fits has no gradient."""
     (frames, states), (labels, num_frames, num_labels) = example()
