@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax import tiles
+from tdt_jax import platform, tiles
 from tdt_jax.config import check_durations
 from tdt_jax.loss import Spec, check_lengths
 from tdt_jax.tiles import SIDE, Grid
@@ -39,7 +39,7 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
       ValueError: if shapes, durations or chunk don't fit.
     """
     if chunk is None:
-        chunk = CHUNK_ON_CPU if jax.default_backend() == "cpu" else CHUNK
+        chunk = CHUNK_ON_CPU if platform.name() == "cpu" else CHUNK
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
     if spec.durations is not None:
