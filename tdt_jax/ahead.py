@@ -19,7 +19,7 @@ from jax.sharding import SingleDeviceSharding
 from tdt_jax.benchmark import DURATIONS, SIGMA, Case, make_joint
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.problem import CHUNK
-from tdt_jax.tiles import Grid, group_size
+from tdt_jax.tiles import SIDE_ON_TPU, Grid
 
 # Cycles a second: a v5e has 4 units of 128 x 128 multiply-adds, and 197 bf16 TFLOP/s.
 CLOCK = {"v5e": 1.5e9}
@@ -115,8 +115,8 @@ def loss_report(case: Case, *, dtype: str, topology: str) -> str:
     seconds = time.perf_counter() - start
     loops = ("scores_of_tiles", "recursion", "gradients_of_tiles")
     found = estimate(compiled, loops, chip)
-    tiles = Grid(case.batch, case.frames, case.labels + 1).size
-    groups = -(-tiles // group_size(tiles, chunk))
+    grid = Grid(case.batch, case.frames, case.labels + 1, SIDE_ON_TPU)
+    groups = -(-grid.size // grid.group(chunk))
     forward, step, backward = (found.seconds_a_turn[name] for name in loops)
     recursion = (case.frames + case.labels + 1) * step
     passes = {"bfloat16": 1, "float32": 6}[dtype]  # a float32 product in bfloat16 pieces

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tdt_jax import platform
 from tdt_jax.config import EncoderConfig
 from tdt_jax.layers import dropout
 
@@ -85,20 +86,45 @@ class RelativeAttention(nnx.Module):
         by_content = query + bias(self.content_bias)
         by_position = query + bias(self.position_bias)
         arrays = by_content, by_position, heads(self.key(x)), heads(self.value(x))
-        positions = heads(self.position(positions))
         if min(clipped(self.context, x.shape[1])) == x.shape[1] - 1:
             mixed = self._full(*arrays, positions, padding, key)
         else:
-            mixed = self._local(*arrays, positions, padding, key)
+            mixed = self._local(*arrays, heads(self.position(positions)), padding, key)
         return self.output(mixed.reshape(x.shape))
 
     def _full(self, by_content, by_position, keys, values, positions, padding, key):
-        """Each of [B, T, H, K], positions [2T - 1, H, K] -> [B, T, H, K]."""
+        """Each of [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
         content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
-        position = jnp.einsum("bthk,rhk->bhtr", by_position, positions)
-        scores = content + relative_shift(position)
+        by = self._rotated if platform.name() == "tpu" else self._shifted
+        scores = content + by(by_position, positions)
         weights = self._weights(scores, padding[:, None, None, :], padding[:, None, :, None], key)
         return jnp.einsum("bhts,bshk->bthk", weights, values)
+
+    def _shifted(self, queries, positions):
+        """Scores [B, H, T, T] of queries [B, T, H, K] with positions [2T - 1, D]."""
+        positions = self.position(positions).reshape(len(positions), *queries.shape[2:])
+        return relative_shift(jnp.einsum("bthk,rhk->bhtr", queries, positions))
+
+    def _rotated(self, queries, positions):
+        """The same with no shift, which a TPU can but do in several passes over the scores.
+
+        A score is a sum over rates w of a sin(w (t - s)) + b cos(w (t - s)), where (a, b) is the
+        query times the kernel of `position`. That is (b sin(w t) - a cos(w t)) sin(w s) +
+        (a sin(w t) + b cos(w t)) cos(w s): the query, rotated by t, times the encoding of s.
+        """
+        num_frames = queries.shape[1]
+        kernel = self.position.kernel[...].astype(self.dtype)
+        kernel = kernel.reshape(-1, 2, *queries.shape[2:])  # sine and cosine by turns
+        encoding = positions[num_frames - 1 :: -1]  # of 0, ..., T - 1
+        sine, cosine = encoding[:, None, 0::2], encoding[:, None, 1::2]
+        options = dict(preferred_element_type=jnp.float32)
+        a = jnp.einsum("bthk,whk->bthw", queries, kernel[:, 0], **options)
+        b = jnp.einsum("bthk,whk->bthw", queries, kernel[:, 1], **options)
+        rotated = jnp.concatenate(
+            [b * sine[None] - a * cosine[None], a * sine[None] + b * cosine[None]], axis=-1
+        )
+        encoding = jnp.concatenate([encoding[:, 0::2], encoding[:, 1::2]], axis=-1)
+        return jnp.einsum("bthw,sw->bhts", rotated.astype(self.dtype), encoding)
 
     def _local(self, by_content, by_position, keys, values, positions, padding, key):
         """The same with positions [left + right + 1, H, K], in chunks of C = max(left, right).

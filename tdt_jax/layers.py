@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tdt_jax import platform
+
 
 def padding_mask(lengths, size: int):
     """[B] lengths -> [B, size] bool, True on padding."""
@@ -18,20 +20,40 @@ def dropout(x, rate: float, key):
     dropped = min(round(rate * 256), 255)
     if key is None or dropped == 0:
         return x
+    draw = hashed_bytes if platform.name() == "tpu" else packed_bytes
     if key.ndim:
         part = len(x) // len(key), *x.shape[1:]
-        kept = jax.vmap(lambda key: _bytes(key, part) >= dropped)(key).reshape(x.shape)
+        drawn = jax.vmap(lambda key: draw(key, part))(key).reshape(x.shape)
     else:
-        kept = _bytes(key, x.shape) >= dropped
-    return jnp.where(kept, x * (256 / (256 - dropped)), jnp.zeros_like(x))
+        drawn = draw(key, x.shape)
+    return jnp.where(drawn >= dropped, x * (256 / (256 - dropped)), jnp.zeros_like(x))
 
 
-def _bytes(key, shape):
-    """Random integers 0 to 255, four of each random word: JAX spends a whole word on each."""
+def packed_bytes(key, shape: tuple[int, ...]):
+    """Random integers 0 to 255, four of each random word: jax spends a whole word on each."""
     *rest, size = shape
     words = jax.random.bits(key, (*rest, -(-size // 4)), jnp.uint32)
     quarters = [(words >> shift) & 255 for shift in (0, 8, 16, 24)]
     return jnp.concatenate(quarters, axis=-1)[..., :size]
+
+
+def hashed_bytes(key, shape: tuple[int, ...]):
+    """Random integers 0 to 255 from an element's place, however the array is split among devices.
+
+    For TPUs, where jax's generator (Threefry) would cost more than the products: the mixing of
+    MurmurHash3 (Appleby, 2011) with a word of the key before each multiplication.
+    """
+    before, between = jax.random.bits(key, (2,))
+    place = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        step = jnp.uint32(stride % 2**32)
+        place += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * step
+        stride *= shape[axis]
+    word = place ^ before
+    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B) ^ between
+    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+    return word >> 24
 
 
 def split(key, num: int):

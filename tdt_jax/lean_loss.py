@@ -28,7 +28,6 @@ from tdt_jax.loss import (
     node_scores,
 )
 from tdt_jax.problem import Problem, prepare
-from tdt_jax.tiles import SIDE
 
 
 def transducer_loss(
@@ -182,7 +181,7 @@ def visit(
         frames, states, labels, keys = inputs.of(tile)
         tokens, lengths = problem.heads(joint, frames, states, keys)
         values = node_scores(tokens, None if durations is None else lengths, labels)
-        return jax.tree.map(lambda x: x.reshape(-1, SIDE, SIDE, *x.shape[1:]), values)
+        return jax.tree.map(lambda x: x.reshape(-1, grid.side, grid.side, *x.shape[1:]), values)
 
     def body(group, tile, out):
         return jax.tree.map(lambda x, y: x.at[group].set(y), out, values(tile))
@@ -217,7 +216,7 @@ class _Inputs:
             keys = _clipped(self.keys, utterance)
             for place in (row % self.grid.rows, column % self.grid.columns):
                 keys = jax.vmap(jax.random.fold_in)(keys, place)
-        labels = jnp.repeat(_clipped(self.labels, column)[:, None], SIDE, axis=1)
+        labels = jnp.repeat(_clipped(self.labels, column)[:, None], self.grid.side, axis=1)
         return _clipped(self.frames, row), _clipped(self.states, column), labels.reshape(-1), keys
 
 

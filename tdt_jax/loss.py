@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tdt_jax import platform
 from tdt_jax.config import check_durations
 from tdt_jax.lattice import NEG_INF, log_likelihood
 
@@ -142,7 +143,12 @@ def node_scores(token_logits, duration_logits, labels):
     token_logits = token_logits.astype(jnp.float32)
     normaliser = jax.nn.logsumexp(token_logits, axis=-1)
     labels = _labels_of_nodes(labels, token_logits)[..., None]
-    label = jnp.take_along_axis(token_logits, labels, axis=-1)[..., 0]
+    if platform.name() == "tpu":  # that has no fast way to pick numbers out of rows
+        is_label = jnp.arange(token_logits.shape[-1]).reshape((1,) * normaliser.ndim + (-1,))
+        is_label = is_label == labels
+        label = jnp.sum(jnp.where(is_label, token_logits, 0.0), axis=-1)
+    else:
+        label = jnp.take_along_axis(token_logits, labels, axis=-1)[..., 0]
     duration = None
     if duration_logits is not None:
         duration = jax.nn.log_softmax(duration_logits.astype(jnp.float32), axis=-1)

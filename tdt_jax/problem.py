@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax import tiles
+from tdt_jax import platform
 from tdt_jax.config import check_durations
 from tdt_jax.loss import Spec, check_lengths
-from tdt_jax.tiles import SIDE, Grid
+from tdt_jax.tiles import SIDE, SIDE_ON_TPU, Grid
 
 CHUNK_ON_CPU, CHUNK = 2048, 16384  # nodes at a time
 
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
 
     def group(self) -> int:
         """Tiles at a time."""
-        return tiles.group_size(self.grid.size, self.chunk)
+        return self.grid.group(self.chunk)
 
 
 def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *, chunk, key=None):
@@ -39,7 +39,7 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
       ValueError: if shapes, durations or chunk don't fit.
     """
     if chunk is None:
-        chunk = CHUNK_ON_CPU if jax.default_backend() == "cpu" else CHUNK
+        chunk = CHUNK_ON_CPU if platform.name() == "cpu" else CHUNK
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
     if spec.durations is not None:
@@ -51,7 +51,8 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
             "transducer_loss needs frames [B, T, D], states [B, U+1, P] and labels [B, U], got "
             f"{frames.shape}, {states.shape} and {labels.shape}"
         )
-    grid = Grid(batch, frames.shape[1], size + 1)
+    side = SIDE_ON_TPU if platform.name() == "tpu" else SIDE
+    grid = Grid(batch, frames.shape[1], size + 1, side)
     if grid.size == 0:
         raise ValueError(f"there are no nodes in {batch} utterances of {frames.shape[1]} frames")
     heads = _call
@@ -62,8 +63,8 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
         raise ValueError("a key needs a joint with project_frames, project_states and heads")
     _check_joint(heads, joint, frames, states, spec.durations)
     if jax.tree_util.all_leaves([joint]):
-        group = tiles.group_size(grid.size, chunk)
-        joint = _closure_converted(joint, *(_example(x, group, SIDE) for x in (frames, states)))
+        group = grid.group(chunk)
+        joint = _closure_converted(joint, *(_example(x, group, side) for x in (frames, states)))
     return Problem(heads, grid, spec, chunk), joint, frames, states
 
 

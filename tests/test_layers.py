@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tdt_jax import layers
 
@@ -26,14 +27,21 @@ def test_dropout():
     assert layers.dropout(x.astype(jnp.bfloat16), 0.25, key(0)).dtype == jnp.bfloat16
 
 
-def test_dropout_of_neighbours_is_independent():
-    """Four numbers share a random word; every byte of it is uniform, and none tells of another."""
-    y = np.asarray(layers.dropout(jnp.ones((64, 203)), 0.5, jax.random.key(1))) > 0
-    quarters = [y[:, i : i + 50] for i in (0, 51, 102, 153)]  # of the same words
-    for i, a in enumerate(quarters):
-        np.testing.assert_allclose(np.mean(a), 0.5, atol=0.03)
-        for b in quarters[:i]:
-            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.06
+@pytest.mark.parametrize("draw", [layers.packed_bytes, layers.hashed_bytes])
+def test_random_bytes_are_uniform_and_independent(draw):
+    """Of each other, of their neighbours, of those of a word (203 = 4 x 51 - 1), of other keys."""
+    drawn = np.asarray(draw(jax.random.key(1), (64, 203))).astype(int)
+    counts = np.bincount(drawn.ravel(), minlength=256)
+    expected = drawn.size / 256
+    assert len(counts) == 256
+    assert np.sum((counts - expected) ** 2 / expected) < 340  # 99.98 % of chi-squared's mass
+    other = np.asarray(draw(jax.random.key(2), (64, 203))).astype(int)
+    pairs = [(drawn[:, :152], drawn[:, 51:]), (drawn[:, 1:], drawn[:, :-1]), (drawn, other)]
+    pairs += [(drawn[1:], drawn[:-1]), (drawn[:, :101], drawn[:, 102:])]
+    for a, b in pairs:
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.04
+        for bit in (1, 128):
+            assert abs(np.corrcoef((a & bit > 0).ravel(), (b & bit > 0).ravel())[0, 1]) < 0.04
 
 
 def test_keys_draw_for_their_rows():
