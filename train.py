@@ -21,6 +21,7 @@ from tensorboardX import SummaryWriter
 from tdt_jax import config as configs
 from tdt_jax import runtime, sharding
 from tdt_jax import tokenizer as tokenizers
+from tdt_jax.ahead_training import parse_shape, training_report
 from tdt_jax.checkpoint import Checkpoints
 from tdt_jax.data.batches import iterate
 from tdt_jax.data.task import make_task
@@ -45,12 +46,17 @@ def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", required=True, help="a file with get_config()")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
+    parser.add_argument("--aot", metavar="TOPOLOGY", help="only compile, for a TPU: v5e:16x16")
+    parser.add_argument("--aot-batch", metavar="SECONDS,TOKENS,ROWS", help="on each of its devices")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     runtime.set_up()
     config = configs.load(options.config)
     for assignment in options.overrides:
         config = configs.override(config, assignment)
+    if options.aot:
+        print(training_report(config, options.aot, parse_shape(options.aot_batch)))
+        return
     folder = Path(config.training.folder)
 
     # Mesh
