@@ -20,6 +20,7 @@ import jax
 from tdt_jax import config as configs
 from tdt_jax import hosts, runtime, sharding
 from tdt_jax import tokenizer as tokenizers
+from tdt_jax.ahead_training import parse_shape, training_report
 from tdt_jax.checkpoint import Checkpoints
 from tdt_jax.data.batches import iterate
 from tdt_jax.data.task import make_task
@@ -48,12 +49,17 @@ def main(arguments=None) -> None:
                         help="of process 0; auto on TPU pods and in Slurm jobs")  # fmt: skip
     parser.add_argument("--process", type=int, help="which one this is, from 0")
     parser.add_argument("--num-processes", type=int, help="how many there are")
+    parser.add_argument("--aot", metavar="TOPOLOGY", help="only compile, for a TPU: v5e:16x16")
+    parser.add_argument("--aot-batch", metavar="SECONDS,TOKENS,ROWS", help="on each of its devices")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     runtime.set_up()
     config = configs.load(options.config)
     for assignment in options.overrides:
         config = configs.override(config, assignment)
+    if options.aot:
+        print(training_report(config, options.aot, parse_shape(options.aot_batch)))
+        return
     hosts.start(options.coordinator, options.process, options.num_processes)
     with hosts.Stop() as stop:
         train(config, stop)

@@ -1,10 +1,8 @@
 """How fast a configuration trains here: a step's seconds, and what it spends them on."""
 
 import collections
-import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ import jax
 import numpy as np
 
 from tdt_jax import hlo, presets, sharding
-from tdt_jax.ahead_training import Shape, part_of, step_flops
+from tdt_jax.ahead_training import Shape, largest, part_of, step_flops
 from tdt_jax.benchmark_encoder import matmul_rate
 from tdt_jax.config import Config
 from tdt_jax.model import num_parameters
@@ -26,7 +24,7 @@ CASES = {
     "large": presets.LARGE,
     "xlarge": presets.XLARGE,
 }
-TOKENS_A_SECOND = 4
+SHAPE = Shape(15.0, 60, 4)
 
 
 class Speed(NamedTuple):
@@ -40,12 +38,11 @@ class Speed(NamedTuple):
     parts: dict[str, float]  # seconds that threads (or streams) were busy with each of PARTS
 
 
-def case(name: str, *, seconds: float, rows: int, dtype: str) -> tuple[Config, Shape]:
-    """A preset as a configuration, and a batch of `rows` for each device."""
+def case(name: str) -> Config:
+    """A preset as a configuration."""
     if name not in CASES:
         raise ValueError(f"no case {name!r}; there are {', '.join(CASES)}")
-    config = Config(model=dataclasses.replace(CASES[name], dtype=dtype))
-    return config, Shape(seconds, round(TOKENS_A_SECOND * seconds), rows)
+    return Config(model=CASES[name])
 
 
 def measure(config: Config, shape: Shape, *, repeats: int) -> Speed:
@@ -119,9 +116,7 @@ def describe(name: str, config: Config, shape: Shape, speed: Speed, rate: float)
     num_devices = jax.device_count()
     peak = "" if speed.peak_bytes is None else f", {speed.peak_bytes / 1e9:.1f} GB at the peak"
     share = speed.model_flops / (speed.seconds * rate * num_devices)
-    parameters = num_parameters(
-        jax.eval_shape(lambda: init_state(config, jax.random.key(0)).model)
-    )
+    parameters = num_parameters(jax.eval_shape(lambda: init_state(config, jax.random.key(0)).model))
     lines = [
         f"{name}: {parameters / 1e6:.1f} M parameters, {config.model.dtype}, {shape.rows} x "
         f"{shape.seconds:g} s with {shape.tokens} tokens on each of {num_devices} "
@@ -140,8 +135,8 @@ def describe(name: str, config: Config, shape: Shape, speed: Speed, rate: float)
     return "\n".join(lines)
 
 
-def report(pairs: Sequence[tuple[str, Config, Shape]], *, repeats: int):
-    """One table after another."""
-    for name, config, shape in pairs:
-        rate = matmul_rate(config.model, config.model.dtype)
-        yield describe(name, config, shape, measure(config, shape, repeats=repeats), rate)
+def report(name: str, config: Config, shape: Shape | None, *, repeats: int) -> str:
+    """Measure a configuration on a batch of a shape, by default its last bucket's."""
+    shape = shape or largest(config.data.buckets, jax.device_count())
+    rate = matmul_rate(config.model, config.model.dtype)
+    return describe(name, config, shape, measure(config, shape, repeats=repeats), rate)

@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: loss | decode | encoder | parity | data."""
+"""tdt-jax benchmark: loss | decode | encoder | parity | data | train."""
 
 import argparse
 import dataclasses
@@ -106,6 +106,24 @@ def add_benchmark(add) -> None:
     )
     data.add_argument("--seconds", type=float, default=10.0, help="that each is measured [10]")
     data.add_argument("--json", action="store_true", help="one JSON object a row")
+
+    train = kind(
+        "train",
+        _train,
+        "a training step on noise, its arrays already on the devices: seconds of audio per second, "
+        "the share of the products' own rate, and what its time goes into",
+    )
+    train.add_argument(
+        "--case", action="append", metavar="NAME", help="a preset: small, medium, ...; may repeat"
+    )
+    train.add_argument("--config", help="a file with get_config() instead, with its last bucket")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="a field"
+    )
+    train.add_argument(
+        "--batch", metavar="SECONDS,TOKENS,ROWS", help="on each device; of a preset [15,60,4]"
+    )
+    train.add_argument("--repeats", type=positive, default=3, help="of which the median [3]")
     for parser in (loss, decode, encoder):
         parser.add_argument("--repeats", type=positive, default=5, help="of which the median [5]")
         parser.add_argument(
@@ -252,4 +270,23 @@ def _data(options) -> int:
     )
     for row in rows:
         print(json.dumps(row._asdict()) if options.json else row.describe(), flush=True)
+    return 0
+
+
+def _train(options) -> int:
+    from tdt_jax import benchmark_train, config
+    from tdt_jax.ahead_training import parse_shape
+
+    shape = parse_shape(options.batch)
+    pairs = [
+        (name, benchmark_train.case(name), shape or benchmark_train.SHAPE)
+        for name in options.case or ([] if options.config else ["small", "medium"])
+    ]
+    if options.config:
+        chosen = config.load(options.config)
+        pairs.append((options.config, chosen, shape))
+    for name, chosen, shape in pairs:
+        for assignment in options.overrides:
+            chosen = config.override(chosen, assignment)
+        print(benchmark_train.report(name, chosen, shape, repeats=options.repeats), flush=True)
     return 0

@@ -48,6 +48,13 @@ class Program(NamedTuple):
         """The compiler's estimates, added up; it gives none for collectives."""
         return sum(each.cycles * each.times for each in self.operations)
 
+    def cycles_in(self, scope: str) -> int:
+        """Of the operations with this in their scope."""
+        return sum(x.cycles * x.times for x in self.operations if scope in x.scope)
+
+
+CALLS = "while", "conditional", "call"  # their time is that of what they call
+
 
 class _Line(NamedTuple):
     name: str
@@ -70,22 +77,26 @@ def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
     stacks = _stacks(text)
     program = Program([], [])
 
-    def walk(name: str, times: int) -> None:
+    def walk(name: str, times: int, outer: tuple[str, str] = ("", "")) -> None:
         running: dict[str, Collective] = {}  # by channel: started, not yet ended
         for line in computations[name]:
-            scope = _found(r'op_name="([^"]*)"', line.text)
-            stack = stacks.get(_found(r"stack_frame_id=(\d+)", line.text), "")
+            # What the compiler added has no origin: that of the loop then.
+            scope = _found(r'op_name="([^"]*)"', line.text) or outer[0]
+            stack = stacks.get(_found(r"stack_frame_id=(\d+)", line.text), "") or outer[1]
             cycles = int(_found(r'"estimated_cycles":"(\d+)"', line.text) or 0)
             for channel, started in running.items():
-                more = started.hidden_cycles + cycles
-                running[channel] = started._replace(hidden_cycles=more)
+                beside = started.hidden_cycles + cycles
+                running[channel] = started._replace(hidden_cycles=beside)
             if line.opcode == "while":
                 body = _found(r"body=%?([\w.\-]+)", line.text)
-                walk(body, times * _turns(line.text, scope, computations, turns or {}))
+                more = times * _turns(line.text, scope, computations, turns or {})
+                walk(body, more, (scope, stack))
             elif line.opcode == "conditional":
-                walk(max(_branches(line.text), key=lambda x: _cycles(computations[x])), times)
+                walk(
+                    max(_branches(line.text), key=lambda x: _cycles(computations[x])), times, outer
+                )
             elif line.opcode == "call":
-                walk(_found(r"to_apply=%?([\w.\-]+)", line.text), times)
+                walk(_found(r"to_apply=%?([\w.\-]+)", line.text), times, outer)
             elif found := _exchange(line, computations):
                 phase, channel, exchange = found
                 if phase == "done" and channel in running:
@@ -103,13 +114,30 @@ def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
     return program
 
 
+def origins(text: str) -> dict[str, Operation]:
+    """Every operation of a text by its name, also those that are not estimated; each once."""
+    computations, _ = _computations(text)
+    stacks = _stacks(text)
+    return {
+        line.name: Operation(
+            line.opcode,
+            _found(r'op_name="([^"]*)"', line.text),
+            stacks.get(_found(r"stack_frame_id=(\d+)", line.text), ""),
+            0,
+            1,
+        )
+        for lines in computations.values()
+        for line in lines
+    }
+
+
 def _exchange(line: _Line, computations):
     """(whether it starts, ends or is whole, its channel, kind, bytes, devices, dtypes), or None.
 
     A TPU's program holds some collectives in fusions: an all-reduce of which each device needs a
     share alone, and those that run beside other operations, in a chain of fusions of one channel.
     """
-    kind, _, phase = line.opcode.partition("-start")
+    kind = line.opcode.removesuffix("-start")
     if line.opcode.endswith("-done"):
         channel = _found(r"-done\(%?([\w.\-]+)", line.text)
         return ("done", channel, None) if line.opcode[:-5] in COLLECTIVES else None
@@ -162,12 +190,9 @@ def _group_size(text: str) -> int:
 
 
 def _turns(text: str, scope: str, computations, turns: Mapping[str, int]) -> int:
-    """How often a loop turns: as it says, as `turns` says, or what its counter is compared with."""
+    """How often a loop turns: as it says, what its counter is compared with, or `turns`."""
     if known := _found(r'known_trip_count":\{"n":"(\d+)"', text):
         return int(known)
-    for name, number in turns.items():
-        if name in scope:
-            return number
     condition = computations[_found(r"condition=%?([\w.\-]+)", text)]
     constants = {x.name: _found(r"constant\((\d+)\)", x.text) for x in condition}
     for line in condition:
@@ -175,6 +200,9 @@ def _turns(text: str, scope: str, computations, turns: Mapping[str, int]) -> int
             limit = _found(r"compare\(.*%([\w.\-]+)\)", line.text)
             if constants.get(limit):
                 return int(constants[limit])
+    for name, number in turns.items():
+        if name in scope:
+            return number
     raise ValueError(f"how often the loop {scope!r} turns is not in the program")
 
 

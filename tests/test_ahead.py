@@ -1,61 +1,89 @@
-"""Reading the TPU compiler's estimates; compiling for a TPU where libtpu is installed."""
+"""Compiling the loss and a training step for a TPU, where libtpu is installed."""
 
 import importlib.util
+import re
 
 import pytest
+import tiny_run
 
-from tdt_jax import ahead, cli
+import train
+from tdt_jax import ahead, ahead_training, cli, hlo
+from tdt_jax.ahead_training import Shape
 from tdt_jax.benchmark import Case
 
-PROGRAM = """
-%body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
-  %a = f32[8] add(%x, %y), backend_config={"estimated_cycles":"300"}
-  %b = f32[8] add(%a, %y), backend_config={"estimated_cycles":"1200"}
-}
-
-%condition.1 (p: (s32[], f32[8])) -> pred[] {
-  %c = pred[] compare(%i, %n), backend_config={"estimated_cycles":"7"}
-}
-
-ENTRY %main.2 (x: f32[8]) -> f32[8] {
-  %d = f32[8] copy(%x), backend_config={"estimated_cycles":"3000"}
-  %w = (s32[], f32[8]) while(%t), condition=%condition.1, body=%body.1, \
-metadata={op_name="jit(f)/vmap(recursion)/while"}
-}
-"""
-
-
-class Compiled:
-    """Stands for a compiled program."""
-
-    argument_size_in_bytes, output_size_in_bytes, temp_size_in_bytes = 1, 2, 3
-
-    def as_text(self):
-        return PROGRAM
-
-    def memory_analysis(self):
-        return self
-
-
-def test_cycles_are_summed_by_loop():
-    found = ahead.estimate(Compiled(), ["recursion"], "v5e")
-    assert found[:3] == (1, 2, 3)
-    assert found.seconds_outside == 3000 / 1.5e9
-    assert found.seconds_a_turn == {"recursion": 1500 / 1.5e9}
-
-
-def test_a_loop_of_another_name_is_not_found():
-    with pytest.raises(ValueError, match=r"0 loops are named tiles, among .*recursion"):
-        ahead.estimate(Compiled(), ["tiles"], "v5e")
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+CHIP = ahead.Chip(memory=1e9, peak=1e12, bandwidth=1e11, link=1e9, clock=1e6)
 
 
 def test_an_unknown_chip_is_named(capsys):
     assert cli.main(["benchmark", "loss", "--case", "small", "--aot", "v99:2x2"]) == 2
-    assert "'v99:2x2' is none of v5e" in capsys.readouterr().err
+    assert "'v99:2x2' is none of v4, v5e" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_without_libtpu_it_says_so(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs libtpu"):
+        ahead.devices("v5e:2x2")
+
+
+@needs_libtpu
+def test_an_unknown_topology_is_named():
+    with pytest.raises(ValueError, match="no topology 'v5e:3x77'"):
+        ahead.devices("v5e:3x77")
+
+
+@needs_libtpu
 def test_the_loss_compiles_for_a_tpu():
     case = Case("tiny", 2, 16, 7, 130, width=128)
     report = ahead.loss_report(case, dtype="bfloat16", topology="v5e:2x2")
     assert "MB of temporaries" in report and "x the floor" in report
+
+
+def test_a_batch_is_read():
+    assert ahead_training.parse_shape("30,160,8") == Shape(30.0, 160, 8)
+    assert ahead_training.parse_shape(None) is None
+    for text in ("30,160", "30,160,0", "a,b,c"):
+        with pytest.raises(ValueError, match=re.escape(repr(text))):
+            ahead_training.parse_shape(text)
+
+
+@needs_libtpu
+def test_a_batch_that_cannot_be_split_is_an_error():
+    with pytest.raises(ValueError, match="a batch of 4 cannot be split among 8 devices"):
+        ahead_training.training_report(tiny_run.get_config(), "v5e:2x4")
+
+
+def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it():
+    whole = hlo.Collective("all-gather", 10**6, 4, "bf16", "", "", 0, 3)
+    hidden = whole._replace(kind="all-reduce", num_devices=0, hidden_cycles=1000)
+    program = hlo.Program([hlo.Operation("fusion", "", "", 5000, 2)], [whole, hidden])
+    hops = ahead_training.HOP_SECONDS * 2
+    gather, reduce = 0.75e-3 + hops, 2 * (0.75e-3 + hops)
+    compute, exchange, exposed = ahead_training.cost_of(program, CHIP, 4)
+    assert compute == pytest.approx(10e-3)
+    assert exchange == pytest.approx(3 * (gather + reduce))
+    assert exposed == pytest.approx(3 * (gather + reduce - 1e-3))
+
+
+def test_operations_belong_to_parts():
+    def part(stack, scope=""):
+        return ahead_training.part_of(hlo.Operation("fusion", scope, stack, 1, 1))
+
+    assert part("loss/Encoder.__call__/Block.__call__/RelativeAttention.__call__") == "attention"
+    assert part("Block.__call__/FeedForward.__call__/dropout") == "dropout"
+    assert part("", "jit(train_step)/jit(_loss)/recursion/while/body/add") == "loss, recursion"
+    assert part("train_step/apply_updates") == "optimiser"
+    assert part("train_step") == "elsewhere"
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_training_step_compiles_for_a_tpu(capsys):
+    train.main(
+        ["--config", tiny_run.__file__, "--aot", "v5e:2x4", "--aot-batch", "4.48,20,2"]
+        + ["--set", "training.fsdp=2", "--set", "training.accumulate=2"]
+    )
+    report = capsys.readouterr().out
+    assert report.startswith("v5e:2x4: 8 devices, parameters split among 2; ")
+    for line in ("GB: ", "of the peak", "all-reduce of 8", "loss, recursion", "us a step"):
+        assert line in report
