@@ -20,21 +20,22 @@ def get_config() -> configs.Config:
     config = configs.load(Path(__file__).parent / "telephone.py")
     telephone = dataclasses.replace(
         config.data.telephone,
-        crop_probability=0.3,
-        long_silence_probability=0.3,
+        long_silence_probability=0.4,
+        long_silence_seconds=3.0,
+        joint_silence_probability=0.5,
         curriculum=(),
     )
     buckets = Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10), Bucket(15.36, 60, 5)
     return dataclasses.replace(
         config,
-        augment=dataclasses.replace(config.augment, change_probability=0.5),
-        optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-3, warmup_steps=100),
+        augment=dataclasses.replace(config.augment, change_probability=0.7),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=2e-3, warmup_steps=200),
         data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
         training=dataclasses.replace(
             config.training,
-            num_steps=900,
-            eval_every=300,
-            save_every=300,
+            num_steps=2400,
+            eval_every=800,
+            save_every=400,
             folder="runs/telephone_long",
             init_from="runs/telephone",
         ),

@@ -146,8 +146,9 @@ class Telephone:
                 return phrase
         for attempt in range(100):
             speed = pick(rng, self.config.speed)
-            units, clips = [], []
+            units, clips, joints = [], [], []
             while not units or self._length(clips) < least:
+                joints.append(len(units))
                 more = self._units(rng)
                 if crop and not units and chance(rng, crop / 2):
                     more = more[rng.integers(len(more)) :]
@@ -160,7 +161,8 @@ class Telephone:
             text = " ".join(units)
             if not self._fits(units, clips, most, max_words) or is_test_text(text):
                 continue
-            samples = self._play(clips, rng, most)
+            joints = [joint for joint in joints[1:] if joint < len(units)]
+            samples = self._play(clips, rng, most, joints)
             if len(samples) >= least or attempt >= UNCUT_ATTEMPTS:
                 if crop:
                     samples = self._between_fragments(samples, speed, rng, most)
@@ -289,9 +291,9 @@ class Telephone:
         num_words = sum(len(unit.split()) for unit in units)
         return num_words <= max_words and self._length(clips) <= most
 
-    def _play(self, clips: list[np.ndarray], rng, most: float = np.inf) -> np.ndarray:
+    def _play(self, clips: list[np.ndarray], rng, most: float = np.inf, joints=()) -> np.ndarray:
         """String the clips together with pauses between and around them: at most `most` samples."""
-        gaps = self._gaps(rng, len(clips), most - sum(map(len, clips)))
+        gaps = self._gaps(rng, len(clips), most - sum(map(len, clips)), joints)
         gains = 10 ** (rng.uniform(-1, 1, len(clips)) * self.config.word_gain / 20)
         samples = np.zeros(gaps.sum() + sum(map(len, clips)), np.float32)
         start = 0
@@ -303,11 +305,11 @@ class Telephone:
         samples *= 10 ** (rng.uniform(*self.config.level) / 20) / peak
         return samples
 
-    def _gaps(self, rng, count: int, room: float) -> np.ndarray:
+    def _gaps(self, rng, count: int, room: float, joints) -> np.ndarray:
         """Samples of silence before each of `count` clips and after the last, `room` in all.
 
         Where there is little room the gaps shrink towards the shortest; long silences, at the
-        start, at the end and in one gap inside, take what the gaps leave.
+        start, at the end, in one gap inside and at the joints of texts, take what the gaps leave.
         """
         config = self.config
         shortest, longest = (int(seconds * self.sample_rate) for seconds in config.gap)
@@ -318,6 +320,11 @@ class Telephone:
         silences *= rng.uniform(0, 1, 3) < config.long_silence_probability
         places = np.array([0, count, rng.integers(1, count) if count > 1 else 0])
         silences[2] *= count > 1
+        if config.joint_silence_probability and joints:
+            lengths, chances = rng.uniform(0, 1, (2, len(joints)))
+            lengths *= config.long_silence_seconds * self.sample_rate
+            lengths *= chances < config.joint_silence_probability
+            silences, places = np.append(silences, lengths), np.append(places, joints)
         silences *= min(1.0, (room - gaps.sum()) / max(silences.sum(), 1.0))
         np.add.at(gaps, places, silences)
         return shortest + gaps.astype(int)
