@@ -71,9 +71,14 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     say = print if hosts.is_first() else lambda *_, **__: None
 
     # Mesh
-    mesh = sharding.make_mesh(fsdp=config.training.fsdp)
-    for bucket in config.data.buckets:
-        sharding.check_rows(mesh, bucket.batch_size, config.training.accumulate)
+    fsdp, num_parts = config.training.fsdp, config.training.accumulate
+    sizes = [bucket.batch_size for bucket in config.data.buckets]
+    devices = jax.devices()
+    if jax.process_count() == 1:
+        devices = devices[: sharding.usable(sizes, fsdp, num_parts)]
+    mesh = sharding.make_mesh(devices, fsdp=fsdp)
+    for size in sizes:
+        sharding.check_rows(mesh, size, num_parts)
 
     # Data
     start = time.perf_counter()
@@ -81,7 +86,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     hosts.meet("whether this run goes on")
     initial = None
     if config.training.init_from and not resuming:
-        initial = load(config.training.init_from)
+        initial = load(config.training.init_from, sharding=sharding.on_all(mesh))
     tokenizer = tokenizers.load(folder) if resuming else initial and initial.tokenizer
     task = make_task(config, tokenizer)
     model_config = dataclasses.replace(config.model, vocab_size=task.tokenizer.vocab_size)
@@ -90,14 +95,19 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         check_same(configs.from_json((folder / CONFIG_FILE).read_text()), config, folder)
     elif hosts.is_first():
         save_setup(folder, config, task.tokenizer)
-    hosts.meet("the folder is there")
+    hosts.agree("what they train on", task.report)
     for line in task.report:
         say(line)
 
     # State
     run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
     shapes = jax.eval_shape(lambda: init_state(config, init_key))
-    checkpoints = Checkpoints(folder / CHECKPOINTS, keep=config.training.keep, clean=True)
+    checkpoints = Checkpoints(
+        folder / CHECKPOINTS,
+        keep=config.training.keep,
+        metric=config.training.metric,
+        writing=True,
+    )
     found = checkpoints.restore_newest(**parts(sharding.abstract(shapes, mesh)))
     if found is not None:
         state = assemble(found[1])
@@ -106,7 +116,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         placed = sharding.shardings(shapes, mesh)
         state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, init_key)
         if config.training.init_from:
-            initial = initial or load(config.training.init_from)
+            initial = initial or load(config.training.init_from, sharding=sharding.on_all(mesh))
             model = sharding.place(with_parameters(state.model, initial.model), mesh)
             average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
             state = state._replace(model=model, average=average)
@@ -134,30 +144,33 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         prefetch=config.data.prefetch,
         rows_of=lambda size: sharding.own_rows(mesh, size),
     )
-    for step, batch in batches:
-        arrays = sharding.split_batch(Arrays(*batch[:4]), mesh)
-        state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
-        flying.append((step, batch, metrics))
-        done, score = step + 1, None
-        stopping = stop.asked(done)
-        landing = stopping or done % config.training.save_every == 0 or done == last
-        while len(flying) > (0 if landing else FLYING):
-            progress.add(*flying.popleft())
-        if done % config.training.log_every == 0 or done == last:
-            progress.report(done, failed=getattr(task.batches, "failed", {}))
-        due = done % config.training.eval_every == 0 or done == last
-        if task.dev and due and not stopping:
-            with progress.paused():
-                result = evaluate_on_all(state, task, task.dev, config)
-            progress.evaluated(done, result)
-            score = -result.words.rate if result.bleu is None else result.bleu.score
-            landing |= is_best(score, checkpoints)
-        if landing:
-            with progress.paused():
-                checkpoints.save(done, score=score, **parts(state))
-        if stopping:
-            break
-    checkpoints.close()
+    with checkpoints:
+        for step, batch in batches:
+            arrays = sharding.split_batch(Arrays(*batch[:4]), mesh)
+            state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
+            flying.append((step, batch, metrics))
+            done = step + 1
+            stopping = stop.asked(done)
+            telling = done % config.training.log_every == 0 or done == last
+            testing = bool(task.dev) and (done % config.training.eval_every == 0 or done == last)
+            saving = stopping or testing or done % config.training.save_every == 0 or done == last
+            while len(flying) > (0 if telling or saving else FLYING):
+                progress.add(*flying.popleft())
+            if telling or saving:
+                jax.block_until_ready(state)
+            if telling:
+                progress.report(done, failed=getattr(task.batches, "failed", {}))
+            if saving:
+                with progress.paused():
+                    checkpoints.save(done, **parts(state))
+            if stopping:
+                break
+            if testing:
+                with progress.paused():
+                    result = evaluate_on_all(state, task, task.dev, config)
+                progress.evaluated(done, result)
+                if result.results:
+                    checkpoints.rate(done, score(result))
     progress.close()
     if stopping:
         say(f"stopped at step {state.step}, which is saved; the same command goes on", flush=True)
@@ -202,15 +215,16 @@ def evaluate_on_all(state: State, task, items, config: configs.Config) -> Evalua
     return merged(found, [item.id for item in items])
 
 
-def is_best(score: float, checkpoints: Checkpoints) -> bool:
-    """Whether no checkpoint has as high a score."""
-    best = checkpoints.best()
-    return best is None or score > checkpoints.score(best)
+def score(result: Evaluation) -> float:
+    """How good it is: higher is better."""
+    return -result.words.rate if result.bleu is None else result.bleu.score
 
 
 def describe(mesh) -> str:
     """The devices in words."""
     words = f"{mesh.size} {jax.devices()[0].device_kind}"
+    if mesh.size < jax.device_count():
+        words += f" of {jax.device_count()} (the batches cannot be split among more)"
     if mesh.shape["fsdp"] > 1:
         words += f", parameters split among {mesh.shape['fsdp']}"
     if jax.process_count() > 1:
@@ -220,7 +234,14 @@ def describe(mesh) -> str:
 
 def check_same(before: configs.Config, now: configs.Config, folder: Path) -> None:
     """Refuse to go on with another model; the rest may change."""
-    if before.model != now.model:
+
+    def meaning(config: configs.Config):
+        encoder = dataclasses.replace(
+            config.model.encoder, remat=True, remat_policy=configs.REMAT_POLICIES[0], unroll=1
+        )
+        return dataclasses.replace(config.model, encoder=encoder, dtype="float32")
+
+    if meaning(before) != meaning(now):
         raise ValueError(
             f"{folder} holds a run of another model; give this one its own training.folder\n"
             f"there: {before.model}\nhere:  {now.model}"
@@ -231,4 +252,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        hosts.fail(error)

@@ -3,6 +3,7 @@
     folder/STEP/model      parameters, by name
     folder/STEP/average    their moving average, where one is kept
     folder/STEP/optimizer  the rest of the training state
+    folder/scores.json     how good the evaluated ones are: {metric: {STEP: score}}
 
 Arrays are stored under plain names such as "encoder.blocks.attention.query.kernel", whatever the
 objects that hold them, and however they are split among devices and processes: they can be read
@@ -10,13 +11,19 @@ onto any other mesh.
 """
 
 import contextlib
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
+from tdt_jax import hosts
+from tdt_jax.files import write_whole
+
 ITEMS = ("model", "average", "optimizer")
+SCORES = "scores.json"
 
 logger = logging.getLogger(__name__)
 
@@ -27,24 +34,28 @@ class Checkpoints:
     With several processes all of them make one, over the same folder, and call the same methods.
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 3, clean: bool = False):
-        """`clean` removes what was left half-written; for the one that writes, not for readers."""
+    def __init__(
+        self, folder: str | Path, *, keep: int = 3, metric: str = "wer", writing: bool = False
+    ):
+        """`writing` is for the one that writes, not for readers: what was left half-written goes.
+
+        The best is that of the highest score in `metric`.
+        """
         self.folder = Path(folder).absolute()
         self.keep = keep
-        self._scores: dict[int, float | None] = {}
+        self.metric = metric
+        self._writing = writing
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=self, create=True, cleanup_tmp_directories=clean
+                preservation_policy=self, create=True, cleanup_tmp_directories=writing
             ),
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
         )
+        self._scores = self._read_scores()
 
-    def save(self, step: int, *, score: float | None = None, **items) -> None:
+    def save(self, step: int, **items) -> None:
         """Write pytrees (of ITEMS) under their names, in the background; None is left out.
-
-        One that is there already (it was damaged, or training went on from an older one) is
-        replaced. `score` says how good it is, higher being better: the best one is kept.
 
         Raises:
           OSError: if this or an earlier checkpoint could not be written.
@@ -54,18 +65,23 @@ class Checkpoints:
             for name, tree in items.items()
             if tree is not None
         }
+        for scores in self._scores.values():
+            scores.pop(step, None)
         with self._telling():
             self._manager.wait_until_finished()
-            if step in self._manager.all_steps():
-                self._manager.delete(step)
-            self._scores[step] = score
-            self._manager.save(
-                step, args=ocp.args.Composite(**arguments), custom_metadata={"score": score}
-            )
+            arguments = ocp.args.Composite(**arguments)
+            if not self._manager.save(step, args=arguments, force=True):
+                raise OSError(f"orbax refuses step {step} after {self.steps()}")
+
+    def rate(self, step: int, score: float) -> None:
+        """Remember how good the checkpoint of a step is; higher is better."""
+        self._scores.setdefault(self.metric, {})[step] = score
+        if hosts.is_first():
+            write_whole(self.folder / SCORES, json.dumps(self._scores, indent=2))
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Orbax asks: which of its checkpoints, oldest first, are to stay?"""
-        best = self.best()
+        best = self._best(each.step for each in checkpoints)
         newest = len(checkpoints) - self.keep
         return [i >= newest or each.step == best for i, each in enumerate(checkpoints)]
 
@@ -74,21 +90,26 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """The step with the highest score, of those the later one; None where none has one."""
-        scores = {step: self.score(step) for step in self.steps()}
-        scores = {step: score for step, score in scores.items() if score is not None}
-        return max(scores, key=lambda step: (scores[step], step), default=None)
+        """The step with the highest score, of those the latest; None where none has one."""
+        return self._best(self.steps())
 
-    def score(self, step: int) -> float | None:
-        """What `save` was told of a step."""
-        if step not in self._scores:
-            try:
-                metadata = self._manager.metadata(step).custom_metadata or {}
-            except Exception as error:  # as in `restore`
-                logger.warning("checkpoint %s: %s", self.folder / str(step), error)
-                metadata = {}
-            self._scores[step] = metadata.get("score")
-        return self._scores[step]
+    def _best(self, steps) -> int | None:
+        scores = self._scores.get(self.metric, {})
+        rated = [step for step in steps if step in scores]
+        return max(rated, key=lambda step: (scores[step], step), default=None)
+
+    def _read_scores(self) -> dict[str, dict[int, float]]:
+        path = self.folder / SCORES
+        if not path.is_file():
+            return {}
+        try:
+            return {
+                metric: {int(step): float(score) for step, score in scores.items()}
+                for metric, scores in json.loads(path.read_text()).items()
+            }
+        except (ValueError, AttributeError) as error:
+            logger.warning("%s cannot be read (%s): no checkpoint counts as the best", path, error)
+            return {}
 
     def restore(self, step: int, **items) -> dict:
         """Read pytrees of the same structure and shapes as those given (arrays or abstract).
@@ -107,7 +128,8 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.Composite(**arguments))
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            raise ValueError(f"checkpoint {self.folder / str(step)} is damaged: {error}") from error
+            place = self.folder / str(step)
+            raise ValueError(f"checkpoint {place} is damaged: {_first_line(error)}") from error
         return {
             name: None if tree is None else unnamed(restored[name], tree)
             for name, tree in items.items()
@@ -116,18 +138,36 @@ class Checkpoints:
     def restore_newest(self, **items) -> tuple[int, dict] | None:
         """The newest checkpoint that can be read, (step, items); None if there is none at all.
 
+        Who is writing puts newer ones, which could not be read, aside as STEP.damaged.
+
         Raises:
           ValueError: if there are some but none can be read, or they are of another model.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return step, self.restore(step, **items)
+                restored = self.restore(step, **items)
             except ValueError as error:
                 if step == steps[0]:
                     raise
                 logger.warning("%s; trying the one before", error)
+                continue
+            if self._writing:
+                self._put_aside([other for other in steps if other > step])
+            return step, restored
         return None
+
+    def _put_aside(self, steps: list[int]) -> None:
+        if not steps:
+            return
+        hosts.meet("damaged checkpoints are put aside")
+        if hosts.is_first():
+            for step in steps:
+                aside = self.folder / f"{step}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(step)).rename(aside)
+        hosts.meet("damaged checkpoints are aside")
+        self._manager.reload()
 
     def has(self, step: int, name: str) -> bool:
         """Whether the checkpoint of `step` holds an item `name`."""
@@ -159,8 +199,9 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        if kind is None or jax.process_count() == 1:  # the others might never come to close theirs
+            self.close()
 
     def _check(self, step: int, name: str, tree) -> None:
         place = f"{name!r} of checkpoint {self.folder / str(step)}"
@@ -170,7 +211,7 @@ class Checkpoints:
             metadata = self._manager.item_metadata(step)[name]
             stored = {key: tuple(leaf.shape) for key, leaf in metadata.items()}
         except Exception as error:
-            raise ValueError(f"{place} is damaged: {error}") from error
+            raise ValueError(f"{place} is damaged: {_first_line(error)}") from error
         expected = {key: tuple(leaf.shape) for key, leaf in named_leaves(tree).items()}
         problems = [f"missing {key}" for key in expected if key not in stored]
         problems += [f"extra {key}" for key in stored if key not in expected]
@@ -181,6 +222,10 @@ class Checkpoints:
         ]
         if problems:
             raise ValueError(f"{place} does not fit the model: " + "; ".join(problems))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:500]
 
 
 def named_leaves(tree) -> dict:

@@ -97,12 +97,10 @@ def _prepare(builder, scans, options, **rest) -> int:
     hidden = options.no_progress or not is_terminal(sys.stderr)
     failed = 0
     for split, scan in scans.items():
-        if is_there(builder, split, options.data_dir):
-            print(f"{split}: is there already")
-            continue
+        was_there = is_there(builder, split, options.data_dir)
         source = scan()
         total = sum(recording.size for recording in source.recordings)
-        bar = tqdm(total=total, desc=split, unit="B", unit_scale=True, disable=hidden)
+        bar = tqdm(total=total, desc=split, unit="B", unit_scale=True, disable=hidden or was_there)
         with bar:
             done = prepare(builder, source, options.data_dir, progress=bar.update, **rest)
         for problem in done.problems:
@@ -111,7 +109,7 @@ def _prepare(builder, scans, options, **rest) -> int:
         left_out = f"; {len(done.problems)} left out" if done.problems else ""
         print(
             f"{split}: {done.num_records} utterances, {done.seconds / 3600:.2f} h, "
-            f"{done.num_shards} shards{left_out}",
+            f"{done.num_shards} shards{left_out}{' (was there already)' if was_there else ''}",
             flush=True,
         )
     return 1 if failed else 0

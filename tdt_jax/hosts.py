@@ -4,8 +4,10 @@ Every function here but `start` must be called by all processes alike; with one 
 simple.
 """
 
+import os
 import pickle
 import signal
+import sys
 import threading
 
 import jax
@@ -34,7 +36,20 @@ def start(coordinator: str = "", process: int | None = None, num_processes: int 
         raise ValueError("--coordinator HOST:PORT needs --process and --num-processes")
     if not 0 <= process < num_processes:
         raise ValueError(f"--process must be in 0..{num_processes - 1}, got {process}")
+    if not coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"--coordinator reads HOST:PORT, got {coordinator!r}")
     jax.distributed.initialize(coordinator, num_processes, process)
+
+
+def fail(error: Exception) -> None:
+    """End with a message; with several processes at once, since no other would come to a barrier.
+
+    The others end when the coordination service misses this one.
+    """
+    if jax.process_count() == 1:
+        sys.exit(f"error: {error}")
+    print(f"error in process {jax.process_index()}: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def is_first() -> bool:
@@ -64,11 +79,22 @@ def gather(item) -> list:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-class Stop:
-    """Notices SIGTERM, as a machine that is about to be taken away sends it, and with one process
-    SIGINT (Ctrl-C); a second one ends the process at once.
+def agree(what: str, value) -> None:
+    """Raise ValueError on all processes unless all have the same value."""
+    for process, other in enumerate(gather(value)):
+        if other != value:
+            raise ValueError(
+                f"processes differ in {what}: {jax.process_index()} has {value}, "
+                f"{process} has {other}"
+            )
 
-    With several processes all learn of it at the same step, through JAX's coordination service.
+
+class Stop:
+    """Notices SIGTERM, as a machine that is about to be taken away sends it, or SIGINT (Ctrl-C).
+
+    A second one acts as if nothing noticed the first, as soon as Python runs (not while a program
+    compiles). With several processes it is SIGTERM alone, of which all learn at the same step,
+    through JAX's coordination service.
     """
 
     def __init__(self):
@@ -88,6 +114,7 @@ class Stop:
     def _notice(self, number, _):
         self.signal = number
         signal.signal(number, self._before[number])
+        print(f"{signal.Signals(number).name}: ending after this step", flush=True)
 
     def asked(self, step: int) -> bool:
         """Whether to end after this step."""

@@ -51,13 +51,15 @@ class Progress:
         """
         loss, norm = float(metrics.loss), float(metrics.gradient_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            per_row = np.asarray(metrics.transducer) + np.asarray(metrics.ctc)
-            per_row = per_row[sharding.own_rows(self.mesh, len(per_row))]
+            losses = np.asarray(metrics.transducer) + np.asarray(metrics.ctc)
+            per_row = losses[sharding.own_rows(self.mesh, len(losses))]
             names = zip(batch.ids, per_row.tolist(), strict=True)
             culprits = [name for name, value in names if not math.isfinite(value)]
+            if np.all(np.isfinite(losses)):  # what spoiled the gradient is not known
+                culprits = list(batch.ids)
             sys.exit(
                 f"step {step}: loss {loss}, gradient norm {norm}; utterances: "
-                + ", ".join(culprits or batch.ids)
+                + (", ".join(culprits) or "of other processes")
             )
         self.impossible += int(metrics.num_impossible)
         lap = self._lap()
@@ -87,11 +89,16 @@ class Progress:
         if self.writer is not None:
             print(f"step {done}  dev {evaluation.summary()}", flush=True)
             self.writer.add_scalar("dev/wer", self.wer, done)
+            if evaluation.bleu is not None:
+                self.writer.add_scalar("dev/bleu", evaluation.bleu.score, done)
             self.writer.add_scalar("dev/steps_per_second", evaluation.steps_per_second, done)
 
     def report(self, done: int, failed: dict[str, str]) -> None:
-        """Print a line and write the scalars; `failed` is what this process could not read."""
-        failed = {name: why for each in hosts.gather(failed) for name, why in each.items()}
+        """Print a line and write the scalars; `failed` is what this process could not read.
+
+        No step may be under way: the processes might begin to gather on either side of it.
+        """
+        failed = {name: why for each in hosts.gather(dict(failed)) for name, why in each.items()}
         if not self.losses:
             return
         loss = sum(self.losses) / len(self.losses)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from tdt_jax import config as configs
 from tdt_jax.config import Config, ModelConfig
+from tdt_jax.files import write_whole
 from tdt_jax.model import Transducer
 
 CONFIG_FILE = "config.json"
@@ -329,7 +330,7 @@ def save_setup(folder: str | Path, config: Config, tokenizer) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
-    (folder / CONFIG_FILE).write_text(configs.to_json(config))
+    write_whole(folder / CONFIG_FILE, configs.to_json(config))
 
 
 def abstract_model(
@@ -341,7 +342,7 @@ def abstract_model(
     from tdt_jax.checkpoint import leaf_name
 
     shapes = jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
-    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def leaf(path, leaf):
         where = sharding(leaf_name(path), leaf.shape) if callable(sharding) else sharding

@@ -5,6 +5,7 @@ state, are split over "fsdp" alone (fully sharded data parallelism: each device 
 gathers a layer when it needs it) and repeated over "data". One axis may be 1.
 """
 
+import functools
 import math
 
 import jax
@@ -28,6 +29,14 @@ def make_mesh(devices=None, *, fsdp: int = 1) -> Mesh:
         raise ValueError(f"{len(devices)} devices cannot be split into sets of fsdp={fsdp}")
     shape = len(devices) // fsdp, fsdp
     return jax.make_mesh(shape, ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
+
+
+def usable(sizes, fsdp: int, num_parts: int) -> int:
+    """How many of one process's devices can share batches of all those sizes; at least `fsdp`."""
+    for number in range(jax.device_count(), fsdp, -1):
+        if number % fsdp == 0 and all(size % (number * num_parts) == 0 for size in sizes):
+            return number
+    return fsdp
 
 
 def rule(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
@@ -56,6 +65,11 @@ def shardings(tree, mesh: Mesh):
         return NamedSharding(mesh, rule(name, x.shape, mesh.shape["fsdp"]))
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def on_all(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, WHOLE)
 
 
 def place(tree, mesh: Mesh):
@@ -88,9 +102,13 @@ def local_copy(tree):
 
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x.sharding, NamedSharding)]
     if leaves:
-        everywhere = NamedSharding(leaves[0].sharding.mesh, WHOLE)
-        tree = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+        tree = _gathered_on(leaves[0].sharding.mesh)(tree)
     return jax.tree.map(ours, tree)
+
+
+@functools.lru_cache
+def _gathered_on(mesh: Mesh):
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, WHOLE))
 
 
 def own_rows(mesh: Mesh, size: int) -> np.ndarray:

@@ -83,6 +83,47 @@ def test_newest_are_kept_and_read(tmp_path):
     np.testing.assert_array_equal(items["model"]["a"], [3.0] * 3)
 
 
+def test_the_best_stays(tmp_path):
+    """By the metric in question; unless it is written again."""
+
+    def write(step, score=None):
+        checkpoints.save(step, model={"a": jnp.full((3,), float(step))})
+        if score is not None:
+            checkpoints.rate(step, score)
+
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        for step, score in ((1, -0.5), (2, -0.2), (3, -0.2), (4, -0.4), (5, None)):
+            write(step, score)
+        checkpoints.wait()
+        assert checkpoints.best() == 3 and checkpoints.steps() == [3, 5]
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        assert checkpoints.best() == 3
+        write(6)
+        checkpoints.wait()
+        assert checkpoints.steps() == [3, 6]
+    with Checkpoints(tmp_path / "c", metric="bleu") as checkpoints:
+        assert checkpoints.best() is None
+    (tmp_path / "c" / "scores.json").write_text("[1")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.best() is None
+
+
+def test_what_is_older_than_a_damaged_one_is_written_all_the_same(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        for step in (1000, 2000, 3000):
+            checkpoints.save(step, model={"a": jnp.arange(5000.0)})
+    damaged = largest_file(tmp_path / "c" / "3000")
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    with Checkpoints(tmp_path / "c", keep=1, writing=True) as checkpoints:
+        assert checkpoints.restore_newest(model={"a": jnp.zeros(5000)})[0] == 2000
+        checkpoints.save(2500, model={"a": jnp.arange(5000.0)})
+    assert (tmp_path / "c" / "3000.damaged").is_dir()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.steps() == [2500]
+        with pytest.raises(OSError, match="could not be written"):
+            checkpoints.save(2500, model={"a": jnp.arange(5000.0)})
+
+
 def test_no_checkpoint_is_none(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.restore_newest(model={"a": jnp.zeros(3)}) is None

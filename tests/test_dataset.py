@@ -1,6 +1,7 @@
 """Prepared datasets: read record by record, also those of other tools; bad ones are refused."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -117,6 +118,17 @@ def test_the_index_is_built_once(tmp_path, monkeypatch):
     index.write_text('{"id": 3')
     with pytest.raises(ValueError, match="is no index of records; remove it"):
         open_dataset(folder, "dev_clean")[0].records()
+
+
+def test_an_index_of_other_shards_does_not_count(tmp_path):
+    folder = elsewhere(tmp_path, EXAMPLES)
+    records = open_dataset(folder, "dev_clean")[0].records()
+    index = folder / "elsewhere-dev_clean.index.jsonl"
+    index.write_text(index.read_text().replace(records[0].text, "another"))
+    assert open_dataset(folder, "dev_clean")[0].records()[0].text == "another"
+    for shard in folder.glob("*.array_record-*"):  # written anew, with as many records
+        os.utime(shard, (index.stat().st_mtime + 1,) * 2)
+    assert open_dataset(folder, "dev_clean")[0].records()[0].text == records[0].text
 
 
 def test_an_index_that_cannot_be_beside_goes_to_the_cache(tmp_path, monkeypatch):

@@ -230,7 +230,8 @@ def test_what_was_killed_goes_on(corpus, tmp_path, capsys):
     assert not work.exists()
     # and what is done is not done again
     assert run("librispeech", corpus, tmp_path, "--subsets", "dev-clean") == 0
-    assert capsys.readouterr().out == "dev_clean: is there already\n"
+    expected = "dev_clean: 10 utterances, 0.00 h, 10 shards (was there already)\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_killed_at_any_file_it_goes_on(corpus, tmp_path, monkeypatch):
@@ -394,3 +395,28 @@ def test_must_c_that_does_not_add_up(talks):
     (base / "dev.yaml").write_text("- {duration: 1, wav: a.wav}")
     with pytest.raises(ValueError, match=r"dev\.yaml is no list of segments: KeyError\('offset'\)"):
         must_c.scan("dev", Path(talks / "data" / "dev"))
+
+
+def test_a_split_of_other_recordings_is_not_taken_for_the_same(tmp_path, capsys):
+    """Nor is what was left out forgotten when all is done; texts may hold any line end."""
+    samples = np.random.default_rng(0).normal(size=1600) * 0.1
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, samples, 16000)
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    manifest = tmp_path / "m.jsonl"
+
+    def write(*names):
+        lines = [{"audio_filepath": name, "text": "one\u2028two\u0085"} for name in names]
+        manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return run("manifest", manifest, tmp_path / "data", "--split", "train")
+
+    assert write("a.wav", "bad.wav") == 1
+    first = capsys.readouterr()
+    assert write("a.wav", "bad.wav") == 1
+    again = capsys.readouterr()
+    assert again.err == first.err and "bad.wav" in again.err
+    assert "was there already" in again.out
+    assert write("a.wav", "b.wav") == 2
+    assert "has a split train of other recordings" in capsys.readouterr().err
+    (record,) = read_source(f"{tmp_path / 'data'}:train")
+    assert record.text == "one\u2028two\u0085"

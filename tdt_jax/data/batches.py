@@ -5,7 +5,6 @@ utterances -> buckets -> an epoch's shuffled plan -> batches[step] -> iterate(ba
 
 import dataclasses
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -182,8 +181,12 @@ class ManifestBatches:
     def _load(self, step: int, row: int, index: int, member: int) -> tuple[Utterance, list[int]]:
         """Utterance and labels of one row: the planned ones, or their replacement."""
         width = bucket_samples(self.buckets[index], self.sample_rate)
-        others = self._rng(REPLACE, step, row).permutation(self._members[index])
-        for candidate in itertools.chain([member], others):
+
+        def candidates():
+            yield member
+            yield from self._rng(REPLACE, step, row).permutation(self._members[index])
+
+        for candidate in candidates():
             entry = self.selection.entries[candidate]
             if candidate in self._bad:
                 continue
@@ -199,7 +202,8 @@ class ManifestBatches:
             return Utterance(entry.id, samples, entry.text), self.selection.labels[candidate]
         reason = self._bad[int(member)]
         raise ValueError(
-            f"none of the {len(others)} utterances of bucket {index} can be read; one: {reason}"
+            f"none of the {len(self._members[index])} utterances of bucket {index} can be read; "
+            f"one: {reason}"
         )
 
     def _augment(self, samples: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:

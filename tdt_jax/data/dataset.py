@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 
 from tdt_jax.audio import AudioError, as_samples
 from tdt_jax.data.encoded import decode
+from tdt_jax.files import write_whole
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 KEYS = ("speech", "text")  # of audio and transcript
@@ -62,6 +62,7 @@ class Dataset:
     source: Sequence[bytes]  # serialised records
     keys: tuple[str, str] = KEYS
     rate: int = RATE  # Hz, of arrays of samples
+    modified: float = 0.0  # when, in seconds since 1970: no index that is older counts
 
     def __len__(self) -> int:
         return len(self.source)
@@ -85,7 +86,7 @@ class Dataset:
 
         Raises: ValueError for an index that is damaged or of another dataset.
         """
-        path = next((path for path in self._index_paths() if path.is_file()), None)
+        path = next((path for path in self._index_paths() if self._is_index(path)), None)
         try:
             lines = self._build_index() if path is None else path.read_bytes().splitlines()
             items = [json.loads(line) for line in lines]
@@ -107,7 +108,7 @@ class Dataset:
         if isinstance(value, bytes):
             return decode(value, name, sample_rate)
         if value.dtype == np.int64:
-            if value.size and np.abs(value).max() > 1 << 15:
+            if value.size and not -(1 << 15) <= value.min() <= value.max() < 1 << 15:
                 raise AudioError(f"{name} holds samples beyond 16 bits")
             value = value.astype(np.int16)
         try:
@@ -119,6 +120,9 @@ class Dataset:
 
             samples = soxr.resample(samples, self.rate, sample_rate)
         return samples
+
+    def _is_index(self, path: Path) -> bool:
+        return path.is_file() and path.stat().st_mtime >= self.modified
 
     def _index_paths(self) -> list[Path]:
         """Beside the split, or in the user's cache folder if that cannot be written."""
@@ -132,18 +136,9 @@ class Dataset:
     def _build_index(self) -> list[str]:
         from tqdm import tqdm
 
-        lines = []
         what = f"index of {self.name} {self.split}"
-        for position in tqdm(range(len(self)), what, disable=not sys.stderr.isatty()):
-            name, features = self._name(position), self[position]
-            try:
-                seconds = len(self._decoded(features, name, self.rate)) / self.rate
-            except AudioError:
-                seconds = 0.0  # as a manifest that does not say; training skips it, with a count
-            text = _text(features, self.keys[1], name)
-            has_id = "id" in features and features["id"].WhichOneof("kind") == "bytes_list"
-            key = _text(features, "id", name) if has_id else f"{self.split}/{position}"
-            lines.append(index_line(key, seconds, text))
+        positions = tqdm(range(len(self)), what, disable=not sys.stderr.isatty())
+        lines = [self._index_line(position) for position in positions]
         for path in self._index_paths():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +147,19 @@ class Dataset:
             except OSError:
                 continue
         return lines
+
+    def _index_line(self, position: int) -> str:
+        """What is damaged has no seconds, as in a manifest: training skips it, with a count."""
+        name, key, seconds = self._name(position), f"{self.split}/{position}", 0.0
+        try:
+            features = self[position]
+        except AudioError:
+            return index_line(key, seconds, "")
+        with contextlib.suppress(AudioError):
+            seconds = len(self._decoded(features, name, self.rate)) / self.rate
+        if "id" in features and features["id"].WhichOneof("kind") == "bytes_list":
+            key = _text(features, "id", name)
+        return index_line(key, seconds, _text(features, self.keys[1], name))
 
 
 def open_dataset(folder: str | os.PathLike, splits: str, *, keys=KEYS) -> list[Dataset]:
@@ -196,7 +204,15 @@ def open_dataset(folder: str | os.PathLike, splits: str, *, keys=KEYS) -> list[D
             raise ValueError(f"{folder} lacks {len(missing)} shards, such as {missing[0]}")
         source = _open(shards, sum(lengths))
         datasets.append(
-            Dataset(folder, name, split, source, tuple(keys), _sample_rate(folder, keys[0]))
+            Dataset(
+                folder,
+                name,
+                split,
+                source,
+                tuple(keys),
+                _sample_rate(folder, keys[0]),
+                max((shard.stat().st_mtime for shard in shards), default=0.0),
+            )
         )
     return datasets
 
@@ -210,16 +226,6 @@ def index_path(folder: Path, name: str, split: str, keys=KEYS) -> Path:
 def index_line(id: str, seconds: float, text: str) -> str:
     """What the index says of one record."""
     return json.dumps({"id": id, "seconds": round(seconds, 6), "text": text}, ensure_ascii=False)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _find(folder: Path) -> Path:

@@ -29,8 +29,9 @@ from typing import NamedTuple
 
 from tdt_jax.audio import AudioError
 from tdt_jax.data.builder import Recording, Source, SpeechBuilder, tfds
-from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path, write_whole
+from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path
 from tdt_jax.data.encoded import length
+from tdt_jax.files import write_whole
 
 SHARD_BYTES = 1 << 28
 NUM_THREADS = 4  # that read and check recordings
@@ -66,13 +67,15 @@ def prepare(
       shard_bytes: of audio in a shard, at most (but for one larger file).
       progress: called with the bytes of audio that are done.
 
-    Raises: ValueError if no recording is left.
+    Raises: ValueError if no recording is left, or if the split is there already with others.
     """
     folder = Path(data_dir) / builder.name / str(builder.VERSION)
     work = folder / f".{source.split}"
+    made_of = _digest(source.recordings)
     if source.split in _info(folder):
         shutil.rmtree(work, ignore_errors=True)  # if it was killed at the very end
-        return _result(folder, builder.name, source.split, [])
+        problems = _problems(folder, builder.name, source.split, made_of)
+        return _result(folder, builder.name, source.split, [*source.problems, *problems])
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work / "lock", wait=False):
         problems = _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress)
@@ -96,7 +99,8 @@ def _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress) 
     for n in remaining:
         _write_part(builder, source.split, work, n, itertools.islice(checked, len(parts[n])))
         progress(_size(parts[n]))
-    return _finish(builder.name, source.split, folder, work, len(parts))
+    made_of = _digest(source.recordings)
+    return _finish(builder.name, source.split, folder, work, len(parts), made_of)
 
 
 @contextlib.contextmanager
@@ -123,7 +127,7 @@ def _info(folder: Path) -> dict[str, dict]:
 
 
 def _result(folder: Path, name: str, split: str, problems: list[str]) -> Prepared:
-    lines = index_path(folder, name, split).read_text("utf-8").splitlines()
+    lines = index_path(folder, name, split).read_bytes().splitlines()
     seconds = sum(json.loads(line)["seconds"] for line in lines)
     return Prepared(len(lines), seconds, len(_info(folder)[split]["shardLengths"]), problems)
 
@@ -144,9 +148,30 @@ def _parts(recordings: Sequence[Recording], shard_bytes: int) -> list[list[Recor
     return parts
 
 
+def _digest(recordings) -> str:
+    return hashlib.sha256(json.dumps(recordings).encode()).hexdigest()
+
+
+def _problems(folder: Path, name: str, split: str, made_of: str) -> list[str]:
+    """What was left out of a split that is there; ValueError if it is of other recordings."""
+    path = _made_path(folder, name, split)
+    made = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if made.get("made_of", made_of) != made_of:
+        raise ValueError(
+            f"{folder} has a split {split} of other recordings; choose another place or name, or "
+            f"remove it with {path.name}"
+        )
+    return made.get("problems", [])
+
+
+def _made_path(folder: Path, name: str, split: str) -> Path:
+    """Where it is kept of what a split was made, and what was left out."""
+    return folder / f"{name}-{split}.made.json"
+
+
 def _start(work: Path, parts: list[list[Recording]]) -> None:
     """Empty the folder of what is not finished if it is of other recordings."""
-    plan = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    plan = _digest(parts)
     path = work / "plan"
     if not path.is_file() or path.read_text("utf-8") != plan:
         for other in work.iterdir():
@@ -210,10 +235,13 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
                 file_format="array_record",
                 examples={split: itertools.chain([first], good)},
             )
-            with contextlib.redirect_stdout(io.StringIO()):
-                made.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(num_shards=1)
-                )
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    made.download_and_prepare(
+                        download_config=tfds.download.DownloadConfig(num_shards=1)
+                    )
+            except RuntimeError as error:  # array_record's, of a full disk
+                raise OSError(f"a shard of {split} cannot be written: {error}") from error
             num_bytes = made.info.splits[split].num_bytes
             (shard,) = Path(made.data_dir).glob("*.array_record-*")
             for path, name in (
@@ -226,7 +254,9 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
     write_whole(work / f"{n}.json", json.dumps(known))
 
 
-def _finish(name: str, split: str, folder: Path, work: Path, num_parts: int) -> list[str]:
+def _finish(
+    name: str, split: str, folder: Path, work: Path, num_parts: int, made_of: str
+) -> list[str]:
     """Put the shards in their places, and last of all into dataset_info.json; returns problems.
 
     Killed at any point, it can be done again.
@@ -248,6 +278,8 @@ def _finish(name: str, split: str, folder: Path, work: Path, num_parts: int) -> 
     lines = [line for n in shards for line in known[n]["lines"]]
     write_whole(index_path(folder, name, split), "\n".join(lines))
     write_whole(folder / FEATURES, (work / "features").read_text("utf-8"))
+    about = json.dumps({"made_of": made_of, "problems": problems}, indent=2)
+    write_whole(_made_path(folder, name, split), about)
     info = json.loads((work / "info").read_text("utf-8"))
     made = {
         "name": split,
