@@ -277,7 +277,8 @@ def _flops(config: Config, shape: Shape) -> tuple[int, int]:
     def value(model, batch, key):
         return loss(model, batch, key, config)[0]
 
-    once = product_flops(value, *arguments)
+    with platform.assumed("cpu"):  # the model's own products, not a TPU's way round a shift
+        once = product_flops(value, *arguments)
     both = product_flops(jax.value_and_grad(value), *arguments)
     heads = 0
     if config.model.joint is not None:
