@@ -54,12 +54,12 @@ def test_a_batch_that_cannot_be_split_is_an_error():
 
 
 def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it():
-    whole = hlo.Collective("all-gather", 10**6, 4, "bf16", "", "", 0, 3)
+    whole = hlo.Collective("all-gather", 10**6, 4, "bf16", 0, 3)
     hidden = whole._replace(kind="all-reduce", num_devices=0, hidden_cycles=1000)
     program = hlo.Program([hlo.Operation("fusion", "", "", 5000, 2)], [whole, hidden])
-    hops = ahead_training.HOP_SECONDS * 2
+    hops = ahead.HOP_SECONDS * 2
     gather, reduce = 0.75e-3 + hops, 2 * (0.75e-3 + hops)
-    compute, exchange, exposed = ahead_training.cost_of(program, CHIP, 4)
+    compute, exchange, exposed = ahead.cost_of(program, CHIP, 4)
     assert compute == pytest.approx(10e-3)
     assert exchange == pytest.approx(3 * (gather + reduce))
     assert exposed == pytest.approx(3 * (gather + reduce - 1e-3))
