@@ -43,6 +43,7 @@ CHIPS = {
     "v5p": Chip(95e9, 459e12, 2.8e12, 180e9, 1.75e9),
     "v6e": Chip(32e9, 918e12, 1.6e12, 180e9, 1.75e9),
 }
+HOP_SECONDS = 1e-6  # from a chip to the next (Austin et al.)
 # Parts of the scopes of the loss's loops over tiles, whose length is a value.
 TILE_LOOPS = "scores_of_tiles", "gradients_of_tiles"
 
@@ -83,6 +84,40 @@ def num_groups(batch: int, frames: int, labels: int, chunk: int = CHUNK) -> int:
     """How often a loop over tiles turns, if all nodes of the lattices matter."""
     grid = Grid(batch, frames, labels + 1, SIDE_ON_TPU)
     return -(-grid.size // grid.group(chunk))
+
+
+class Cost(NamedTuple):
+    """Of one run of a program, in seconds; the last two besides the first."""
+
+    compute: float  # the compiler's estimate
+    exchange: float  # of all collectives, one after another
+    exposed: float  # of collectives, beyond what the program has run beside them
+
+
+def cost_of(program: hlo.Program, chip: Chip, num_devices: int) -> Cost:
+    """The Cost of a program on each of so many devices."""
+    times = [(x.times, *exchange_seconds(x, chip, num_devices)) for x in program.collectives]
+    return Cost(
+        program.cycles / chip.clock,
+        sum(number * seconds for number, seconds, _ in times),
+        sum(number * exposed for number, _, exposed in times),
+    )
+
+
+def exchange_seconds(collective: hlo.Collective, chip: Chip, num_devices: int):
+    """How long a collective takes, and how much longer than what runs beside it.
+
+    As on a ring along one axis of the torus, in both directions at once: its links pass on what
+    (n - 1) of n devices hold, an all-reduce twice. The first byte takes half way round a square.
+    """
+    size = collective.num_devices or num_devices
+    if collective.kind == "collective-permute":
+        seconds = HOP_SECONDS + collective.num_bytes / (chip.link / 2)
+    else:
+        passes = 2 if collective.kind == "all-reduce" else 1
+        moved = collective.num_bytes * (size - 1) / size
+        seconds = passes * (moved / chip.link + HOP_SECONDS * size**0.5)
+    return seconds, max(0.0, seconds - collective.hidden_cycles / chip.clock)
 
 
 def loss_report(case: Case, *, dtype: str, topology: str) -> str:

@@ -11,7 +11,15 @@ from flax import nnx
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from tdt_jax import hlo, platform, sharding
-from tdt_jax.ahead import TILE_LOOPS, Chip, chip_of, devices, num_groups
+from tdt_jax.ahead import (
+    TILE_LOOPS,
+    Chip,
+    chip_of,
+    cost_of,
+    devices,
+    exchange_seconds,
+    num_groups,
+)
 from tdt_jax.config import Bucket, Config
 from tdt_jax.decode import greedy_decode
 from tdt_jax.encoder import subsampled_length
@@ -20,7 +28,6 @@ from tdt_jax.model import Transducer, encode
 from tdt_jax.problem import CHUNK
 from tdt_jax.training import Arrays, init_state, loss, train_step
 
-HOP_SECONDS = 1e-6  # from a chip to the next (Austin et al., 2025)
 # Parts of a step by what is in an operation's functions or scope; the first that fits.
 PARTS = {
     "features": ("log_mel", "_features", "dither"),
@@ -62,14 +69,6 @@ def parse_shape(text: str | None) -> Shape | None:
     if min(shape) <= 0:
         raise ValueError(f"a batch needs positive SECONDS,TOKENS,ROWS, got {text!r}")
     return shape
-
-
-class Cost(NamedTuple):
-    """Of one run of a program, in seconds; the last two besides the first."""
-
-    compute: float  # the compiler's estimate
-    exchange: float  # of all collectives, one after another
-    exposed: float  # of collectives, beyond what the program has run beside them
 
 
 def training_report(config: Config, topology: str, shape: Shape | None = None) -> str:
@@ -148,6 +147,9 @@ def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) 
             f"{100 * model_flops / (step * chip.peak):.1f} % of the peak, "
             f"{shape.rows * mesh.size * shape.seconds / step:.0f} x real time"
         )
+    lines.append(
+        "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
+    )
     return lines + _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
 
 
@@ -175,7 +177,7 @@ def part_of(operation) -> str:
 def _collective_lines(program: hlo.Program, chip: Chip, num_devices: int) -> list[str]:
     kinds: dict[tuple, list[float]] = collections.defaultdict(lambda: [0, 0, 0.0, 0.0])
     for each in program.collectives:
-        seconds, exposed = _exchange_seconds(each, chip, num_devices)
+        seconds, exposed = exchange_seconds(each, chip, num_devices)
         row = kinds[each.kind, each.num_devices or num_devices, each.dtypes]
         for i, more in enumerate((1, each.num_bytes / 1e6, 1e3 * seconds, 1e3 * exposed)):
             row[i] += each.times * more
@@ -185,32 +187,6 @@ def _collective_lines(program: hlo.Program, chip: Chip, num_devices: int) -> lis
         figures = " ".join(f"{x:8.2f}" for x in milliseconds)
         lines.append(f"    {name:32} {times:6} {megabytes:9.1f} {figures}")
     return lines
-
-
-def cost_of(program: hlo.Program, chip: Chip, num_devices: int) -> Cost:
-    """The Cost of a program on each of so many devices."""
-    times = [(x.times, *_exchange_seconds(x, chip, num_devices)) for x in program.collectives]
-    return Cost(
-        program.cycles / chip.clock,
-        sum(number * seconds for number, seconds, _ in times),
-        sum(number * exposed for number, _, exposed in times),
-    )
-
-
-def _exchange_seconds(collective: hlo.Collective, chip: Chip, num_devices: int):
-    """How long a collective takes, and how much longer than what runs beside it.
-
-    As on a ring along one axis of the torus, in both directions at once: its links pass on what
-    (n - 1) of n devices hold, an all-reduce twice. The first byte takes half way round a square.
-    """
-    size = collective.num_devices or num_devices
-    if collective.kind == "collective-permute":
-        seconds = HOP_SECONDS + collective.num_bytes / (chip.link / 2)
-    else:
-        passes = 2 if collective.kind == "all-reduce" else 1
-        moved = collective.num_bytes * (size - 1) / size
-        seconds = passes * (moved / chip.link + HOP_SECONDS * size**0.5)
-    return seconds, max(0.0, seconds - collective.hidden_cycles / chip.clock)
 
 
 def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str]:
@@ -236,11 +212,14 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
     options = dict(max_symbols=config.model.max_symbols)
     lowered = greedy_decode.lower(model, *_placed((frames, lengths), one), **options)
     compiled, seconds = _compile(lowered)
+    weights = jax.tree.leaves((model.predictor.layers, model.joint))
+    num_bytes = sum(x.size * x.dtype.itemsize for x in weights)
     once = hlo.read(compiled.as_text(), {"while": 1}).cycles / chip.clock
     before = hlo.read(compiled.as_text(), {"while": 0}).cycles / chip.clock
     lines.append(
         f"the decoder of {shape.rows} x {frames.shape[1]} frames, compiled in {seconds:.0f} s: "
-        f"{1e3 * before:.2f} ms and {1e6 * (once - before):.1f} us a step, "
+        f"{1e3 * before:.2f} ms and {1e6 * (once - before):.1f} us a step, of which reading the "
+        f"weights takes {1e6 * num_bytes / chip.bandwidth:.1f} us; "
         f"{compiled.memory_analysis().peak_memory_in_bytes / 1e9:.2f} GB at the peak"
     )
     return lines
@@ -278,7 +257,8 @@ def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
     def value(model, batch, key):
         return loss(model, batch, key, config)[0]
 
-    once = product_flops(value, *arguments)
+    with platform.assumed("cpu"):  # the model's own products, not a TPU's way round a shift
+        once = product_flops(value, *arguments)
     both = product_flops(jax.value_and_grad(value), *arguments)
     heads = 0
     if config.model.joint is not None:

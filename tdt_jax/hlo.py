@@ -31,8 +31,6 @@ class Collective(NamedTuple):
     num_bytes: int  # on one device: of the whole that is reduced, gathered, scattered or sent
     num_devices: int  # that exchange with each other; 0: all of them
     dtypes: str
-    scope: str
-    stack: str
     hidden_cycles: int  # of what runs between its start and its end; 0: others wait for it
     times: int
 
@@ -92,9 +90,8 @@ def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
                 more = times * _turns(line.text, scope, computations, turns or {})
                 walk(body, more, (scope, stack))
             elif line.opcode == "conditional":
-                walk(
-                    max(_branches(line.text), key=lambda x: _cycles(computations[x])), times, outer
-                )
+                branches = _branches(line.text)
+                walk(max(branches, key=lambda x: _cycles(computations[x])), times, outer)
             elif line.opcode == "call":
                 walk(_found(r"to_apply=%?([\w.\-]+)", line.text), times, outer)
             elif found := _exchange(line, computations):
@@ -102,7 +99,7 @@ def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
                 if phase == "done" and channel in running:
                     program.collectives.append(running.pop(channel))
                 elif phase:
-                    started = Collective(*exchange, scope, stack, 0, times)
+                    started = Collective(*exchange, 0, times)
                     if phase == "start":
                         running[channel] = started
                     else:
@@ -132,7 +129,8 @@ def origins(text: str) -> dict[str, Operation]:
 
 
 def _exchange(line: _Line, computations):
-    """(whether it starts, ends or is whole, its channel, kind, bytes, devices, dtypes), or None.
+    """Of a part of a Collective ("start", "done", "whole", or "" in between), its channel and
+    (kind, bytes, devices, dtypes); None of another operation.
 
     A TPU's program holds some collectives in fusions: an all-reduce of which each device needs a
     share alone, and those that run beside other operations, in a chain of fusions of one channel.
