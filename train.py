@@ -129,7 +129,6 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         f"ready after {time.perf_counter() - start:.0f} s",
         flush=True,
     )
-
     if stop.signal:
         sys.exit(128 + stop.signal)
 
@@ -251,5 +250,5 @@ def check_same(before: configs.Config, now: configs.Config, folder: Path) -> Non
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except Exception as error:
         hosts.fail(error)

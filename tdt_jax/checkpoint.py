@@ -200,7 +200,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_):
-        if kind is None or jax.process_count() == 1:  # the others might never come to close theirs
+        # Of several processes that did not all come to the same end, others might never close.
+        if kind in (None, SystemExit) or jax.process_count() == 1:
             self.close()
 
     def _check(self, step: int, name: str, tree) -> None:

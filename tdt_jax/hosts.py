@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 
 import jax
 import numpy as np
@@ -42,13 +43,21 @@ def start(coordinator: str = "", process: int | None = None, num_processes: int 
 
 
 def fail(error: Exception) -> None:
-    """End with a message; with several processes at once, since no other would come to a barrier.
+    """End: for a user's mistake with a message, else with the traceback.
 
-    The others end when the coordination service misses this one.
+    One of several processes ends at once, since no other would come to a barrier; they end when the
+    coordination service misses it.
     """
+    expected = isinstance(error, (ValueError, OSError))
     if jax.process_count() == 1:
-        sys.exit(f"error: {error}")
-    print(f"error in process {jax.process_index()}: {error}", file=sys.stderr, flush=True)
+        if expected:
+            sys.exit(f"error: {error}")
+        raise error
+    if expected:
+        print(f"error in process {jax.process_index()}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
     os._exit(1)
 
 
