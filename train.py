@@ -130,6 +130,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         flush=True,
     )
     if stop.signal:
+        say(f"stopped before step {first + 1}; the same command goes on", flush=True)
         sys.exit(128 + stop.signal)
 
     # Loop
