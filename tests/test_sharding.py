@@ -218,6 +218,14 @@ def test_what_does_not_divide_is_refused():
         sharding.check_rows(sharding.make_mesh(), 8, 2)
 
 
+def test_as_many_devices_as_the_batches_can_be_split_among():
+    assert sharding.usable((32, 16, 10), 1, 1) == 2
+    assert sharding.usable((32, 16), 1, 1) == 8
+    assert sharding.usable((32, 16), 4, 4) == 4
+    assert sharding.usable((24,), 1, 4) == 6
+    assert sharding.usable((7,), 4, 1) == 4  # and then check_rows refuses
+
+
 def test_a_local_copy_is_whole_on_one_device():
     tree = {"a": np.arange(4096.0).reshape(64, 64), "b": np.float32(3)}
     copy = sharding.local_copy(sharding.place(tree, sharding.make_mesh(fsdp=8)))
