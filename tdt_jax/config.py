@@ -340,9 +340,6 @@ class TelephoneConfig:
 
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances
-    # Share that begins, and that ends, inside a word that isn't in the text, as pieces of long
-    # audio do; half of the former begin somewhere in the text.
-    crop_probability: float = 0.0
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
     long_silence_probability: float = 0.2  # of each place: start, end, one gap inside
     long_silence_seconds: float = 2.0  # at most
@@ -357,8 +354,9 @@ class TelephoneConfig:
 
     def __post_init__(self):
         _require(len(self.kinds) > 0, "telephone.kinds must name at least one kind")
-        for name in ("phrase_probability", "crop_probability", "long_silence_probability",
-                     "joint_silence_probability"):  # fmt: skip
+        for name in (
+            "phrase_probability", "long_silence_probability", "joint_silence_probability"
+        ):  # fmt: skip
             value = getattr(self, name)
             _require(0 <= value <= 1, f"telephone.{name} must be in [0, 1], got {value}")
         for name in ("gap", "level", "snr"):

@@ -51,6 +51,7 @@ class Program(NamedTuple):
         return sum(x.cycles * x.times for x in self.operations if scope in x.scope)
 
 
+UNKNOWN = 1 << 62  # cycles: libtpu writes 2^63 - 1 where it has no estimate
 CALLS = "while", "conditional", "call"  # their time is that of what they call
 
 
@@ -81,7 +82,7 @@ def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
             # What the compiler added has no origin: that of the loop then.
             scope = _found(r'op_name="([^"]*)"', line.text) or outer[0]
             stack = stacks.get(_found(r"stack_frame_id=(\d+)", line.text), "") or outer[1]
-            cycles = int(_found(r'"estimated_cycles":"(\d+)"', line.text) or 0)
+            cycles = _estimate(line.text)
             for channel, started in running.items():
                 beside = started.hidden_cycles + cycles
                 running[channel] = started._replace(hidden_cycles=beside)
@@ -212,7 +213,13 @@ def _branches(text: str) -> list[str]:
 
 
 def _cycles(lines: list[_Line]) -> int:
-    return sum(int(_found(r'"estimated_cycles":"(\d+)"', x.text) or 0) for x in lines)
+    return sum(_estimate(x.text) for x in lines)
+
+
+def _estimate(text: str) -> int:
+    """Cycles of an operation; none where the compiler gives none, or says that it knows none."""
+    cycles = int(_found(r'"estimated_cycles":"(\d+)"', text) or 0)
+    return 0 if cycles >= UNKNOWN else cycles
 
 
 def shape_bytes(shape: str) -> int:

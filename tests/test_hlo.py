@@ -146,3 +146,9 @@ def test_exchanges_have_kinds_bytes_and_what_runs_beside_them():
 )
 def test_bytes_of_shapes(shape, num_bytes):
     assert hlo.shape_bytes(shape) == num_bytes
+
+
+def test_what_the_compiler_cannot_estimate_counts_as_nothing():
+    text = PROGRAM.replace('"estimated_cycles":"3000"', '"estimated_cycles":"9223372036854775807"')
+    turns = {"gradients_of_tiles": 3}
+    assert hlo.read(PROGRAM, turns).cycles - hlo.read(text, turns).cycles == 3000

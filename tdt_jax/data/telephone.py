@@ -137,7 +137,6 @@ class Telephone:
         """
         most = int(max_seconds * self.sample_rate)
         least = int(min_seconds * self.sample_rate)
-        crop = self.config.crop_probability
         if max_words is None:
             max_words = most
         if chance(rng, self.config.phrase_probability):
@@ -150,8 +149,6 @@ class Telephone:
             while not units or self._length(clips) < least:
                 joints.append(len(units))
                 more = self._units(rng)
-                if crop and not units and chance(rng, crop / 2):
-                    more = more[rng.integers(len(more)) :]
                 units += more
                 clips += self._choose(more, speed, rng)
             if attempt >= UNCUT_ATTEMPTS:
@@ -164,26 +161,10 @@ class Telephone:
             joints = [joint for joint in joints[1:] if joint < len(units)]
             samples = self._play(clips, rng, most, joints)
             if len(samples) >= least or attempt >= UNCUT_ATTEMPTS:
-                if crop:
-                    samples = self._between_fragments(samples, speed, rng, most)
                 return Utterance("composed", samples, text)
         raise ValueError(
             f"no recorded word fits max_seconds={max_seconds} with max_words={max_words}"
         )
-
-    def _between_fragments(self, samples, speed: float, rng, most: float) -> np.ndarray:
-        """With the end of some word before it or the start of one after it, where there is room."""
-        parts, peak = [samples], np.abs(samples).max()
-        for place in (0, 1):
-            if not chance(rng, self.config.crop_probability):
-                continue
-            clip = self._choose(self._units(rng)[-1:], speed, rng)[0]
-            at = int(len(clip) * rng.uniform(0.2, 0.8))
-            part = (clip[:at] if place else clip[at:]).astype(np.float32)
-            part *= peak * rng.uniform(0.5, 1.0) / max(np.abs(part).max(), 1.0)
-            if sum(map(len, parts)) + len(part) <= most:
-                parts.insert(len(parts) * place, part)
-        return np.concatenate(parts)
 
     def texts(self, n: int) -> list[str]:
         """`n` texts from which to train a tokenizer: first all that is recorded, then samples."""
