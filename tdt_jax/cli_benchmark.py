@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: loss | decode | encoder | parity | data | train."""
+"""tdt-jax benchmark: loss | decode | long | encoder | parity | data | train."""
 
 import argparse
 import dataclasses
@@ -52,7 +52,7 @@ def add_benchmark(add) -> None:
     decode.add_argument("manifest", nargs="?", metavar="MANIFEST", help="JSONL, of the audio")
     decode.add_argument(
         "--silence",
-        type=_shares,
+        type=_numbers,
         default=(0.0, 0.25, 0.5, 0.75),
         metavar="SHARES",
         help="of the audio that are inserted silence [0,0.25,0.5,0.75]",
@@ -69,6 +69,24 @@ def add_benchmark(add) -> None:
         "--batch", type=positive, action="append", help="utterances; may repeat [1, or 1, 4, 32]"
     )
     decode.add_argument("--json", action="store_true", help="of two checkpoints: an object a row")
+
+    long = kind(
+        "long",
+        _long,
+        "whether a model hears the same in long audio: recordings one by one, joined into many "
+        "minutes, and after silence or noise: WER, and what has changed",
+    )
+    long.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
+    long.add_argument("manifest", metavar="MANIFEST", help="JSONL, or FOLDER:SPLIT")
+    for name, default, help in (
+        ("--minutes", (1.0, 10.0, 60.0), "of joined audio [1,10,60]"),
+        ("--gap", (0.0, 0.5), "seconds of silence between joined recordings [0,0.5]"),
+        ("--lead", (0.5, 1.0, 2.0), "seconds before each recording [0.5,1,2]"),
+    ):
+        long.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)
+    long.add_argument("--piece-seconds", type=float, help="the longest piece that is cut")
+    long.add_argument("--normaliser", choices=["none", "whisper"], default="none")
+    long.add_argument("--json", action="store_true", help="one JSON object a row")
 
     encoder = kind(
         "encoder", _encoder, "the encoder of a Parakeet's size, of random weights, likewise"
@@ -173,11 +191,11 @@ def _loss(options) -> int:
     return 0
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(share) for share in text.split(","))
+        return tuple(float(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of shares") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
 
 
 def _decode(options) -> int:
@@ -226,6 +244,30 @@ def _compare(options) -> int:
         print(benchmark_silence.describe(rows), flush=True)
     figure = plot.silence(rows)[0].figure
     figure.savefig(options.plot, dpi=150)
+    for why in failed.values():
+        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _long(options) -> int:
+    from tdt_jax import benchmark_long, recogniser, runtime
+    from tdt_jax.data.sources import read_source
+
+    entries = read_source(options.manifest)
+    runtime.set_up()
+    failed: dict[str, str] = {}
+    for row in benchmark_long.measure(
+        recogniser.load(options.model),
+        entries,
+        minutes=options.minutes,
+        gaps=options.gap,
+        leads=options.lead,
+        piece_seconds=options.piece_seconds,
+        normaliser=options.normaliser,
+        failed=failed,
+    ):
+        print(json.dumps(row._asdict()) if options.json else benchmark_long.describe(row),
+              flush=True)  # fmt: skip
     for why in failed.values():
         print(f"tdt-jax: not counted: {why}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,7 +1,8 @@
-"""tdt-jax prepare: librispeech | manifest | must_c."""
+"""tdt-jax prepare: librispeech | manifest | must_c | telephone."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from tdt_jax.cli_options import complain, is_terminal
 
@@ -17,10 +18,11 @@ def add_prepare(add) -> None:
         "evaluation take a split of it as DATA_DIR:SPLIT.\n\n"
         "Every recording is decoded; one that is damaged, or lacks its text, is named and left\n"
         "out, and the exit code is then 1. What was interrupted goes on when the same command is\n"
-        "given again. Needs pip install 'tdt-jax[data]'.",
+        "given again. Needs pip install 'tdt-jax[data]' (telephone does not).",
         "  tdt-jax prepare librispeech LibriSpeech data --subsets dev-clean,train-clean-100\n"
         "  tdt-jax prepare manifest train.jsonl data --split train\n"
-        "  tdt-jax prepare must_c en-de data",
+        "  tdt-jax prepare must_c en-de data\n"
+        "  tdt-jax prepare telephone configs/quickstart.py data",
     )
     kinds = command.add_subparsers(required=True, metavar="WHAT")
 
@@ -51,6 +53,13 @@ def add_prepare(add) -> None:
         _must_c,
         "MuST-C, speech translation: the segments of its talks, with their translations as text",
         "the folder of a language pair, such as en-de",
+    )
+    kind(
+        "telephone",
+        _telephone,
+        "what a configuration of composed telephone speech is tested on: FLAC files, with the "
+        "manifests composed.jsonl and phrases.jsonl",
+        "a file with get_config(), such as configs/quickstart.py",
     )
 
 
@@ -86,6 +95,27 @@ def _must_c(options) -> int:
     found = must_c.find(options.source)
     scans = {split: lambda s=split, p=path: must_c.scan(s, p) for split, path in found.items()}
     return _prepare(must_c.MustC, scans, options)
+
+
+def _telephone(options) -> int:
+    from tqdm import tqdm
+
+    from tdt_jax import config
+    from tdt_jax.data.manifest import write_manifest
+    from tdt_jax.data.telephone import Telephone
+
+    chosen = config.load(options.source)
+    if chosen.data.telephone is None:
+        raise ValueError(f"{options.source} trains on no telephone speech")
+    rate = chosen.model.features.sample_rate
+    telephone = Telephone(chosen.data.telephone, sample_rate=rate)
+    hidden = options.no_progress or not is_terminal(sys.stderr)
+    for name, items in telephone.tests().items():
+        path = Path(options.data_dir) / f"{name}.jsonl"
+        write_manifest(path, tqdm(items, desc=name, disable=hidden), rate)
+        seconds = sum(len(item.samples) for item in items) / rate
+        print(f"{path}: {len(items)} utterances, {seconds / 60:.1f} min", flush=True)
+    return 0
 
 
 def _prepare(builder, scans, options, **rest) -> int:

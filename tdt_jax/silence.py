@@ -23,18 +23,23 @@ def with_silence(
     is zero, and only then.
     """
     window = min(len(samples), round(QUIET * sample_rate))
-    lowest = quietest(samples, window)
-    noise = _noise_like(samples[lowest : lowest + window], num_inserted(len(samples), share), seed)
+    size = num_inserted(len(samples), share)
+    noise = background(samples, size, seed=seed, sample_rate=sample_rate)
     before, inside, after = np.array_split(noise, 3)
     tenth = min(len(samples) // 10, (len(samples) - window) // 2)
     place = tenth + quietest(samples[tenth : len(samples) - tenth], window) + window // 2
     return np.concatenate([before, samples[:place], inside, samples[place:], after])
 
 
-def _noise_like(samples: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """`size` samples of noise with the spectrum and the mean power of the samples."""
-    white = np.random.default_rng(seed).standard_normal(size + len(samples))
-    noise = np.fft.irfft(np.fft.rfft(white) * np.fft.rfft(samples, len(white)), len(white))[:size]
+def background(
+    samples: np.ndarray, size: int, *, seed: int, sample_rate: int = 16000
+) -> np.ndarray:
+    """Gaussian noise [size] of the spectrum and the mean power of the quietest 0.1 s."""
+    window = min(len(samples), round(QUIET * sample_rate))
+    lowest = quietest(samples, window)
+    quiet = samples[lowest : lowest + window]
+    white = np.random.default_rng(seed).standard_normal(size + window)
+    noise = np.fft.irfft(np.fft.rfft(white) * np.fft.rfft(quiet, len(white)), len(white))[:size]
     power, wanted = (np.mean(np.square(x, dtype=np.float64)) if size else 0.0
-                     for x in (noise, samples))  # fmt: skip
+                     for x in (noise, quiet))  # fmt: skip
     return (noise * np.sqrt(wanted / power if power else 0.0)).astype(np.float32)

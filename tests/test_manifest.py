@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from tdt_jax.audio import read_audio
 from tdt_jax.config import Bucket
+from tdt_jax.data.batches import Utterance
 from tdt_jax.data.buckets import bucket_samples, fit
-from tdt_jax.data.manifest import Entry, read_manifest, select
+from tdt_jax.data.manifest import Entry, read_manifest, select, write_manifest
 from tdt_jax.tokenizer import Characters
 
 BUCKETS = (Bucket(1.0, 4, 2), Bucket(2.0, 8, 2))
@@ -129,3 +132,16 @@ def test_bucket_shapes():
     assert fit(1.0, 5, BUCKETS) == 1
     assert fit(1.1, 1, BUCKETS) == 1  # the rows of the first hold 1.04 s
     assert fit(2.1, 1, BUCKETS) is None
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    rng = np.random.default_rng(0)
+    samples = [rng.uniform(-0.5, 0.5, size).astype(np.float32) for size in (800, 1600)]
+    utterances = [Utterance("a", samples[0], "grün"), Utterance("b", samples[1], "b")]
+    write_manifest(tmp_path / "test.jsonl", utterances, 8000)
+    entries = read_manifest(tmp_path / "test.jsonl")
+    assert [(each.id, each.seconds, each.text) for each in entries] == [
+        ("test/a.flac", 0.1, "grün"), ("test/b.flac", 0.2, "b")
+    ]  # fmt: skip
+    for entry, wanted in zip(entries, samples, strict=True):
+        np.testing.assert_allclose(read_audio(entry.audio, 8000), wanted, atol=2**-15)

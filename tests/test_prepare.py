@@ -17,12 +17,14 @@ import soundfile
 import yaml
 
 from tdt_jax import cli
-from tdt_jax.audio import read_audio
+from tdt_jax.audio import as_samples, read_audio
+from tdt_jax.config import TelephoneConfig
 from tdt_jax.data import librispeech, must_c
 from tdt_jax.data.dataset import open_dataset
+from tdt_jax.data.manifest import read_manifest
 from tdt_jax.data.prepare import prepare
 from tdt_jax.data.sources import read_source
-from tdt_jax.data.telephone import prompts_folder
+from tdt_jax.data.telephone import Telephone, prompts_folder
 
 WORDS = "zero one two three four five six seven eight nine".split()
 
@@ -186,6 +188,7 @@ def test_bad_recordings_are_named_and_left_out(copy, tmp_path, capsys):
 PROGRAM = """
 import os, signal, sys
 from tdt_jax.data import librispeech
+from tdt_jax.data.manifest import read_manifest
 from tdt_jax.data.prepare import prepare
 
 source = librispeech.scan("dev_clean", librispeech.find(sys.argv[1])["dev_clean"])
@@ -420,3 +423,24 @@ def test_a_split_of_other_recordings_is_not_taken_for_the_same(tmp_path, capsys)
     assert "has a split train of other recordings" in capsys.readouterr().err
     (record,) = read_source(f"{tmp_path / 'data'}:train")
     assert record.text == "one\u2028two\u0085"
+
+
+def test_telephone(tmp_path, capsys):
+    config = tmp_path / "few.py"
+    config.write_text(
+        "from tdt_jax.config import Config, DataConfig, TelephoneConfig\n"
+        "def get_config():\n"
+        "    return Config(data=DataConfig(telephone=TelephoneConfig(num_test=3)))\n"
+    )
+    data = tmp_path / "data"
+    assert cli.main(["prepare", "telephone", str(config), str(data)]) == 0
+    assert "composed.jsonl: 3 utterances, " in capsys.readouterr().out
+    test = Telephone(TelephoneConfig(num_test=3)).test_set()
+    entries = read_manifest(data / "composed.jsonl")
+    assert [entry.text for entry in entries] == [each.text for each in test]
+    for entry, each in zip(entries, test, strict=True):
+        np.testing.assert_allclose(as_samples(entry.audio), each.samples, atol=2**-15)
+    assert len(read_manifest(data / "phrases.jsonl")) == 39
+    config.write_text(config.read_text().replace("telephone=TelephoneConfig(num_test=3)", ""))
+    assert cli.main(["prepare", "telephone", str(config), str(data)]) == 2
+    assert "trains on no telephone speech" in capsys.readouterr().err

@@ -3,15 +3,17 @@
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soundfile
 
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import fit
 from tdt_jax.data.dataset import Record
+from tdt_jax.files import write_whole
 from tdt_jax.tokenizer import UnknownTextError
 
 MAX_PROBLEMS = 10  # reported at once
@@ -83,6 +85,27 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
     if not entries:
         raise ValueError(f"{path} is empty: a manifest needs at least one utterance")
     return entries
+
+
+def write_manifest(path: str | os.PathLike, utterances: Iterable, sample_rate: int):
+    """Write utterances as FLAC files of 16 bits and, last, their manifest.
+
+    Args:
+      path: of the manifest; the files go into a folder beside it, of its name.
+      utterances: with unique `id`s, which name the files, `samples` [S] and `text`.
+      sample_rate: in Hz.
+    """
+    path = Path(path)
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for utterance in utterances:
+        name = f"{folder.name}/{utterance.id}.flac"
+        soundfile.write(path.parent / name, utterance.samples, sample_rate, subtype="PCM_16")
+        seconds = len(utterance.samples) / sample_rate
+        line = {"audio_filepath": name, "duration": seconds, "text": utterance.text}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_whole(path, "".join(lines))
 
 
 def _parse(line: bytes, folder: Path) -> Entry:

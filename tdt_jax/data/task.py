@@ -50,7 +50,7 @@ def _telephone(config: Config, tokenizer) -> Task:
         tokenizer,
         batches,
         dev=Telephone(dev_config, seed=1).test_set(),
-        test={"composed": telephone.test_set(), "phrases": telephone.test_phrases()},
+        test=telephone.tests(),
         report=[],
     )
 

@@ -203,6 +203,10 @@ class Telephone:
             )
         return list(utterances.values())
 
+    def tests(self) -> dict[str, list[Utterance]]:
+        """All that a model is tested on, by name."""
+        return {"composed": self.test_set(), "phrases": self.test_phrases()}
+
     def test_phrases(self) -> list[Utterance]:
         """The recorded phrases that are kept from training, as they were recorded."""
         return [

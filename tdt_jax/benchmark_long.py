@@ -1,0 +1,136 @@
+"""Whether a recogniser hears in long audio, and after a silence, what it hears in each recording.
+
+Recordings are joined into one of many minutes, which `transcribe` cuts where it likes, and silence
+or their own background is put before them. What the words should be is known: the reference, and
+what was heard of each recording by itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tdt_jax import metrics
+from tdt_jax.audio import AudioError, as_samples
+from tdt_jax.data.batches import Utterance
+from tdt_jax.recogniser import Recogniser
+from tdt_jax.silence import background
+from tdt_jax.transcribe import transcribe
+
+
+class Row(NamedTuple):
+    """One way to put the recordings together."""
+
+    name: str
+    audio_seconds: float
+    word_error_rate: float
+    words: int  # that are heard of each recording by itself, in the same order
+    changed: int  # word edits between those and what is heard now
+    utterances: int  # in which that is to be seen
+    changed_utterances: int  # of them
+
+
+def measure(
+    recogniser: Recogniser,
+    items: Sequence,
+    *,
+    minutes: Sequence[float] = (1.0, 10.0, 60.0),
+    gaps: Sequence[float] = (0.0, 0.5),
+    leads: Sequence[float] = (0.5, 1.0, 2.0),
+    piece_seconds: float | None = None,
+    normaliser: str = "none",
+    failed: dict[str, str] | None = None,
+) -> Iterator[Row]:
+    """Transcribe recordings one by one, joined, and after a lead; a row each, as it is known.
+
+    Args:
+      recogniser: what is measured.
+      items: utterances, or what has `id`, `audio` and `text`, as a manifest's entries; all are held
+        in memory.
+      minutes: of joined audio: the recordings, shuffled by a fixed seed, as often as it takes.
+      gaps: seconds of digital silence between joined recordings.
+      leads: seconds before each recording, of digital silence, and of noise like its background.
+      piece_seconds: as of `transcribe`.
+      normaliser: of `metrics.normaliser`, over references and transcripts.
+      failed: takes the id and the reason of what cannot be read.
+
+    Raises:
+      AudioError: for audio that cannot be read, unless `failed` is given.
+      ValueError: for negative times, and if there is nothing to transcribe.
+    """
+    if min((*minutes, *gaps, *leads), default=0) < 0:
+        raise ValueError("minutes, gaps and leads must not be negative")
+    normalise = metrics.normaliser(normaliser)
+    rate = recogniser.config.features.sample_rate
+    found = list(_read(items, rate, failed))
+    if not found:
+        raise ValueError(f"there is nothing to transcribe: none of {len(items)} recordings")
+
+    def heard(audio: Sequence[np.ndarray]) -> list[str]:
+        done = transcribe(recogniser, audio, piece_seconds=piece_seconds)
+        return [normalise(transcript.text) for transcript in done]
+
+    def row(name: str, audio, references, before, now) -> Row:
+        edits, lengths = metrics.word_errors(before, now)
+        return Row(
+            name,
+            sum(map(len, audio)) / rate,
+            metrics.word_error_rate(references, now).rate,
+            int(lengths.sum()),
+            int(edits.sum()),
+            len(before),
+            int(np.count_nonzero(edits)),
+        )
+
+    references = [normalise(each.text) for each in found]
+    audio = [each.samples for each in found]
+    alone = heard(audio)
+    yield row("one by one", audio, references, alone, alone)
+    for length in minutes:
+        for gap in gaps:
+            order, joined = _joined(audio, round(length * 60 * rate), round(gap * rate))
+            texts = [[" ".join(texts[i] for i in order)] for texts in (references, alone)]
+            name = f"joined, {length:g} min" + (f", {gap:g} s between" if gap else "")
+            yield row(name, [joined], *texts, heard([joined]))
+    for lead in leads:
+        size = round(lead * rate)
+        noise = (background(x, size, seed=i, sample_rate=rate) for i, x in enumerate(audio))
+        silence = (np.zeros(size, np.float32) for _ in audio)
+        for name, before in (("silence", silence), ("background", noise)):
+            later = [np.concatenate(pair) for pair in zip(before, audio, strict=True)]
+            yield row(f"after {lead:g} s of {name}", later, references, alone, heard(later))
+
+
+def _read(items: Sequence, rate: int, failed: dict[str, str] | None) -> Iterator[Utterance]:
+    for item in items:
+        try:
+            samples = np.asarray(as_samples(item.audio, rate), np.float32)
+        except AudioError as error:
+            if failed is None:
+                raise
+            failed[item.id] = str(error)
+        else:
+            yield Utterance(item.id, samples, item.text)
+
+
+def _joined(audio: Sequence[np.ndarray], size: int, gap: int) -> tuple[list[int], np.ndarray]:
+    """Which recordings follow each other, and the samples: the first that reach `size`."""
+    rng = np.random.default_rng(0)
+    order, parts, length = [], [], 0
+    while length < size:
+        for i in rng.permutation(len(audio)):
+            order.append(int(i))
+            parts += [audio[i], np.zeros(gap, np.float32)]
+            length += len(audio[i]) + gap
+            if length >= size:
+                break
+    return order, np.concatenate(parts)
+
+
+def describe(row: Row) -> str:
+    """A line to read."""
+    return (
+        f"{row.name:32s}{row.audio_seconds / 60:7.1f} min   WER {100 * row.word_error_rate:6.2f} %"
+        f"   changed: {row.changed} of {row.words} words, "
+        f"{row.changed_utterances} of {row.utterances} transcripts"
+    )

@@ -1,0 +1,89 @@
+"""The benchmark of long audio: what it joins, and what it counts as changed."""
+
+import json
+import wave
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+
+from tdt_jax import benchmark_long, cli
+from tdt_jax.data.batches import Utterance
+from tdt_jax.transcript import Transcript
+
+RATE = 16000
+WORDS = "zero one two three four five six seven eight nine".split()
+
+
+def spoken(*numbers):
+    """A word is 0.1 s of a level, with 0.1 s of digital silence on both sides."""
+    quiet = np.zeros(RATE // 10, np.float32)
+    parts = [(quiet, np.full(RATE // 10, (n + 1) / 20, np.float32), quiet) for n in numbers]
+    samples = np.concatenate([each for part in parts for each in part])
+    return Utterance(f"{numbers}", samples, " ".join(WORDS[n] for n in numbers))
+
+
+@pytest.fixture
+def recogniser(monkeypatch):
+    """Hears every level as its word, but not the first word after a second of silence."""
+
+    def hear(samples):
+        starts = np.flatnonzero(np.diff(np.concatenate([[0], samples])) > 0.01)
+        words = [WORDS[round(samples[start] * 20) - 1] for start in starts]
+        return Transcript(
+            " ".join(words[int(starts[0] >= RATE) :]), [], [], [], len(samples) / RATE
+        )
+
+    def transcribe(recogniser, audio, *, piece_seconds):
+        return [hear(samples) for samples in audio]
+
+    monkeypatch.setattr(benchmark_long, "transcribe", transcribe)
+    return SimpleNamespace(config=tiny.config())
+
+
+UTTERANCES = [spoken(1, 2, 3), spoken(4), spoken(5, 6)]
+
+
+def test_what_has_changed_is_counted(recogniser):
+    options = dict(minutes=[0.05], gaps=[0.0, 1.0], leads=[0.5, 1.0])
+    wrong = UTTERANCES[1]._replace(text="five")  # it says four
+    items = [UTTERANCES[0], wrong, UTTERANCES[2]]
+    alone, joined, apart, *leads = benchmark_long.measure(recogniser, items, **options)
+    assert alone[2:] == (1 / 6, 6, 0, 3, 0)
+    assert joined.name == "joined, 0.05 min" and joined.audio_seconds >= 3
+    assert joined.words > 6 and joined.utterances == 1 and joined.changed == 0
+    assert apart.name == "joined, 0.05 min, 1 s between" and apart.words < joined.words
+    assert [(row.changed, row.changed_utterances) for row in leads] == [(0, 0)] * 2 + [(3, 3)] * 2
+    assert leads[-1].word_error_rate == pytest.approx(3 / 6)
+    assert [row.name for row in leads[2:]] == ["after 1 s of silence", "after 1 s of background"]
+    assert "changed: 3 of 6 words, 3 of 3 transcripts" in benchmark_long.describe(leads[-1])
+
+
+def test_recordings_are_joined_as_often_as_it_takes():
+    audio = [each.samples for each in UTTERANCES]
+    order, samples = benchmark_long._joined(audio, 10 * RATE, 100)
+    assert sorted(order[:3]) == sorted(order[3:6]) == [0, 1, 2]
+    assert len(samples) - 100 - len(audio[order[-1]]) < 10 * RATE <= len(samples)
+    expected = np.concatenate([np.append(audio[i], np.zeros(100)) for i in order])
+    np.testing.assert_array_equal(samples, expected)
+
+
+def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("tdt_jax.recogniser.load", lambda name: recogniser)
+    for i, utterance in enumerate(UTTERANCES):
+        with wave.open(f"{tmp_path}/{i}.wav", "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes((utterance.samples * 32767).astype("<i2").tobytes())
+    (tmp_path / "3.wav").write_bytes(b"no audio")
+    lines = [{"audio_filepath": f"{i}.wav", "text": "one"} for i in range(4)]
+    manifest = tmp_path / "test.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    command = ["benchmark", "long", "model", str(manifest), "--minutes", "0.1", "--json"]
+    assert cli.main([*command, "--gap", "0", "--lead", "1"]) == 1
+    output, errors = capsys.readouterr()
+    rows = [json.loads(line) for line in output.splitlines()]
+    assert [row["changed_utterances"] for row in rows] == [0, 0, 3, 3]
+    assert "not counted" in errors and "3.wav" in errors
+    assert cli.main([*command, "--lead", "-1"]) == 2
+    assert "must not be negative" in capsys.readouterr().err
