@@ -1,9 +1,9 @@
 """Long audio in pieces: where it is cut, and which piece a word belongs to.
 
     core    |----------------|-----------------|--------------|     cut at pauses
-    pieces  |-------------------|                                   each hears `overlap` more
-                          |-----------------------|                 on both sides of its core
-                                            |-----------------|
+    pieces  |-------------------|                                   each hears up to `overlap`
+                          |-----------------------|                 more on both sides, and begins
+                                            |-----------------|     and ends at a pause as well
 
 Every moment is in one core, and a word belongs to the piece whose core holds its middle. Two pieces
 hear a word near a cut at slightly different times: heard by both, it is one word with one middle,
@@ -44,15 +44,19 @@ def cut(
 ) -> Iterator[Piece]:
     """Cut a recording that comes block by block; no more than about a piece is held at a time.
 
-    A cut is in the middle of the quietest 0.2 s of the last third that a core may reach.
+    A cut is in the middle of the quietest 0.2 s of the last third that a core may reach, and pieces
+    begin and end in the quietest of the outer half of what they hear beyond it.
 
     Args:
       blocks: [S] float32 each, any sizes.
       longest: most samples in a piece.
-      overlap: samples that a piece hears before and after its core.
+      overlap: samples that a piece hears before and after its core, at most; half of it at least.
     """
     window = round(WINDOW * sample_rate)
-    if longest <= 2 * overlap + 3 * window:
+    outer = max(window, overlap // 2)  # where a piece may begin or end
+    if overlap < window:
+        raise ValueError(f"an overlap of {overlap} is shorter than the {window} of a pause")
+    if longest < 2 * overlap + 3 * window:
         raise ValueError(
             f"pieces of {longest} samples are too short for an overlap of {overlap} on both sides"
         )
@@ -69,10 +73,18 @@ def cut(
             return
         reach = start + longest - overlap  # of the core
         search = max(first + window, reach - (reach - first) // 3)
-        last = search + quietest(held[search - start : reach - start], window) + window // 2
-        yield Piece(held[: last + overlap - start], start, first, last)
-        held = held[last - overlap - start :].copy()
-        start, first = last - overlap, last
+        last = start + _pause(held, search - start, reach - start, window)
+        beyond = last + overlap - start
+        end = start + _pause(held, beyond - outer, beyond, window)
+        yield Piece(held[: end - start], start, first, last)
+        beyond = max(last - overlap - start, 0)
+        begin = start + _pause(held, beyond, beyond + outer, window)
+        held, start, first = held[begin - start :].copy(), begin, last
+
+
+def _pause(samples: np.ndarray, begin: int, end: int, window: int) -> int:
+    """The middle of the quietest `window` samples between two places."""
+    return begin + quietest(samples[begin:end], window) + window // 2
 
 
 def quietest(samples: np.ndarray, window: int) -> int:
@@ -84,9 +96,8 @@ def quietest(samples: np.ndarray, window: int) -> int:
 def join(
     pieces: Sequence[Sequence[Spoken]],
     cuts: Sequence[float],
+    extents: Sequence[tuple[float, float]],
     decode: Callable[[Sequence[int]], str],
-    *,
-    overlap: float,
 ) -> list[Spoken]:
     """The words of a recording from those that each piece heard, all in the recording's seconds.
 
@@ -95,17 +106,19 @@ def join(
     Args:
       pieces: the words of each piece, in order.
       cuts: seconds, one between each piece and the next.
+      extents: seconds where each piece begins and ends, with what it hears beyond the cuts.
       decode: the text of labels.
-      overlap: seconds that a piece hears beyond a cut.
     """
-    if len(cuts) != max(len(pieces) - 1, 0):
-        raise ValueError(f"got {len(cuts)} cuts for {len(pieces)} pieces")
+    if len(cuts) != max(len(pieces) - 1, 0) or len(extents) != len(pieces):
+        raise ValueError(
+            f"got {len(cuts)} cuts and {len(extents)} extents for {len(pieces)} pieces"
+        )
     parts = [[part for word in words for part in _split(word)] for words in pieces]
     kept = [[True] * len(words) for words in parts]
     for i, cut in enumerate(cuts):
-        for words, keeps in zip(
-            kept[i : i + 2], _kept(*parts[i : i + 2], cut, overlap), strict=True
-        ):
+        heard_by_both = extents[i + 1][0], extents[i][1]
+        keeping = _kept(*parts[i : i + 2], cut, *heard_by_both)
+        for words, keeps in zip(kept[i : i + 2], keeping, strict=True):
             words[:] = [a and b for a, b in zip(words, keeps, strict=True)]
     chosen = [
         (number, index, word)
@@ -151,9 +164,9 @@ def _split(word: Spoken) -> list[Spoken]:
 
 
 def _kept(
-    before: Sequence[Spoken], after: Sequence[Spoken], cut: float, overlap: float
+    before: Sequence[Spoken], after: Sequence[Spoken], cut: float, begin: float, end: float
 ) -> tuple[list[bool], list[bool]]:
-    """Which words of two pieces, on both sides of a cut, are kept."""
+    """Which words of two pieces, on both sides of a cut, are kept; both hear [begin, end]."""
     first = [word.middle < cut for word in before]
     second = [word.middle >= cut for word in after]
     pairs = _pairs(before, after, cut)
@@ -165,10 +178,10 @@ def _kept(
     theirs = [word for word, keep in zip(after, second, strict=True) if keep]
     for i, word in enumerate(before):
         if i not in paired[0] and word.middle >= cut:
-            first[i] = word.end <= cut + overlap - EDGE and not _clashes(word, theirs)
+            first[i] = word.end <= end - EDGE and not _clashes(word, theirs)
     for j, word in enumerate(after):
         if j not in paired[1] and word.middle < cut:
-            second[j] = word.start >= cut - overlap + EDGE and not _clashes(word, mine)
+            second[j] = word.start >= begin + EDGE and not _clashes(word, mine)
     return first, second
 
 

@@ -30,7 +30,7 @@ from tdt_jax.transcript import Spoken, Transcript, assemble, moved, spoken
 # Seconds of the batches' shapes, below that of the longest piece.
 LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
 LONGEST = PIECE_SECONDS * 2**8  # with local attention, about two hours
-OVERLAP = 2.0  # seconds that a piece hears beyond its core, on both sides
+OVERLAP = 2.0  # seconds that a piece hears beyond its core, on both sides, at most
 BATCH_SECONDS = {"cpu": 10.24}  # of audio in a batch; a CPU gains little from more
 BATCH_SECONDS_ELSEWHERE = 491.52
 AHEAD = 4  # pieces read while the batch before is at work
@@ -108,7 +108,6 @@ def transcribe_each(
     rows = {seconds: [] for seconds in sorted({bucket.seconds for bucket in table})}
     for bucket in table:
         rows[bucket.seconds].append(bucket.batch_size)
-    overlap = _overlap(table[-1].seconds)
     recordings: dict[int, _Recording] = {}
     waiting: dict[float, list[_Task]] = {seconds: [] for seconds in rows}
     running: deque[tuple[list[_Task], Hypothesis]] = deque()
@@ -139,7 +138,7 @@ def transcribe_each(
     def completed(position: int) -> Iterator[tuple[int, Heard]]:
         recording = recordings[position]
         if recording.num_pieces == len(recording.heard):
-            yield position, _put_together(recordings.pop(position), recogniser, overlap)
+            yield position, _put_together(recordings.pop(position), recogniser)
 
     for item in _ahead(_read(audio, table[-1].seconds, rate)):
         recording = recordings.setdefault(item.position, _Recording())
@@ -274,7 +273,7 @@ def _ahead(items: Iterable) -> Iterator:
             yield item
 
 
-def _put_together(recording: _Recording, recogniser: Recogniser, overlap: float) -> Heard:
+def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:
     """The transcript of a recording from what was heard of all its pieces."""
     parts = [recording.heard[number] for number in range(recording.num_pieces)]
     duration, hop = parts[-1].last, recogniser.config.features.hop_length
@@ -283,7 +282,9 @@ def _put_together(recording: _Recording, recogniser: Recogniser, overlap: float)
         found = spoken(part.hypothesis, recogniser, duration - part.start)
         words.append([moved(word, part.start) for word in found] if part.start else found)
     cuts = [part.last for part in parts[:-1]]
-    joined = cutting.join(words, cuts, recogniser.tokenizer.decode, overlap=overlap)
+    rate = recogniser.config.features.sample_rate
+    extents = [(part.start, part.start + part.num_samples / rate) for part in parts]
+    joined = cutting.join(words, cuts, extents, recogniser.tokenizer.decode)
     return Heard(
         assemble(joined, duration),
         sum(int(part.hypothesis.num_steps) for part in parts),

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tdt_jax.pieces import cut, join
+from tdt_jax import pieces as cutting
+from tdt_jax.pieces import cut
 from tdt_jax.transcript import Spoken, Token
 
 RATE = 1000  # a slow clock makes small arrays
@@ -24,13 +25,26 @@ def whole(pieces):
 def test_pieces_cover_everything_whatever_the_blocks(size, block):
     samples = np.random.default_rng(size).normal(size=size).astype(np.float32)
     blocks = (samples[i : i + block] for i in range(0, size, block))
-    covered, pieces = whole(cut(blocks, longest=2000, overlap=100, sample_rate=RATE))
+    covered, pieces = whole(cut(blocks, longest=4000, overlap=500, sample_rate=RATE))
     np.testing.assert_array_equal(covered, samples)
-    assert max(len(p.samples) for p in pieces) <= 2000
-    assert (len(pieces) == 1) == (size <= 2000)
+    assert max(len(p.samples) for p in pieces) <= 4000
+    assert (len(pieces) == 1) == (size <= 4000)
     for piece in pieces:
-        expected = max(0, piece.first - 100), min(size, piece.last + 100)
-        assert (piece.start, piece.start + len(piece.samples)) == expected
+        first, last = piece.start, piece.start + len(piece.samples)
+        np.testing.assert_array_equal(piece.samples, samples[first:last])
+        assert first == 0 if piece.first == 0 else 250 <= piece.first - first <= 500
+        assert last == size if piece.last == size else 250 <= last - piece.last <= 500
+
+
+def test_pieces_begin_and_end_where_it_is_quiet():
+    samples = np.random.default_rng(0).normal(size=6000).astype(np.float32)
+    quiet = [2500, 3000, 3400]  # the middle is where the core ends
+    for middle, level in zip(quiet, (0.02, 0.01, 0.02), strict=True):
+        samples[middle - 120 : middle + 120] *= level
+    sizes = dict(longest=4000, overlap=600, sample_rate=RATE)
+    first, second = itertools.islice(cut([samples], **sizes), 2)
+    found = second.start, first.last, len(first.samples)
+    np.testing.assert_allclose(found, quiet, atol=25)
 
 
 def test_cuts_are_where_it_is_quiet():
@@ -38,15 +52,24 @@ def test_cuts_are_where_it_is_quiet():
     quiet = [1600, 3100, 4700]
     for middle in quiet:
         samples[middle - 120 : middle + 120] *= 0.01
-    _, pieces = whole(cut([samples], longest=2000, overlap=100, sample_rate=RATE))
+    _, pieces = whole(cut([samples], longest=2000, overlap=200, sample_rate=RATE))
     cuts = [piece.last for piece in pieces[:-1]]
     assert len(cuts) == 3
     np.testing.assert_allclose(cuts, quiet, atol=25)
 
 
 def test_pieces_must_be_longer_than_what_they_overlap():
-    with pytest.raises(ValueError, match="pieces of 500 samples are too short for an overlap of 1"):
-        list(cut([np.zeros(10)], longest=500, overlap=100, sample_rate=RATE))
+    with pytest.raises(ValueError, match="pieces of 900 samples are too short for an overlap of 2"):
+        list(cut([np.zeros(10)], longest=900, overlap=200, sample_rate=RATE))
+    with pytest.raises(ValueError, match="an overlap of 199 is shorter than the 200 of a pause"):
+        list(cut([np.zeros(10)], longest=9000, overlap=199, sample_rate=RATE))
+
+
+def join(pieces, cuts, decode, *, overlap):
+    """Pieces that hear `overlap` seconds beyond the cuts on both sides."""
+    ends = [0.0, *cuts, 1e9]
+    extents = [(a - overlap, b + overlap) for a, b in itertools.pairwise(ends)]
+    return cutting.join(pieces, cuts, extents[: len(pieces)], decode)
 
 
 def word(text, start, end):
@@ -99,7 +122,7 @@ def test_three_pieces_and_silent_ones():
         [[a], []], [5.0], str, overlap=1.0
     ) == [a]
     assert join([[a, b], [], [c]], [5.1, 9.0], str, overlap=1.0) == [a, b, c]
-    with pytest.raises(ValueError, match="got 1 cuts for 3 pieces"):
+    with pytest.raises(ValueError, match="got 1 cuts and 2 extents for 3 pieces"):
         join(pieces, [5.0], str, overlap=1.0)
 
 

@@ -11,7 +11,8 @@ from tdt_jax.data.batches import Batches, ManifestBatches, Utterance
 from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry, select
 from tdt_jax.data.sources import read_source
-from tdt_jax.data.telephone import Telephone, TelephoneBatches
+from tdt_jax.data.telephone import Telephone
+from tdt_jax.data.telephone_batches import TelephoneBatches
 
 NUM_TEXTS = 20_000  # composed texts that a tokenizer is trained on
 NUM_DEV = 50  # composed utterances that are transcribed while training
