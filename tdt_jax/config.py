@@ -33,6 +33,9 @@ class FeatureConfig:
     hop_length: int = 160  # samples
     preemphasis: float = 0.97
     dither: float = 1e-5  # standard deviation of the noise added in training, full scale = 1
+    # None: each bin of an utterance to mean 0 and deviation 1. Else the (mean, deviation) of
+    # log-mels anywhere, so that silence or other speech beside it changes no feature of speech.
+    normalize: tuple[float, float] | None = None
 
     def __post_init__(self):
         _require(self.num_mels > 0, f"features.num_mels must be positive, got {self.num_mels}")
@@ -40,6 +43,10 @@ class FeatureConfig:
             0 < self.hop_length <= self.window_length <= self.fft_length,
             "features need 0 < hop_length <= window_length <= fft_length, got "
             f"{self.hop_length}, {self.window_length}, {self.fft_length}",
+        )
+        _require(
+            self.normalize is None or self.normalize[1] > 0,
+            f"features.normalize needs a positive deviation, got {self.normalize}",
         )
 
 

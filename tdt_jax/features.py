@@ -24,7 +24,8 @@ def log_mel(samples, num_samples, config: FeatureConfig = FeatureConfig(), *, ke
     """Normalised log-mel features of a batch of utterances.
 
     Every mel bin has mean 0 and standard deviation 1 (ddof 1) over the valid frames of its
-    utterance; padding is zero. What `samples` holds beyond `num_samples` has no influence.
+    utterance, or with `config.normalize` is shifted and scaled as that says; padding is zero. What
+    `samples` holds beyond `num_samples` has no influence.
 
     Args:
       samples: [B, S] float, 16 kHz mono, full scale = 1.
@@ -55,7 +56,7 @@ def log_mel(samples, num_samples, config: FeatureConfig = FeatureConfig(), *, ke
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)  # [B, M, fft // 2 + 1]
     mel = jnp.matmul(power, mel_filters(config).T, precision=jax.lax.Precision.HIGHEST)
     num_features = num_samples // config.hop_length
-    return _normalise(jnp.log(mel + LOG_GUARD), num_features), num_features
+    return _normalise(jnp.log(mel + LOG_GUARD), num_features, config.normalize), num_features
 
 
 def dither(samples, config: FeatureConfig, key):
@@ -78,9 +79,14 @@ def _frame(samples, window_length: int, hop_length: int):
     return frames[:, :, :window_length]
 
 
-def _normalise(features, num_features):
-    """Mean 0 and deviation 1 of each bin over the valid frames [B, M, F]; zero elsewhere."""
+def _normalise(features, num_features, fixed: tuple[float, float] | None):
+    """Mean 0 and deviation 1 of each bin over the valid frames [B, M, F]; zero elsewhere.
+
+    `fixed` is the mean and the deviation that are taken for those of every bin.
+    """
     valid = (jnp.arange(features.shape[1])[None, :] < num_features[:, None])[:, :, None]
+    if fixed is not None:
+        return jnp.where(valid, (features - fixed[0]) / fixed[1], 0.0)
     count = jnp.maximum(num_features, 1).astype(jnp.float32)[:, None, None]
     mean = jnp.sum(jnp.where(valid, features, 0.0), axis=1, keepdims=True) / count
     centred = jnp.where(valid, features - mean, 0.0)

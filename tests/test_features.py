@@ -114,6 +114,28 @@ def test_silence_is_finite():
     assert np.all(np.isfinite(features)) and np.max(np.abs(features[0])) < 0.5
 
 
+def test_fixed_normalisation_leaves_speech_alone_whatever_is_beside_it():
+    """Three seconds of silence before an utterance: the rest of its features stays as it was."""
+    fixed = FeatureConfig(normalize=(-8.0, 4.0))
+    samples = signal()[:1]
+    alone, num_alone = tdt.log_mel(samples, LENGTHS[:1], fixed)
+    later = np.pad(samples, ((0, 0), (48000, 0)))
+    after, num_after = tdt.log_mel(later, LENGTHS[:1] + 48000, fixed)
+    assert num_after - num_alone == 300
+    np.testing.assert_allclose(after[:, 302:], alone[:, 2:], atol=1e-5)
+    np.testing.assert_allclose(after[:, :298], (np.log(2.0**-24) + 8) / 4, rtol=1e-6)
+    valid = int(num_alone[0])
+    raw = np.array(tdt.log_mel(samples, LENGTHS[:1], FeatureConfig(normalize=(0.0, 1.0)))[0])
+    np.testing.assert_allclose(alone[0, :valid], (raw[0, :valid] + 8) / 4, atol=1e-5)
+    assert not np.any(raw[0, valid:])
+    by_bin, _ = tdt.log_mel(samples, LENGTHS[:1])
+    centred = raw[0, :valid] - raw[0, :valid].mean(0)
+    expected = centred / raw[0, :valid].std(0, ddof=1)
+    np.testing.assert_allclose(by_bin[0, :valid], expected, atol=1e-3)
+    with pytest.raises(ValueError, match=r"features\.normalize needs a positive deviation"):
+        FeatureConfig(normalize=(0.0, 0.0))
+
+
 def test_dither_comes_with_a_key_only():
     samples = signal()
     plain, one, again, other = (

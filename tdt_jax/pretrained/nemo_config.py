@@ -71,7 +71,6 @@ def read_config(config: Fields, *, has_ctc_head: bool) -> tuple[ModelConfig, str
 
 
 def _feature_config(config: Fields) -> FeatureConfig:
-    config.require("preprocessor.normalize", "per_feature")
     config.require("preprocessor.window", "hann", default="hann")
     config.require("preprocessor.log", True, default=True)
     config.require("preprocessor.frame_splicing", 1, default=1)
@@ -100,7 +99,29 @@ def _feature_config(config: Fields) -> FeatureConfig:
         hop_length=hop,
         preemphasis=config.rate("preprocessor.preemph", 0.97),
         dither=config.rate("preprocessor.dither", 1e-5),
+        normalize=_normalize(config),
     )
+
+
+def _normalize(config: Fields) -> tuple[float, float] | None:
+    """NeMo's "NA" leaves log-mels as they are; fixed means and deviations are one for each bin."""
+    value = config.get("preprocessor.normalize", "per_feature")
+    if value == "per_feature":
+        return None
+    if value == "NA":
+        return 0.0, 1.0
+    if isinstance(value, dict) and set(value) == {"fixed_mean", "fixed_std"}:
+        means, deviations = value["fixed_mean"], value["fixed_std"]
+        if all(
+            isinstance(each, list) and each and each.count(each[0]) == len(each)
+            and type(each[0]) in (int, float) for each in (means, deviations)
+        ) and deviations[0] > 0:  # fmt: skip
+            return float(means[0]), float(deviations[0])
+    config.refuse(
+        f"preprocessor.normalize is {shown(value)}; per_feature, NA, or a mean and a deviation "
+        "that all bins share are supported"
+    )
+    return None
 
 
 def _encoder_config(config: Fields, features: FeatureConfig) -> EncoderConfig:
@@ -196,7 +217,7 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict:
         "preprocessor": {
             "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
             "sample_rate": features.sample_rate,
-            "normalize": "per_feature",
+            "normalize": _written_normalize(features),
             "window_size": features.window_length / features.sample_rate,
             "window_stride": features.hop_length / features.sample_rate,
             "window": "hann",
@@ -267,6 +288,15 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict:
             "decoding": {"strategy": "greedy"},
         }
     return written
+
+
+def _written_normalize(features: FeatureConfig) -> str | dict:
+    if features.normalize is None:
+        return "per_feature"
+    if features.normalize == (0.0, 1.0):
+        return "NA"
+    mean, deviation = ([each] * features.num_mels for each in features.normalize)
+    return {"fixed_mean": mean, "fixed_std": deviation}
 
 
 def _written_transducer(config: ModelConfig, pieces: list[str]) -> dict:
