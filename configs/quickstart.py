@@ -42,7 +42,7 @@ def get_config() -> Config:
             joint=JointConfig(width=96, dropout=0.0),
             ctc=True,
         ),
-        loss=LossConfig(ctc_weight=0.3),
+        loss=LossConfig(ctc_weight=0.5),
         optimizer=OptimizerConfig(
             learning_rate=3e-3, warmup_steps=200, weight_decay=1e-2, ema_decay=0.995
         ),

@@ -31,7 +31,6 @@ def get_config() -> configs.Config:
     return dataclasses.replace(
         config,
         model=model,
-        loss=dataclasses.replace(config.loss, ctc_weight=0.5),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=2e-3, warmup_steps=500),
         tokenizer=dataclasses.replace(config.tokenizer, vocab_size=400),
         data=dataclasses.replace(config.data, telephone=telephone),

@@ -128,7 +128,8 @@ def without_ctc(recogniser: Recogniser) -> Recogniser:
 def with_parameters(model: Transducer, source: Transducer) -> Transducer:
     """`model` with the parameters of `source`; what they mean must be the same.
 
-    Settings that only training or speed depend on (dropout, dtype, attention context) may differ.
+    Settings that only training or speed depend on (dropout, dtype, attention context) may differ,
+    and so may the normalisation of features: a few hundred steps make up for another.
 
     Raises:
       MismatchError: naming every setting that gives the parameters another meaning, and every
@@ -158,7 +159,8 @@ def with_parameters(model: Transducer, source: Transducer) -> Transducer:
 def _meaning(config: ModelConfig) -> dict:
     """The settings by name that say what parameters mean, beside their shapes."""
     encoder, features = config.encoder, dataclasses.asdict(config.features)
-    features.pop("dither")
+    for name in ("dither", "normalize"):
+        features.pop(name)
     return {
         "durations": config.durations,
         "encoder.num_heads": encoder.num_heads,

@@ -111,6 +111,8 @@ def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path):
         ({"encoder__causal_downsampling": True}, "causal_downsampling"),
         ({"encoder__use_bias": "maybe"}, "use_bias"),
         ({"preprocessor__normalize": "all_features"}, "all_features"),
+        ({"preprocessor__normalize": {"fixed_mean": [0.0, 1.0], "fixed_std": [1.0] * 2}}, "share"),
+        ({"preprocessor__normalize": {"fixed_mean": [0.0], "fixed_std": ["1"]}}, "share"),
         ({"joint__num_extra_outputs": 3}, "durations"),
         ({"joint__jointnet__activation": "tanh"}, "tanh"),
         ({"tokenizer__type": "wpe"}, "wpe"),
@@ -152,6 +154,21 @@ def test_references_in_the_configuration_are_followed(tmp_path):
 def test_a_limited_context_is_read_from_the_configuration(tmp_path):
     path = with_config(tmp_path, encoder__att_context_size=[6, 2])
     assert tdt.load(path).config.encoder.attention_context == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("written", "normalize"),
+    [("per_feature", None), ("NA", (0.0, 1.0)),
+     ({"fixed_mean": [-9.0] * 16, "fixed_std": [3.0] * 16}, (-9.0, 3.0))],
+)  # fmt: skip
+def test_the_normalisation_of_features_is_read_and_written(tmp_path, written, normalize):
+    recogniser = tdt.load(with_config(tmp_path, preprocessor__normalize=written))
+    assert recogniser.config.features.normalize == normalize
+    tdt.save(recogniser, tmp_path / "again.nemo", format="nemo")
+    with tarfile.open(tmp_path / "again.nemo") as archive:
+        config = next(each for each in archive if each.name.endswith("model_config.yaml"))
+        config = yaml.safe_load(archive.extractfile(config).read())
+    assert config["preprocessor"]["normalize"] == written
 
 
 def test_yaml_runs_nothing(tmp_path):

@@ -1,0 +1,43 @@
+"""configs/quickstart.py made ready for long audio, where pieces begin and end anywhere.
+
+    python train.py --config configs/quickstart.py
+    python train.py --config configs/quickstart_long.py
+
+Goes on from runs/quickstart: utterances of up to 15 s with long silences, also between texts, with
+another level and other noise where two recordings meet, and features that are normalised alike
+wherever they are: of one utterance's own mean and deviation, silence beside it changes everything.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from tdt_jax import config as configs
+from tdt_jax.config import Bucket
+
+
+def get_config() -> configs.Config:
+    config = configs.load(Path(__file__).parent / "quickstart.py")
+    features = dataclasses.replace(config.model.features, normalize=(-9.0, 2.0))
+    telephone = dataclasses.replace(
+        config.data.telephone,
+        long_silence_probability=0.4,
+        long_silence_seconds=3.0,
+        joint_silence_probability=0.5,
+        curriculum=(),
+    )
+    buckets = Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10), Bucket(15.36, 60, 5)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, features=features),
+        augment=dataclasses.replace(config.augment, change_probability=0.7),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=2e-3, warmup_steps=100),
+        data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
+        training=dataclasses.replace(
+            config.training,
+            num_steps=1200,
+            eval_every=400,
+            save_every=400,
+            folder="runs/quickstart_long",
+            init_from="runs/quickstart",
+        ),
+    )
