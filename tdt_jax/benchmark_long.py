@@ -1,8 +1,8 @@
-"""Whether a recogniser hears in long audio, and after a silence, what it hears in each recording.
+"""Whether a recogniser hears in long audio, after a silence and live what it hears otherwise.
 
-Recordings are joined into one of many minutes, which `transcribe` cuts where it likes, and silence
-or their own background is put before them. What the words should be is known: the reference, and
-what was heard of each recording by itself.
+Recordings are joined into one of many minutes, which `transcribe` cuts where it likes; silence or
+their own background is put before them; they are streamed. What the words should be is known: the
+reference, and what was heard of each recording by itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from tdt_jax.audio import AudioError, as_samples
 from tdt_jax.data.batches import Utterance
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.silence import background
+from tdt_jax.streaming import Stream
 from tdt_jax.transcribe import transcribe
 
 
@@ -37,11 +38,12 @@ def measure(
     minutes: Sequence[float] = (1.0, 10.0, 60.0),
     gaps: Sequence[float] = (0.0, 0.5),
     leads: Sequence[float] = (0.5, 1.0, 2.0),
+    rights: Sequence[float] = (0.8, 1.6),
     piece_seconds: float | None = None,
     normaliser: str = "none",
     failed: dict[str, str] | None = None,
 ) -> Iterator[Row]:
-    """Transcribe recordings one by one, joined, and after a lead; a row each, as it is known.
+    """Transcribe recordings one by one, joined, after a lead, and live; a row each, as it is known.
 
     Args:
       recogniser: what is measured.
@@ -50,6 +52,7 @@ def measure(
       minutes: of joined audio: the recordings, shuffled by a fixed seed, as often as it takes.
       gaps: seconds of digital silence between joined recordings.
       leads: seconds before each recording, of digital silence, and of noise like its background.
+      rights: seconds that a `Stream` hears ahead, with chunks of 1.6 s; not for a CTC model.
       piece_seconds: as of `transcribe`.
       normaliser: of `metrics.normaliser`, over references and transcripts.
       failed: takes the id and the reason of what cannot be read.
@@ -58,8 +61,8 @@ def measure(
       AudioError: for audio that cannot be read, unless `failed` is given.
       ValueError: for negative times, and if there is nothing to transcribe.
     """
-    if min((*minutes, *gaps, *leads), default=0) < 0:
-        raise ValueError("minutes, gaps and leads must not be negative")
+    if min((*minutes, *gaps, *leads, *rights), default=0) < 0:
+        raise ValueError("minutes, gaps, leads and rights must not be negative")
     normalise = metrics.normaliser(normaliser)
     rate = recogniser.config.features.sample_rate
     found = list(_read(items, rate, failed))
@@ -99,6 +102,9 @@ def measure(
         for name, before in (("silence", silence), ("background", noise)):
             later = [np.concatenate(pair) for pair in zip(before, audio, strict=True)]
             yield row(f"after {lead:g} s of {name}", later, references, alone, heard(later))
+    for right in rights if recogniser.config.predictor is not None else ():
+        live = [normalise(_live(recogniser, samples, right)) for samples in audio]
+        yield row(f"live, {right:g} s ahead", audio, references, alone, live)
 
 
 def _read(items: Sequence, rate: int, failed: dict[str, str] | None) -> Iterator[Utterance]:
@@ -111,6 +117,13 @@ def _read(items: Sequence, rate: int, failed: dict[str, str] | None) -> Iterator
             failed[item.id] = str(error)
         else:
             yield Utterance(item.id, samples, item.text)
+
+
+def _live(recogniser: Recogniser, samples: np.ndarray, right: float) -> str:
+    stream = Stream(recogniser, right=right)
+    for _ in (*stream.push(samples), *stream.finish()):
+        pass
+    return stream.text
 
 
 def _joined(audio: Sequence[np.ndarray], size: int, gap: int) -> tuple[list[int], np.ndarray]:

@@ -74,7 +74,7 @@ def add_benchmark(add) -> None:
         "long",
         _long,
         "whether a model hears the same in long audio: recordings one by one, joined into many "
-        "minutes, and after silence or noise: WER, and what has changed",
+        "minutes, after silence or noise, and live: WER, and what has changed",
     )
     long.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
     long.add_argument("manifest", metavar="MANIFEST", help="JSONL, or FOLDER:SPLIT")
@@ -82,6 +82,7 @@ def add_benchmark(add) -> None:
         ("--minutes", (1.0, 10.0, 60.0), "of joined audio [1,10,60]"),
         ("--gap", (0.0, 0.5), "seconds of silence between joined recordings [0,0.5]"),
         ("--lead", (0.5, 1.0, 2.0), "seconds before each recording [0.5,1,2]"),
+        ("--right", (0.8, 1.6), "seconds that a live stream hears ahead [0.8,1.6]"),
     ):
         long.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)
     long.add_argument("--piece-seconds", type=float, help="the longest piece that is cut")
@@ -193,7 +194,7 @@ def _loss(options) -> int:
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(number) for number in text.split(","))
+        return tuple(float(number) for number in text.split(",")) if text else ()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
 
@@ -262,6 +263,7 @@ def _long(options) -> int:
         minutes=options.minutes,
         gaps=options.gap,
         leads=options.lead,
+        rights=options.right,
         piece_seconds=options.piece_seconds,
         normaliser=options.normaliser,
         failed=failed,

@@ -46,7 +46,7 @@ UTTERANCES = [spoken(1, 2, 3), spoken(4), spoken(5, 6)]
 
 
 def test_what_has_changed_is_counted(recogniser):
-    options = dict(minutes=[0.05], gaps=[0.0, 1.0], leads=[0.5, 1.0])
+    options = dict(minutes=[0.05], gaps=[0.0, 1.0], leads=[0.5, 1.0], rights=[])
     wrong = UTTERANCES[1]._replace(text="five")  # it says four
     items = [UTTERANCES[0], wrong, UTTERANCES[2]]
     alone, joined, apart, *leads = benchmark_long.measure(recogniser, items, **options)
@@ -69,6 +69,27 @@ def test_recordings_are_joined_as_often_as_it_takes():
     np.testing.assert_array_equal(samples, expected)
 
 
+def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch):
+    class Stream:
+        def __init__(self, recogniser, right):
+            self.right, self.text = right, ""
+
+        def push(self, samples):
+            self.text = " ".join(["four"] * round(self.right))
+            yield "word"
+
+        def finish(self):
+            yield "word"
+
+    monkeypatch.setattr(benchmark_long, "Stream", Stream)
+    options = dict(minutes=[], leads=[], rights=[1.0, 2.0])
+    _, one, two = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
+    assert (one.name, one.changed) == ("live, 1 s ahead", 0)
+    assert (two.name, two.changed, two.word_error_rate) == ("live, 2 s ahead", 1, 1.0)
+    recogniser.config = tiny.config(durations=None, ctc=True, predictor=None, joint=None)
+    assert len(list(benchmark_long.measure(recogniser, UTTERANCES[1:2], **options))) == 1
+
+
 def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("tdt_jax.recogniser.load", lambda name: recogniser)
     for i, utterance in enumerate(UTTERANCES):
@@ -80,6 +101,7 @@ def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
     manifest = tmp_path / "test.jsonl"
     manifest.write_text("\n".join(map(json.dumps, lines)))
     command = ["benchmark", "long", "model", str(manifest), "--minutes", "0.1", "--json"]
+    command += ["--right", ""]
     assert cli.main([*command, "--gap", "0", "--lead", "1"]) == 1
     output, errors = capsys.readouterr()
     rows = [json.loads(line) for line in output.splitlines()]
