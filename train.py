@@ -207,8 +207,8 @@ def assemble(items: dict) -> State:
 
 
 def evaluate_on_all(state: State, task, items, config: configs.Config) -> Evaluation:
-    """Every process evaluates its share, with the averaged parameters where they are kept."""
-    model = sharding.local_copy(state.model if state.average is None else state.average)
+    """Every process's devices take its share, with the averaged parameters where they are kept."""
+    model = sharding.local_copies(state.model if state.average is None else state.average)
     share = items[jax.process_index() :: jax.process_count()]
     bleu = config.training.metric == "bleu"
     found = hosts.gather(evaluate(Recogniser(model, task.tokenizer), share, bleu=bleu))

@@ -23,10 +23,10 @@ from tdt_jax.data.batches import Batch, Utterance, collate
 from tdt_jax.data.manifest import Entry
 from tdt_jax.decode import greedy_decode
 from tdt_jax.features import log_mel
+from tdt_jax.inference import eval_step
 from tdt_jax.model import encode
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.silence import num_inserted, with_silence
-from tdt_jax.training import eval_step
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
 SHORTEST = 2.56  # seconds; audio is padded to this or 2, 4, 8, ... times as much

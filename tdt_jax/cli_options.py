@@ -59,13 +59,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def load(options):
-    """The recogniser that `add_model`'s options mean."""
-    from tdt_jax import recogniser, runtime
+def load(options, *, on_all: bool = False):
+    """The recogniser that `add_model`'s options mean; on all accelerators here, or on one."""
+    import jax
+
+    from tdt_jax import recogniser, runtime, sharding
 
     runtime.set_up()
+    placement = None
+    if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
+        placement = sharding.on_all(sharding.make_mesh(jax.local_devices()))
     return recogniser.load(
-        options.checkpoint, dtype=options.dtype, attention_context=options.local_attention
+        options.checkpoint,
+        dtype=options.dtype,
+        attention_context=options.local_attention,
+        sharding=placement,
     )
 
 

@@ -196,7 +196,7 @@ def _transcribe(options) -> int:
             sources = todo
         if not sources:
             return 0
-        recogniser = load(options)
+        recogniser = load(options, on_all=True)
         hidden = options.no_progress or not is_terminal(sys.stderr)
         total = 0.0 if hidden else job.total_seconds(sources)
         failed = job.run(
@@ -249,7 +249,7 @@ def _evaluate(options) -> int:
 
     entries = read_source(options.source, lowercase=options.lowercase)
     total = sum(entry.seconds for entry in entries)
-    recogniser = load(options)
+    recogniser = load(options, on_all=True)
     hidden = options.no_progress or not is_terminal(sys.stderr)
     with progress_bar(total, hidden=hidden) as advance:
         result = evaluate(
@@ -274,7 +274,7 @@ def _warmup(options) -> int:
     from tdt_jax.runtime import compile_seconds
     from tdt_jax.transcribe import warm_up
 
-    recogniser = load(options)
+    recogniser = load(options, on_all=True)
     before = first = compile_seconds()
     for bucket in warm_up(
         recogniser,

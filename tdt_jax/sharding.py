@@ -91,19 +91,16 @@ def abstract(tree, mesh: Mesh):
     return jax.tree.map(leaf, tree, shardings(tree, mesh))
 
 
-def local_copy(tree):
-    """Every array of `tree`, however it is split among devices and processes, whole on one of ours.
+def local_copies(tree):
+    """Every array of `tree`, however it is split among devices and processes, whole on all of ours.
 
     All processes must call it at the same time.
     """
-
-    def ours(x):
-        return jax.device_put(x.addressable_data(0), jax.local_devices()[0])
-
+    ours = on_all(make_mesh(jax.local_devices()))
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x.sharding, NamedSharding)]
     if leaves:
         tree = _gathered_on(leaves[0].sharding.mesh)(tree)
-    return jax.tree.map(ours, tree)
+    return jax.tree.map(lambda x: jax.device_put(x.addressable_data(0), ours), tree)
 
 
 @functools.lru_cache

@@ -17,11 +17,10 @@ from jax.sharding import Mesh
 from tdt_jax import sharding
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
-from tdt_jax.decode import Hypothesis, ctc_decode, greedy_decode
 from tdt_jax.features import dither, log_mel
 from tdt_jax.layers import padding_mask
 from tdt_jax.lean_loss import transducer_loss
-from tdt_jax.model import Transducer, encode
+from tdt_jax.model import Transducer
 from tdt_jax.optimizer import make_optimizer
 
 IMPOSSIBLE = 1e29  # a loss above this: no alignment exists
@@ -226,18 +225,3 @@ def ctc_fits(num_frames, labels, num_labels):
     padding = padding_mask(num_labels, labels.shape[1])
     repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & ~padding[:, 1:], axis=1)
     return num_labels + repeats <= num_frames
-
-
-def eval_step(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
-    """Samples [B, S] of lengths [B] to hypotheses: three compiled programs, one after another.
-
-    `decoder` is "transducer" or "ctc", of a model that has both; by default the first that it has.
-    """
-    features, num_features = log_mel(samples, num_samples, model.config.features)
-    frames, num_frames = encode(model, features, num_features)
-    decoders = model.config.decoders
-    if decoder and decoder not in decoders:
-        raise ValueError(f"no decoder {decoder!r} in this model; it has {' and '.join(decoders)}")
-    if (decoder or decoders[0]) == "ctc":
-        return ctc_decode(model, frames, num_frames)
-    return greedy_decode(model, frames, num_frames, max_symbols=model.config.max_symbols)

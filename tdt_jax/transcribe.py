@@ -8,7 +8,7 @@ import concurrent.futures
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.decode import Hypothesis, take
 from tdt_jax.encoder import subsampled_length
+from tdt_jax.inference import devices_of, hear
 from tdt_jax.pieces import Piece
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
-from tdt_jax.training import eval_step
 from tdt_jax.transcript import Spoken, Transcript, assemble, moved, spoken
 
 # Seconds of the batches' shapes, below that of the longest piece.
@@ -59,12 +59,13 @@ def transcribe(
     Audio longer than a piece (half a minute, or what the model was trained on) is cut at its pauses
     into pieces that overlap by up to four seconds; with local attention
     (`tdt_jax.with_attention_context`) up to two hours go through in one piece. Batches have one of
-    a few fixed shapes (`shapes`), so that few programs are compiled.
+    a few fixed shapes (`shapes`), so that few programs are compiled. A recogniser that was loaded
+    onto several devices (`tdt_jax.sharding.on_all`) has all of them share every batch.
 
     Args:
       recogniser: from `tdt_jax.load`.
       audio: paths, or arrays [S] or [S, channels].
-      batch_seconds: audio in a batch, padding included; by default as suits the device.
+      batch_seconds: audio in a batch, padding included, on each device; by default as suits it.
       piece_seconds: the longest piece; by default as suits the model.
       decoder: "transducer" or "ctc", for a model that has both; by default the transducer if any.
       failed: takes the position and the reason of what cannot be read; its transcript is None.
@@ -104,7 +105,7 @@ def transcribe_each(
     """
     recogniser.check_decoder(decoder)
     rate = recogniser.config.features.sample_rate
-    table = shapes(recogniser.config, batch_seconds, piece_seconds)
+    table = _shapes(recogniser, batch_seconds, piece_seconds)
     rows = {seconds: [] for seconds in sorted({bucket.seconds for bucket in table})}
     for bucket in table:
         rows[bucket.seconds].append(bucket.batch_size)
@@ -120,8 +121,8 @@ def transcribe_each(
         utterances = [Utterance(str(i), task.piece.samples, "") for i, task in enumerate(tasks)]
         size = min(number for number in rows[seconds] if number >= len(tasks))
         batch = collate(utterances, None, Bucket(seconds, 1, size), sample_rate=rate)
-        arrays = jax.device_put((batch.samples, batch.num_samples))
-        running.append((tasks, eval_step(recogniser.model, *arrays, decoder=decoder)))
+        arrays = batch.samples, batch.num_samples
+        running.append((tasks, hear(recogniser.model, *arrays, decoder=decoder)))
 
     def finished(most_running: int) -> Iterator[tuple[int, Heard]]:
         while len(running) > most_running:
@@ -193,6 +194,15 @@ def shapes(
     ]
 
 
+def _shapes(recogniser: Recogniser, batch_seconds, piece_seconds) -> list[Bucket]:
+    """`shapes`, of all devices that the recogniser lies on together."""
+    number = devices_of(recogniser.model)
+    return [
+        replace(bucket, batch_size=number * bucket.batch_size)
+        for bucket in shapes(recogniser.config, batch_seconds, piece_seconds)
+    ]
+
+
 def warm_up(
     recogniser: Recogniser,
     *,
@@ -206,11 +216,11 @@ def warm_up(
     """
     recogniser.check_decoder(decoder)
     rate = recogniser.config.features.sample_rate
-    for bucket in shapes(recogniser.config, batch_seconds, piece_seconds):
+    for bucket in _shapes(recogniser, batch_seconds, piece_seconds):
         if bucket.seconds <= PIECE_SECONDS:
             batch = collate([], None, bucket, sample_rate=rate)
-            arrays = jax.device_put((batch.samples, batch.num_samples))
-            jax.block_until_ready(eval_step(recogniser.model, *arrays, decoder=decoder))
+            arrays = batch.samples, batch.num_samples
+            jax.block_until_ready(hear(recogniser.model, *arrays, decoder=decoder))
             yield bucket
 
 

@@ -23,8 +23,8 @@ from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.manifest import Entry
 from tdt_jax.decode import greedy_decode
+from tdt_jax.inference import eval_step
 from tdt_jax.silence import num_inserted, with_silence
-from tdt_jax.training import eval_step
 
 RATE = 16000
 

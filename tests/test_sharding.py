@@ -226,9 +226,9 @@ def test_as_many_devices_as_the_batches_can_be_split_among():
     assert sharding.usable((7,), 4, 1) == 4  # and then check_rows refuses
 
 
-def test_a_local_copy_is_whole_on_one_device():
+def test_local_copies_are_whole_on_every_device():
     tree = {"a": np.arange(4096.0).reshape(64, 64), "b": np.float32(3)}
-    copy = sharding.local_copy(sharding.place(tree, sharding.make_mesh(fsdp=8)))
+    copy = sharding.local_copies(sharding.place(tree, sharding.make_mesh(fsdp=8)))
     for name, leaf in copy.items():
-        assert leaf.sharding.device_set == {jax.devices()[0]}
+        assert leaf.is_fully_replicated and leaf.sharding.device_set == set(jax.devices())
         np.testing.assert_array_equal(leaf, tree[name])

@@ -15,10 +15,11 @@ from flax import nnx
 from tiny_run import get_config
 
 import tdt_jax as tdt
-from tdt_jax import runtime
+from tdt_jax import runtime, sharding
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio import AudioError
 from tdt_jax.decode import Hypothesis
+from tdt_jax.inference import devices_of, hear
 from tdt_jax.pieces import cut
 from tdt_jax.recogniser import PIECE_SECONDS
 from tdt_jax.transcribe import shapes, transcribe_each, warm_up
@@ -239,8 +240,28 @@ def listener(monkeypatch):
         real = np.zeros(table.shape, np.float32)
         return Hypothesis(table, count, times, np.ones_like(table), real, real, count)
 
-    monkeypatch.setattr(sys.modules["tdt_jax.transcribe"], "eval_step", hear)
+    monkeypatch.setattr(sys.modules["tdt_jax.transcribe"], "hear", hear)
     return characters, batches
+
+
+def test_several_devices_hear_what_one_hears(recogniser):
+    """Rows of a batch on devices of their own; batches that the recordings do not fill."""
+    audio = [noise(seconds, seed) for seed, seconds in enumerate((1.0, 2.2, 2.4, 0.5, 4.0, 23.0))]
+    mesh = sharding.make_mesh(jax.devices()[:4], fsdp=2)
+    everywhere = jax.device_put(recogniser.model, sharding.on_all(mesh))
+    assert (devices_of(recogniser.model), devices_of(everywhere)) == (1, 4)
+    several = tdt.Recogniser(everywhere, recogniser.tokenizer)
+    options = dict(piece_seconds=5.12)
+    one, all_four = (tdt.transcribe(each, audio, **options) for each in (recogniser, several))
+    assert [each.text for each in one] == [each.text for each in all_four]
+    assert [[(w.start, w.end) for w in each.words] for each in one] == [
+        [(w.start, w.end) for w in each.words] for each in all_four
+    ]
+    samples = np.stack([noise(1.0, seed) for seed in range(4)])
+    found = hear(everywhere, samples, np.full(4, 16000, np.int32))
+    assert len(found.labels.sharding.device_set) == 4
+    with pytest.raises(ValueError, match="a batch of 3 cannot be split among 4 devices"):
+        hear(everywhere, samples[:3], np.full(3, 16000, np.int32))
 
 
 def _burst_labels(samples, tokenizer):
