@@ -22,14 +22,15 @@ def get_config() -> configs.Config:
         config.data.telephone,
         long_silence_probability=0.4,
         long_silence_seconds=3.0,
-        joint_silence_probability=0.5,
+        joint_silence_probability=0.4,
+        joint_change_probability=0.7,
         curriculum=(),
     )
     buckets = Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10), Bucket(15.36, 60, 5)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, features=features),
-        augment=dataclasses.replace(config.augment, change_probability=0.7),
+        augment=dataclasses.replace(config.augment, noise_probability=0.6, change_probability=0.3),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=2e-3, warmup_steps=100),
         data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
         training=dataclasses.replace(

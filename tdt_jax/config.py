@@ -350,7 +350,10 @@ class TelephoneConfig:
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
     long_silence_probability: float = 0.2  # of each place: start, end, one gap inside
     long_silence_seconds: float = 2.0  # at most
-    joint_silence_probability: float = 0.0  # of one between texts that fill an utterance together
+    # Of texts that fill an utterance together: a long silence between two, and for each another
+    # level and noise, as where two recordings meet.
+    joint_silence_probability: float = 0.0
+    joint_change_probability: float = 0.0
     speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)
     word_gain: float = 3.0  # dB, either way, per word
     level: tuple[float, float] = (-20.0, -1.0)  # dB: the utterance's peak, full scale = 0
@@ -362,7 +365,8 @@ class TelephoneConfig:
     def __post_init__(self):
         _require(len(self.kinds) > 0, "telephone.kinds must name at least one kind")
         for name in (
-            "phrase_probability", "long_silence_probability", "joint_silence_probability"
+            "phrase_probability", "long_silence_probability", "joint_silence_probability",
+            "joint_change_probability",
         ):  # fmt: skip
             value = getattr(self, name)
             _require(0 <= value <= 1, f"telephone.{name} must be in [0, 1], got {value}")

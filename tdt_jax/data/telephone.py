@@ -280,14 +280,25 @@ class Telephone:
         gaps = self._gaps(rng, len(clips), most - sum(map(len, clips)), joints)
         gains = 10 ** (rng.uniform(-1, 1, len(clips)) * self.config.word_gain / 20)
         samples = np.zeros(gaps.sum() + sum(map(len, clips)), np.float32)
-        start = 0
+        start, middles = 0, []  # of the gaps
         for clip, gap, gain in zip(clips, gaps[:-1], gains, strict=True):
+            middles.append(start + gap // 2)
             start += gap
             np.multiply(clip, np.float32(gain), out=samples[start : start + len(clip)])
             start += len(clip)
+        change_probability = self.config.joint_change_probability
+        if joints and change_probability and chance(rng, change_probability):
+            parts = np.split(samples, [middles[joint] for joint in joints])
+            return np.concatenate([self._recorded(part, rng) for part in parts])
         peak = max(samples.max(), -samples.min())
         samples *= 10 ** (rng.uniform(*self.config.level) / 20) / peak
         return samples
+
+    def _recorded(self, samples: np.ndarray, rng) -> np.ndarray:
+        """At a level and with a noise as a test utterance has them."""
+        peak = max(samples.max(), -samples.min())
+        samples = samples * np.float32(10 ** (rng.uniform(*self.config.level) / 20) / peak)
+        return add_noise(samples, rng.uniform(*self.config.snr), rng)
 
     def _gaps(self, rng, count: int, room: float, joints) -> np.ndarray:
         """Samples of silence before each of `count` clips and after the last, `room` in all.
