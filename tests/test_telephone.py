@@ -398,10 +398,11 @@ def test_texts_that_fill_an_utterance_may_be_recorded_apart():
         rng = np.random.default_rng(seed)
         samples = telephone.sample(rng, max_seconds=15.0, min_seconds=9.0).samples
         assert samples.dtype == np.float32 and len(samples) <= 15 * RATE
-        assert np.abs(samples).max() <= 1 and np.count_nonzero(samples == 0) < 100
-        first, last = (10 * np.log10(np.mean(x**2)) for x in (samples[:800], samples[-800:]))
-        apart.append(abs(first - last))
-    assert np.median(apart) > 3  # dB
+        assert np.abs(samples).max() <= 1
+        if np.count_nonzero(samples == 0) < 100:  # else one text fills it
+            first, last = (10 * np.log10(np.mean(x**2)) for x in (samples[:800], samples[-800:]))
+            apart.append(abs(first - last))
+    assert len(apart) > 5 and np.median(apart) > 3  # dB
     one_text = telephone.compose("one two three", np.random.default_rng(0))
     assert np.count_nonzero(one_text == 0) > RATE / 10
 
