@@ -47,24 +47,6 @@ def local_shift(scores, first: int, num_keys: int):
     return scores.reshape(*batch, num_frames, num_keys)
 
 
-def rotated_scores(queries, kernel, positions):
-    """Scores [B, T, T] of queries [B, T, K] with positions [2T - 1, D] times a kernel [D, K].
-
-    With no shift, which a TPU can but do in several passes over the scores. A score is a sum over
-    rates w of a sin(w (t - s)) + b cos(w (t - s)), where (a, b) is the query times the kernel. That
-    is (b sin(w t) - a cos(w t)) sin(w s) + (a sin(w t) + b cos(w t)) cos(w s): the query, rotated
-    by t, times the encoding of s.
-    """
-    encoding = positions[queries.shape[1] - 1 :: -1]  # of 0, ..., T - 1
-    sine, cosine = encoding[None, :, 0::2], encoding[None, :, 1::2]
-    options = dict(preferred_element_type=jnp.float32)
-    a = jnp.einsum("btk,wk->btw", queries, kernel[0::2], **options)
-    b = jnp.einsum("btk,wk->btw", queries, kernel[1::2], **options)
-    rotated = jnp.concatenate([b * sine - a * cosine, a * sine + b * cosine], axis=-1)
-    encoding = jnp.concatenate([encoding[:, 0::2], encoding[:, 1::2]], axis=-1)
-    return jnp.einsum("btw,sw->bts", rotated.astype(queries.dtype), encoding)
-
-
 class RelativeAttention(nnx.Module):
     """Self-attention over content and relative position (Transformer-XL, Dai et al., 2019).
 
@@ -112,31 +94,37 @@ class RelativeAttention(nnx.Module):
 
     def _full(self, by_content, by_position, keys, values, positions, padding, key):
         """Each of [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
-        arrays = by_content, by_position, keys, values
-        if platform.name() == "tpu":
-            return self._by_head(*arrays, positions, padding, key)
-        positions = self.position(positions).reshape(len(positions), *keys.shape[2:])
         content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
-        scores = content + relative_shift(jnp.einsum("bthk,rhk->bhtr", by_position, positions))
+        by = self._rotated if platform.name() == "tpu" else self._shifted
+        scores = content + by(by_position, positions)
         weights = self._weights(scores, padding[:, None, None, :], padding[:, None, :, None], key)
         return jnp.einsum("bhts,bshk->bthk", weights, values)
 
-    def _by_head(self, by_content, by_position, keys, values, positions, padding, key):
-        """The same, a head at a time, whose scores are small enough for a TPU's fast memory."""
-        kernel = self.position.kernel[...].astype(self.dtype).reshape(-1, *keys.shape[2:])
+    def _shifted(self, queries, positions):
+        """Scores [B, H, T, T] of queries [B, T, H, K] with positions [2T - 1, D]."""
+        positions = self.position(positions).reshape(len(positions), *queries.shape[2:])
+        return relative_shift(jnp.einsum("bthk,rhk->bhtr", queries, positions))
 
-        @jax.checkpoint
-        def attend(head):
-            index, kernel, by_content, by_position, keys, values = head  # [D, K], then [B, T, K]
-            content = jnp.einsum("btk,bsk->bts", by_content, keys)
-            scores = content + rotated_scores(by_position, kernel, positions)
-            head_key = None if key is None else jax.random.fold_in(key, index)
-            weights = self._weights(scores, padding[:, None, :], padding[:, :, None], head_key)
-            return jnp.einsum("bts,bsk->btk", weights, values)
+    def _rotated(self, queries, positions):
+        """The same with no shift, which a TPU can but do in several passes over the scores.
 
-        arrays = kernel, by_content, by_position, keys, values
-        heads = (jnp.moveaxis(x, -2, 0) for x in arrays)
-        return jnp.moveaxis(jax.lax.map(attend, (jnp.arange(self.num_heads), *heads)), 0, -2)
+        A score is a sum over rates w of a sin(w (t - s)) + b cos(w (t - s)), where (a, b) is the
+        query times the kernel of `position`. That is (b sin(w t) - a cos(w t)) sin(w s) +
+        (a sin(w t) + b cos(w t)) cos(w s): the query, rotated by t, times the encoding of s.
+        """
+        num_frames = queries.shape[1]
+        kernel = self.position.kernel[...].astype(self.dtype)
+        kernel = kernel.reshape(-1, 2, *queries.shape[2:])  # sine and cosine by turns
+        encoding = positions[num_frames - 1 :: -1]  # of 0, ..., T - 1
+        sine, cosine = encoding[:, None, 0::2], encoding[:, None, 1::2]
+        options = dict(preferred_element_type=jnp.float32)
+        a = jnp.einsum("bthk,whk->bthw", queries, kernel[:, 0], **options)
+        b = jnp.einsum("bthk,whk->bthw", queries, kernel[:, 1], **options)
+        rotated = jnp.concatenate(
+            [b * sine[None] - a * cosine[None], a * sine[None] + b * cosine[None]], axis=-1
+        )
+        encoding = jnp.concatenate([encoding[:, 0::2], encoding[:, 1::2]], axis=-1)
+        return jnp.einsum("bthw,sw->bhts", rotated.astype(self.dtype), encoding)
 
     def _local(self, by_content, by_position, keys, values, positions, padding, key):
         """The same with positions [left + right + 1, H, K], in chunks of C = max(left, right).
@@ -185,7 +173,7 @@ class RelativeAttention(nnx.Module):
         return jnp.moveaxis(mixed, 0, 1).reshape(batch, -1, *mixed.shape[3:])[:, :num_frames]
 
     def _weights(self, scores, hidden, query_padding, key):
-        """Scores [..., T, S], not yet scaled, to weights: none on hidden keys, none of padding."""
+        """Scores [B, H, T, S], not yet scaled, to weights: none on hidden keys, none of padding."""
         scale = 1 / math.sqrt(self.content_bias.shape[-1])
         scores = (scores * scale).astype(jnp.float32)
         weights = jax.nn.softmax(jnp.where(hidden, MASKED, scores), axis=-1)
