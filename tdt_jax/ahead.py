@@ -1,9 +1,10 @@
 """What the TPU's compiler says of a program, with no TPU at hand: libtpu compiles for any topology.
 
-    pip install libtpu
+    pip install "jax[tpu]"
 
-Its estimates are of cycles, operation by operation (`tdt_jax.hlo`). For gathers, scatters, sorts
-and exchanges between chips it gives none.
+installs the libtpu that fits this jax, which cannot always read the programs of a later one. Its
+estimates are of cycles, operation by operation (`tdt_jax.hlo`). For gathers, scatters, sorts and
+exchanges between chips it gives none.
 """
 
 import importlib.util
@@ -68,7 +69,7 @@ def devices(topology: str) -> list:
     """
     chip_of(topology)
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError("compiling for a TPU needs libtpu (pip install libtpu)")
+        raise ValueError("compiling for a TPU needs libtpu (pip install 'jax[tpu]')")
     from jax.experimental import topologies
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to ask
@@ -78,6 +79,22 @@ def devices(topology: str) -> list:
         first = str(error).partition("\n")[0]
         raise ValueError(f"libtpu knows no topology {topology!r}: {first}") from None
     return list(found.devices)
+
+
+def text_of(compiled) -> str:
+    """The text of a compiled program, for `hlo.read`.
+
+    Raises:
+      ValueError: if jaxlib cannot read what libtpu has written.
+    """
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        first = str(error).partition("\n")[0]
+        raise ValueError(
+            "jax cannot read the program that libtpu has compiled; "
+            f"pip install 'jax[tpu]' installs a libtpu that fits it: {first}"
+        ) from None
 
 
 def num_groups(batch: int, frames: int, labels: int, chunk: int = CHUNK) -> int:
@@ -155,7 +172,7 @@ def loss_report(case: Case, *, dtype: str, topology: str) -> str:
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     groups = num_groups(case.batch, case.frames, case.labels)
-    program = hlo.read(compiled.as_text(), dict.fromkeys(TILE_LOOPS, groups))
+    program = hlo.read(text_of(compiled), dict.fromkeys(TILE_LOOPS, groups))
     forward, recursion, backward = (
         program.cycles_in(loop) / chip.clock for loop in (TILE_LOOPS[0], "recursion", TILE_LOOPS[1])
     )

@@ -19,6 +19,7 @@ from tdt_jax.ahead import (
     devices,
     exchange_seconds,
     num_groups,
+    text_of,
 )
 from tdt_jax.config import Bucket, Config
 from tdt_jax.decode import greedy_decode
@@ -118,7 +119,7 @@ def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) 
 
     part = shape.rows // config.training.accumulate
     groups = num_groups(part, _frames(config, shape), shape.tokens, config.loss.chunk)
-    program = hlo.read(compiled.as_text(), dict.fromkeys(TILE_LOOPS, groups))
+    program = hlo.read(text_of(compiled), dict.fromkeys(TILE_LOOPS, groups))
     cost = cost_of(program, chip, mesh.size)
     model_flops, all_flops = step_flops(config, shape)
     memory = compiled.memory_analysis()
@@ -200,7 +201,7 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
     features = jax.ShapeDtypeStruct((shape.rows, size, config.model.features.num_mels), jnp.float32)
     lengths = jax.ShapeDtypeStruct((shape.rows,), jnp.int32)
     compiled, seconds = _compile(encode.lower(model, *_placed((features, lengths), one)))
-    program = hlo.read(compiled.as_text())
+    program = hlo.read(text_of(compiled))
     lines = [
         f"the encoder of {shape.rows} x {shape.seconds:g} s on one device, compiled in "
         f"{seconds:.0f} s: {1e3 * program.cycles / chip.clock:.1f} ms, "
@@ -214,8 +215,8 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
     compiled, seconds = _compile(lowered)
     weights = jax.tree.leaves((model.predictor.layers, model.joint))
     num_bytes = sum(x.size * x.dtype.itemsize for x in weights)
-    once = hlo.read(compiled.as_text(), {"while": 1}).cycles / chip.clock
-    before = hlo.read(compiled.as_text(), {"while": 0}).cycles / chip.clock
+    once = hlo.read(text_of(compiled), {"while": 1}).cycles / chip.clock
+    before = hlo.read(text_of(compiled), {"while": 0}).cycles / chip.clock
     lines.append(
         f"the decoder of {shape.rows} x {frames.shape[1]} frames, compiled in {seconds:.0f} s: "
         f"{1e3 * before:.2f} ms and {1e6 * (once - before):.1f} us a step, of which reading the "

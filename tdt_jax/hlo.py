@@ -177,8 +177,9 @@ def _second(shape: str) -> str:
 
 def _group_size(text: str) -> int:
     """How many devices exchange with each other; 0 if it doesn't say."""
-    groups = _found(r"replica_groups=(.*?)(?:, \w+=|$)", text)
-    if named := re.match(r"mesh\[(.*?)\] \{(.*?)\}", groups):  # mesh['a'=2,'b'=4] {'b'}
+    groups = text.partition("replica_groups=")[2]
+    # mesh['a'=2,'b'=4] {'b'}, or mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}
+    if named := re.match(r"mesh\[(.*?)\](?:, device_ids=\S+)? \{(.*?)\}", groups):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
         return math.prod(int(part or sizes[axis]) for axis, part in axes)

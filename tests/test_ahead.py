@@ -33,6 +33,15 @@ def test_an_unknown_topology_is_named():
         ahead.devices("v5e:3x77")
 
 
+def test_a_program_that_cannot_be_read_is_an_error():
+    class Compiled:
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: should have 1 operands but sees 3\nstack")
+
+    with pytest.raises(ValueError, match=r"'jax.tpu.' installs .* fits it: .* sees 3$"):
+        ahead.text_of(Compiled())
+
+
 @needs_libtpu
 def test_the_loss_compiles_for_a_tpu():
     case = Case("tiny", 2, 16, 7, 130, width=128)
@@ -79,12 +88,13 @@ def test_operations_belong_to_parts():
 
 @needs_libtpu
 @pytest.mark.slow
-def test_a_training_step_compiles_for_a_tpu(capsys):
-    options = ["--aot", "v5e:2x4", "--aot-batch", "4.48,20,2"]
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2", "v6e:2x4"])
+def test_a_training_step_compiles_for_a_tpu(topology, capsys):
+    options = ["--aot", topology, "--aot-batch", "4.48,20,2"]
     options += ["--set", "training.fsdp=2", "--set", "training.accumulate=2"]
     with jax.numpy_dtype_promotion("standard"):  # optax counts on it
         train.main(["--config", tiny_run.__file__, *options])
     report = capsys.readouterr().out
-    assert report.startswith("v5e:2x4: 8 devices, parameters split among 2; ")
+    assert report.startswith(f"{topology}: 8 devices, parameters split among 2; ")
     for line in ("GB: ", "of the peak", "all-reduce of 8", "loss, recursion", "us a step"):
         assert line in report

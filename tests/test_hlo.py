@@ -65,8 +65,8 @@ metadata={op_name="jit(f)/gradients_of_tiles/while"}
 
 EXCHANGES = """
 %start (p: bf16[4,8]) -> bf16[32,8] {
-  %g = bf16[32,8]{1,0} all-gather(%p), channel_id=3, replica_groups=mesh['a'=2,'b'=8] {'b'}, \
-dimensions={0}
+  %g = bf16[32,8]{1,0} all-gather(%p), channel_id=3, \
+replica_groups=mesh['a'=2,'b'=8], device_ids=([8,2]T(1,0)) {'b'}, dimensions={0}
   ROOT %s = (bf16[4,8], bf16[32,8]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
 }
 
