@@ -91,6 +91,7 @@ def alone():
         return train(1)
 
 
+@pytest.mark.slow
 def test_split_parameters_train_as_whole_ones(alone):
     """4 x 2: the batch in eight, parameters and moments in two."""
     found = train(8, fsdp=2)
@@ -176,6 +177,7 @@ def test_every_large_parameter_of_the_presets_is_split(monkeypatch):
         assert whole < 0.005 * sum(x.size for x in leaves)
 
 
+@pytest.mark.slow
 def test_layers_are_gathered_one_at_a_time():
     """No collective sees the whole stack, and no activation is gathered."""
     config = config_of(fsdp=8)

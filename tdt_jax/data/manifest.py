@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import fit
@@ -95,6 +94,8 @@ def write_manifest(path: str | os.PathLike, utterances: Iterable, sample_rate: i
       utterances: with unique `id`s, which name the files, `samples` [S] and `text`.
       sample_rate: in Hz.
     """
+    import soundfile
+
     path = Path(path)
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
