@@ -3,9 +3,9 @@
     python train.py --config configs/quickstart.py
     python train.py --config configs/quickstart_long.py
 
-Goes on from runs/quickstart: utterances of up to 15 s with long silences, also between texts, with
-another level and other noise where two recordings meet, and features that are normalised alike
-wherever they are: of one utterance's own mean and deviation, silence beside it changes everything.
+Goes on from runs/quickstart: utterances of up to 15 s with long silences, also between texts, and
+with another level and other noise where two recordings meet. Features are normalised by a fixed
+mean and deviation: with an utterance's own, silence beside speech changes every feature of it.
 """
 
 import dataclasses

@@ -5,6 +5,7 @@ their own background is put before them; they are streamed. What the words shoul
 reference, and what was heard of each recording by itself.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -59,10 +60,15 @@ def measure(
 
     Raises:
       AudioError: for audio that cannot be read, unless `failed` is given.
-      ValueError: for negative times, and if there is nothing to transcribe.
+      ValueError: for times that are none, and if there is nothing to transcribe.
     """
-    if min((*minutes, *gaps, *leads, *rights), default=0) < 0:
-        raise ValueError("minutes, gaps, leads and rights must not be negative")
+    times = (*gaps, *leads, *rights)
+    if not all(0 < each < math.inf for each in minutes) or not all(
+        0 <= t < math.inf for t in times
+    ):
+        raise ValueError(
+            "minutes must be positive, gaps, leads and rights must not be negative, and all finite"
+        )
     normalise = metrics.normaliser(normaliser)
     rate = recogniser.config.features.sample_rate
     found = list(_read(items, rate, failed))

@@ -107,5 +107,6 @@ def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
     rows = [json.loads(line) for line in output.splitlines()]
     assert [row["changed_utterances"] for row in rows] == [0, 0, 3, 3]
     assert "not counted" in errors and "3.wav" in errors
-    assert cli.main([*command, "--lead", "-1"]) == 2
-    assert "must not be negative" in capsys.readouterr().err
+    for mistake in (["--lead", "-1"], ["--gap", "nan"], ["--minutes", "inf"], ["--minutes", "0"]):
+        assert cli.main([*command, *mistake]) == 2
+        assert "must not be negative" in capsys.readouterr().err
