@@ -4,8 +4,9 @@
     python train.py --config configs/quickstart.py --set model.durations=none \
         --set training.folder=runs/quickstart_rnnt
 
-Two CPU cores, 9 minutes: WER below 1 % on unseen composed utterances, with 3.6 decoder steps per
-second of audio. The RNN-T learns later: 14 % after the same steps, with 13.7.
+Two CPU cores, 10 minutes: WER of 1 % on unseen composed utterances (0.8 to 1.1 % with three seeds),
+with 3.7 decoder steps per second of audio. The RNN-T learns later: 9 % after the same steps, with
+13.8. The CTC loss shows it the alignment: with a weight of 0.3 one seed had 9 %.
 """
 
 from tdt_jax.config import (
