@@ -18,9 +18,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tdt_jax.silence import quietest, sounding
 from tdt_jax.transcript import Spoken
 
 WINDOW = 0.2  # seconds that must be quiet at a cut
+SILENCE = 2.0  # seconds of digital silence that a piece may hold at most
+EMPTY = np.zeros(0, np.float32)
 ALONE = 0.15  # seconds: two words whose middles are less than twice as far apart may be one
 ANOTHER = 0.12  # seconds by which words of another text count as farther apart
 NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
@@ -33,7 +36,7 @@ EDGE = 0.5  # seconds of a piece at both ends in which a word that it alone has 
 class Piece:
     """Samples of a recording, and its core: [first, last) of the recording's samples."""
 
-    samples: np.ndarray  # [S]
+    samples: np.ndarray  # [S], without digital silence at the ends of what sounds
     start: int  # the recording's sample that `samples` begins with
     first: int
     last: int
@@ -44,8 +47,10 @@ def cut(
 ) -> Iterator[Piece]:
     """Cut a recording that comes block by block; no more than about a piece is held at a time.
 
-    A cut is in the middle of the quietest 0.2 s of the last third that a core may reach, and pieces
-    begin and end in the quietest of the outer half of what they hear beyond it.
+    Digital silence is in no piece at the ends of a recording, and if it lasts for more than two
+    seconds also inside: what is before it and what is after it are cut apart, and do not overlap.
+    Other cuts are in the middle of the quietest 0.2 s of the last third that a core may reach, and
+    pieces begin and end in the quietest of the outer half of what they hear beyond it.
 
     Args:
       blocks: [S] float32 each, any sizes.
@@ -60,19 +65,34 @@ def cut(
         raise ValueError(
             f"pieces of {longest} samples are too short for an overlap of {overlap} on both sides"
         )
-    blocks, held, start, first = iter(blocks), np.zeros(0, np.float32), 0, 0
+    length = 0  # of what is read
+
+    def counted():
+        nonlocal length
+        for block in blocks:
+            length += len(block)
+            yield block
+
+    sounds = sounding(counted(), longest=round(SILENCE * sample_rate))
+    coming = next(sounds, None)
+    held, start, first = EMPTY, coming[0] if coming else 0, 0
     while True:
         wanted = start + longest + 1
         parts, end = [held], start + len(held)
-        while end < wanted and (block := next(blocks, None)) is not None:
-            parts.append(block)
-            end += len(block)
+        while end < wanted and coming and coming[0] == end:
+            parts.append(coming[1])
+            end += len(coming[1])
+            coming = next(sounds, None)
         held = np.concatenate(parts)
-        if end < wanted:
-            yield Piece(held, start, first, end)
-            return
+        if end < wanted:  # nothing, or silence, is next
+            last = coming[0] if coming else length
+            yield Piece(held, start, first, last)
+            if not coming:
+                return
+            held, start, first = EMPTY, last, last
+            continue
         reach = start + longest - overlap  # of the core
-        search = max(first + window, reach - (reach - first) // 3)
+        search = max(first + window, reach - (reach - max(first, start)) // 3)
         last = start + _pause(held, search - start, reach - start, window)
         beyond = last + overlap - start
         end = start + _pause(held, beyond - outer, beyond, window)
@@ -85,12 +105,6 @@ def cut(
 def _pause(samples: np.ndarray, begin: int, end: int, window: int) -> int:
     """The middle of the quietest `window` samples between two places."""
     return begin + quietest(samples[begin:end], window) + window // 2
-
-
-def quietest(samples: np.ndarray, window: int) -> int:
-    """Where the `window` samples [S] with the least power begin."""
-    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    return int(np.argmin(power[window:] - power[:-window]))
 
 
 def join(

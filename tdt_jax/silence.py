@@ -1,10 +1,55 @@
-"""Silence as an utterance has it itself, inserted into the utterance."""
+"""Silence: what of a recording is none, where it is quiet, and more of the silence it has."""
+
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from tdt_jax.pieces import quietest
-
+DIGITAL_SILENCE = 2.0**-15  # the largest sample that counts as none: a step of 16-bit audio
 QUIET = 0.1  # seconds of the utterance that its silence takes after
+
+
+def sounding(blocks: Iterable[np.ndarray], *, longest: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (position, samples [S]) of a recording without its digital silence.
+
+    What is left out are silent samples before the first and after the last that is not, and runs
+    of more than `longest` between two. What is not, is yielded in order, and follows what was
+    yielded before it unless the position says otherwise. No more than `longest` samples are held.
+
+    Args:
+      blocks: [S] float32 each, any sizes.
+      longest: samples of digital silence that are kept where sound goes on after them.
+    """
+    position, last = 0, None  # of the next block, and behind the last sample that is not silent
+    held: list[np.ndarray] = []  # the blocks' silent samples from `last` on
+    for block in blocks:
+        loud = np.flatnonzero(np.abs(block) > DIGITAL_SILENCE)
+        if len(loud):
+            starts = loud[np.flatnonzero(np.diff(loud, prepend=-np.inf) > longest + 1)]
+            ends = np.append(loud[np.searchsorted(loud, starts[1:]) - 1], loud[-1]) + 1
+            if last is not None and position + loud[0] - last <= longest:
+                yield from _in_order(last, held)
+                starts = np.append(0, starts[starts > loud[0]])
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                yield position + start, block[start:end]
+            last, held = position + ends[-1].item(), [block[ends[-1] :]]
+        elif last is not None and position + len(block) - last <= longest:
+            held.append(block)
+        else:
+            held = []
+        position += len(block)
+
+
+def _in_order(position: int, parts: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    for part in parts:
+        if len(part):
+            yield position, part
+            position += len(part)
+
+
+def quietest(samples: np.ndarray, window: int) -> int:
+    """Where the `window` samples [S] with the least power begin."""
+    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    return int(np.argmin(power[window:] - power[:-window]))
 
 
 def num_inserted(num_samples: int, share: float) -> int:

@@ -58,6 +58,42 @@ def test_cuts_are_where_it_is_quiet():
     np.testing.assert_allclose(cuts, quiet, atol=25)
 
 
+def blocks_of(samples, size):
+    return (samples[i : i + size] for i in range(0, len(samples), size))
+
+
+@pytest.mark.parametrize("lead", [1, 499, 2500, 30000])  # up to many pieces long
+def test_digital_silence_at_the_ends_changes_no_piece(lead):
+    sizes = dict(longest=4000, overlap=500, sample_rate=RATE)
+    samples = np.random.default_rng(0).normal(size=9000).astype(np.float32)
+    quiet = np.full(lead, 2.0**-15, np.float32) * np.where(np.arange(lead) % 3, -1, 1)
+    expected = list(cut([samples], **sizes))
+    found = list(cut(blocks_of(np.concatenate([quiet, samples, quiet]), 700), **sizes))
+    for piece, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(piece.samples, other.samples)
+        assert piece.start == other.start + lead
+    assert [p.last for p in found[:-1]] == [p.last + lead for p in expected[:-1]]
+    assert found[0].first == 0 and found[-1].last == 9000 + 2 * lead
+    assert all(a.last == b.first for a, b in itertools.pairwise(found))
+
+
+def test_long_digital_silence_parts_what_is_on_its_sides():
+    noise = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32)
+    silence = np.zeros(2000, np.float32)  # as long as a piece may hold
+    samples = np.concatenate([noise[0], silence, noise[1], silence, [0], noise[2], silence, [0]])
+    for block in (1, 700, 100000):
+        first, second = cut(blocks_of(samples, block), longest=9000, overlap=500, sample_rate=RATE)
+        np.testing.assert_array_equal(first.samples, samples[:4000])
+        np.testing.assert_array_equal(second.samples, noise[2])
+        assert (first.start, first.first, first.last) == (0, 0, 6001)
+        assert (second.start, second.first, second.last) == (6001, 6001, 9002)
+
+
+def test_of_a_silent_recording_there_is_nothing():
+    (piece,) = cut([np.zeros(700), np.zeros(5000)], longest=4000, overlap=500, sample_rate=RATE)
+    assert len(piece.samples) == 0 and (piece.first, piece.last) == (0, 5700)
+
+
 def test_pieces_must_be_longer_than_what_they_overlap():
     with pytest.raises(ValueError, match="pieces of 900 samples are too short for an overlap of 2"):
         list(cut([np.zeros(10)], longest=900, overlap=200, sample_rate=RATE))

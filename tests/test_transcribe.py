@@ -130,6 +130,21 @@ def test_nothing_to_hear(recogniser):
     assert tdt.transcribe(recogniser, []) == []
 
 
+def test_digital_silence_around_speech_changes_times_only(recogniser):
+    """Though features are normalised by all that a piece holds."""
+    recording, silence = noise(3.0), np.zeros(44000, np.float32)
+    around = np.concatenate([silence, recording, silence])
+    between = np.concatenate([recording, silence, recording])
+    alone, later, twice = tdt.transcribe(recogniser, [recording, around, between])
+    assert alone.words and later.text == alone.text
+    assert twice.text == f"{alone.text} {alone.text}"
+    assert [w.confidence for w in later.words] == [w.confidence for w in alone.words]
+    assert later.duration == 8.5 and twice.duration == 8.75
+    starts = np.array([w.start for w in alone.words])
+    np.testing.assert_allclose([w.start for w in later.words], starts + 2.75)
+    np.testing.assert_allclose([w.start for w in twice.words], [*starts, *(starts + 5.75)])
+
+
 def test_bad_audio_is_an_error_or_reported(recogniser, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     audio = [noise(1.0), tmp_path / "bad.wav", tmp_path / "none.wav", np.full(900, np.nan)]
