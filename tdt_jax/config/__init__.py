@@ -1,0 +1,50 @@
+"""Configuration: nested frozen dataclasses that hold every default, checked when they are built.
+
+A configuration is a Python file that returns a `Config`; `override` changes single fields from text
+("optimizer.learning_rate=1e-3"), and `to_json`/`from_json` carry it to disk and back.
+"""
+
+from tdt_jax.config.model import (
+    REMAT_POLICIES,
+    EncoderConfig,
+    FeatureConfig,
+    JointConfig,
+    ModelConfig,
+    PredictorConfig,
+    check_durations,
+)
+from tdt_jax.config.text import from_json, load, override, to_json
+from tdt_jax.config.training import (
+    AugmentConfig,
+    Bucket,
+    Config,
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    TelephoneConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "REMAT_POLICIES",
+    "AugmentConfig",
+    "Bucket",
+    "Config",
+    "DataConfig",
+    "EncoderConfig",
+    "FeatureConfig",
+    "JointConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PredictorConfig",
+    "TelephoneConfig",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "check_durations",
+    "from_json",
+    "load",
+    "override",
+    "to_json",
+]
