@@ -35,9 +35,9 @@ def get_config() -> configs.Config:
         data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
         training=dataclasses.replace(
             config.training,
-            num_steps=1200,
-            eval_every=400,
-            save_every=400,
+            num_steps=3600,
+            eval_every=600,
+            save_every=600,
             folder="runs/quickstart_long",
             init_from="runs/quickstart",
         ),

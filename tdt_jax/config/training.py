@@ -134,7 +134,7 @@ class TelephoneConfig:
     long_silence_probability: float = 0.2  # of each place: start, end, one gap inside
     long_silence_seconds: float = 2.0  # at most
     # Of texts that fill an utterance together: a long silence between two, and for each another
-    # level and noise, as where two recordings meet.
+    # level and noise, in half of the gaps with digital silence between, as where recordings meet.
     joint_silence_probability: float = 0.0
     joint_change_probability: float = 0.0
     speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)

@@ -288,8 +288,12 @@ class Telephone:
             start += len(clip)
         change_probability = self.config.joint_change_probability
         if joints and change_probability and chance(rng, change_probability):
-            parts = np.split(samples, [middles[joint] for joint in joints])
-            return np.concatenate([self._recorded(part, rng) for part in parts])
+            middles = np.array([middles[joint] for joint in joints])
+            silences = gaps[joints] * np.maximum(rng.uniform(-1, 1, len(joints)), 0)
+            ends = np.stack([middles - silences / 2, middles + silences / 2], axis=1).astype(int)
+            parts = np.split(samples, ends.ravel())
+            parts[::2] = [self._recorded(part, rng) for part in parts[::2]]
+            return np.concatenate(parts)
         peak = max(samples.max(), -samples.min())
         samples *= 10 ** (rng.uniform(*self.config.level) / 20) / peak
         return samples
