@@ -27,14 +27,8 @@ from tdt_jax.data.task import make_task
 from tdt_jax.evaluation import Evaluation, evaluate, merged
 from tdt_jax.model import num_parameters
 from tdt_jax.progress import Progress
-from tdt_jax.recogniser import (
-    CHECKPOINTS,
-    CONFIG_FILE,
-    Recogniser,
-    load,
-    save_setup,
-    with_parameters,
-)
+from tdt_jax.recogniser import Recogniser, with_parameters
+from tdt_jax.storage import CHECKPOINTS, CONFIG_FILE, load, save_setup
 from tdt_jax.training import Arrays, State, init_state, train_step
 
 FLYING = 2  # steps that may run ahead of the check for NaN

@@ -39,7 +39,8 @@ from tdt_jax.features import log_mel
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.loss import rnnt_loss, tdt_loss
 from tdt_jax.model import Transducer, encode
-from tdt_jax.recogniser import Recogniser, load, save, with_attention_context
+from tdt_jax.recogniser import Recogniser, with_attention_context
+from tdt_jax.storage import load, save
 from tdt_jax.streaming import Stream
 from tdt_jax.transcribe import transcribe
 from tdt_jax.transcript import Segment, Token, Transcript, Word

@@ -88,17 +88,18 @@ def _add_convert(add) -> None:
 def _convert(options) -> int:
     from pathlib import Path
 
-    from tdt_jax import recogniser as recognisers
+    from tdt_jax import storage
+    from tdt_jax.recogniser import without_ctc
 
     target = Path(options.target)
     is_free = target.is_dir() and not any(target.iterdir()) and options.to != "nemo"
     if target.exists() and not is_free:
         raise ValueError(f"{target} exists already")
-    recogniser = recognisers.load(options.source, dtype=options.dtype)
+    recogniser = storage.load(options.source, dtype=options.dtype)
     if options.drop_ctc:
-        recogniser = recognisers.without_ctc(recogniser)
+        recogniser = without_ctc(recogniser)
     target.parent.mkdir(parents=True, exist_ok=True)
-    recognisers.save(recogniser, target, format=options.to)
+    storage.save(recogniser, target, format=options.to)
     config = recogniser.config
     print(f"{target}: {config.kind}, {config.vocab_size} tokens")
     return 0

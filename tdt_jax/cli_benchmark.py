@@ -220,7 +220,7 @@ def _decode(options) -> int:
 
 
 def _compare(options) -> int:
-    from tdt_jax import benchmark_silence, plot, recogniser, runtime
+    from tdt_jax import benchmark_silence, plot, runtime, storage
     from tdt_jax.data.sources import read_source
 
     entries = read_source(options.manifest)
@@ -231,8 +231,8 @@ def _compare(options) -> int:
     if not Path(options.plot).absolute().parent.is_dir():
         raise ValueError(f"there is no folder for --plot {options.plot}")
     rows = benchmark_silence.compare(
-        recogniser.load(options.tdt),
-        recogniser.load(options.rnnt),
+        storage.load(options.tdt),
+        storage.load(options.rnnt),
         entries,
         shares=options.silence,
         batch_size=(options.batch or [1])[0],
@@ -251,14 +251,14 @@ def _compare(options) -> int:
 
 
 def _long(options) -> int:
-    from tdt_jax import benchmark_long, recogniser, runtime
+    from tdt_jax import benchmark_long, runtime, storage
     from tdt_jax.data.sources import read_source
 
     entries = read_source(options.manifest)
     runtime.set_up()
     failed: dict[str, str] = {}
     for row in benchmark_long.measure(
-        recogniser.load(options.model),
+        storage.load(options.model),
         entries,
         minutes=options.minutes,
         gaps=options.gap,

@@ -52,6 +52,14 @@ def context(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def two_names(text: str) -> tuple[str, str]:
+    """A,B as a command takes it."""
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) != 2 or not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two names")
+    return names
+
+
 def positive(text: str) -> int:
     """A whole number above zero."""
     if not text.isdigit() or int(text) < 1:
@@ -63,13 +71,13 @@ def load(options, *, on_all: bool = False):
     """The recogniser that `add_model`'s options mean; on all accelerators here, or on one."""
     import jax
 
-    from tdt_jax import recogniser, runtime, sharding
+    from tdt_jax import runtime, sharding, storage
 
     runtime.set_up()
     placement = None
     if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
         placement = sharding.on_all(sharding.make_mesh(jax.local_devices()))
-    return recogniser.load(
+    return storage.load(
         options.checkpoint,
         dtype=options.dtype,
         attention_context=options.local_attention,

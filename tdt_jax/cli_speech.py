@@ -14,6 +14,7 @@ from tdt_jax.cli_options import (
     load,
     positive,
     progress_bar,
+    two_names,
 )
 
 
@@ -144,6 +145,13 @@ def _add_evaluate(add) -> None:
         "English, as the Open ASR Leaderboard does it [none]",
     )
     command.add_argument("--lowercase", action="store_true", help="lower-case the references")
+    command.add_argument(
+        "--keys",
+        type=two_names,
+        default=("speech", "text"),
+        metavar="AUDIO,TEXT",
+        help="fields of a dataset's records [speech,text]",
+    )
     command.add_argument("--bleu", action="store_true", help="BLEU too, of the texts as they are")
     command.add_argument("--json", action="store_true", help="the result, with every transcript")
     command.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -247,7 +255,7 @@ def _evaluate(options) -> int:
     from tdt_jax.data.sources import read_source
     from tdt_jax.evaluation import evaluate
 
-    entries = read_source(options.source, lowercase=options.lowercase)
+    entries = read_source(options.source, keys=options.keys, lowercase=options.lowercase)
     total = sum(entry.seconds for entry in entries)
     recogniser = load(options, on_all=True)
     hidden = options.no_progress or not is_terminal(sys.stderr)

@@ -91,7 +91,7 @@ def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch
 
 
 def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("tdt_jax.recogniser.load", lambda name: recogniser)
+    monkeypatch.setattr("tdt_jax.storage.load", lambda name: recogniser)
     for i, utterance in enumerate(UTTERANCES):
         with wave.open(f"{tmp_path}/{i}.wav", "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", ""))

@@ -97,6 +97,11 @@ def test_evaluate_takes_a_dataset_and_gives_bleu(folder, tmp_path, capsys):
     assert rows[0]["bleu"] == rows[1]["bleu"] >= 0 and "tok:13a" in rows[0]["bleu_signature"]
     assert cli.main(["evaluate", model, f"{data}:a", "--bleu"]) == 0
     assert capsys.readouterr().out.startswith("BLEU 0.00 (")
+    assert cli.main(["evaluate", model, f"{data}:a", "--json", "--keys", "speech,id"]) == 0
+    found = json.loads(capsys.readouterr().out)["utterances"]
+    assert [each["reference"] for each in found] == [each["id"] for each in found]
+    assert cli.main(["evaluate", model, f"{data}:a", "--keys", "speech,words"]) == 2
+    assert "'words'" in capsys.readouterr().err
     assert cli.main(["evaluate", model, f"{data}:b"]) == 2
     assert "has no split 'b'; there are a" in capsys.readouterr().err
     items = [Utterance("a", noise(1.0, 0), "one two")]

@@ -1,0 +1,233 @@
+"""Recognisers from and to the disk: folders of our own, and Parakeet checkpoints.
+
+folder/config.json      the whole Config of the run that trained it
+folder/tokenizer.model  (or characters.json)
+folder/checkpoints/     orbax, by step
+
+Checkpoints of NeMo and transformers are read and written by tdt_jax.pretrained.
+"""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from tdt_jax import config as configs
+from tdt_jax.config import Config
+from tdt_jax.files import write_whole
+from tdt_jax.recogniser import (
+    MismatchError,
+    Placement,
+    Recogniser,
+    abstract_model,
+    with_attention_context,
+)
+
+CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: str | None = None,
+    attention_context: tuple[int, int] | None = None,
+    sharding: Placement | None = None,
+) -> Recogniser:
+    """Load a recogniser.
+
+    Args:
+      source: what `save` or a training run wrote (of a run the newest checkpoint, or the best as
+        "FOLDER@best", or that of a step as "FOLDER@1000"; of that the average of the parameters
+        where it was kept); a .nemo archive; a Hugging Face folder; or
+        the name of a repository on the Hugging Face Hub, such as "nvidia/parakeet-tdt-0.6b-v3".
+      dtype: "float32" or "bfloat16", of the parameters and the computation; None: parameters in
+        float32 and the computation as configured.
+      attention_context: frames that attention sees to the (left, right), for audio that is too long
+        for full attention, whatever the checkpoint says; see `with_attention_context`.
+      sharding: where the parameters go: one `jax.sharding.Sharding` for all, or a function of
+        (name, shape). None: the default device.
+
+    Raises:
+      ValueError: if there is nothing there, or it is incomplete, damaged, hostile, or of another
+        configuration than it says.
+    """
+    path, which = Path(source), ""
+    if not path.exists() and "@" in path.name and Path(str(source).rpartition("@")[0]).is_dir():
+        name, _, which = str(source).rpartition("@")
+        path = Path(name)
+    if not path.exists():
+        path = _from_hub(str(source))
+    if path.is_dir() and not _is_hugging_face(path):
+        found = _load_native(path, which, dtype, sharding)
+    else:
+        found = _load_pretrained(path, dtype, sharding)
+    if attention_context is not None:
+        found = with_attention_context(found, attention_context)
+    return found
+
+
+def _is_hugging_face(folder: Path) -> bool:
+    from tdt_jax.pretrained.hugging_face import is_hugging_face
+
+    return is_hugging_face(folder)
+
+
+def _load_pretrained(path: Path, dtype: str | None, sharding: Placement | None) -> Recogniser:
+    from tdt_jax.pretrained.convert import assemble
+    from tdt_jax.pretrained.hugging_face import read_hugging_face
+    from tdt_jax.pretrained.nemo import read_nemo
+
+    try:
+        opened = read_hugging_face(path) if path.is_dir() else read_nemo(path)
+        with contextlib.closing(opened):
+            config = dataclasses.replace(opened.config, dtype=dtype or opened.config.dtype)
+            if opened.tokenizer.vocab_size != config.vocab_size:
+                raise ValueError(
+                    f"the tokenizer has {opened.tokenizer.vocab_size} pieces, the model "
+                    f"{config.vocab_size}"
+                )
+            model = assemble(
+                config,
+                abstract_model(config, dtype),
+                opened.stored,
+                name=opened.name,
+                ignored=opened.ignored,
+                dtype=jnp.dtype(dtype or "float32"),
+                sharding=sharding,
+            )
+    except MismatchError as error:
+        raise MismatchError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what no check has foreseen in a damaged file
+        raise ValueError(f"{path} is damaged: {error!r:.200}") from error
+    return Recogniser(model, opened.tokenizer)
+
+
+def _from_hub(name: str) -> Path:
+    """The local copy of a repository on the Hub: its transformers files, or else its .nemo."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".nemo"):
+        raise ValueError(f"there is no file, folder or repository {name!r}")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ValueError(
+            f"there is no {name!r} here; to fetch it from the Hugging Face Hub: "
+            "pip install 'tdt-jax[hub]'"
+        ) from None
+    wanted = ["*.json", "*.safetensors"], ["*.nemo"]
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted[0]))
+        if any(folder.glob("*.safetensors")) and _is_hugging_face(folder):
+            return folder
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted[1]))
+    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise ValueError(f"there is no {name!r} here, and the Hub gave none: {error}") from None
+    archives = sorted(folder.glob("*.nemo"))
+    if len(archives) != 1:
+        raise ValueError(f"{name} holds neither a Parakeet model of transformers nor one .nemo")
+    return archives[0]
+
+
+def _load_native(
+    folder: Path, which: str, dtype: str | None, sharding: Placement | None
+) -> Recogniser:
+    from tdt_jax import tokenizer as tokenizers
+    from tdt_jax.checkpoint import Checkpoints
+
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
+    try:
+        whole = configs.from_json(path.read_text())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a configuration: {error}") from None
+    tokenizer = tokenizers.load(folder)
+    if not (folder / CHECKPOINTS).is_dir():
+        raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
+    config = whole.model
+    seconds = config.piece_seconds
+    if whole.data.train or whole.data.telephone:  # a run, not a recogniser that was saved
+        seconds = seconds or whole.data.buckets[-1].seconds
+    config = dataclasses.replace(config, dtype=dtype or config.dtype, piece_seconds=seconds)
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise ValueError(f"{folder / CHECKPOINTS} holds no whole checkpoint")
+        name = "average" if checkpoints.has(steps[-1], "average") else "model"
+        model = {name: abstract_model(config, dtype, sharding)}
+        if which:
+            items = checkpoints.restore(_chosen(checkpoints, which), **model)
+        else:
+            _, items = checkpoints.restore_newest(**model)
+    return Recogniser(items[name], tokenizer)
+
+
+def _chosen(checkpoints, which: str) -> int:
+    """The step of "best" or of a number."""
+    steps = checkpoints.steps()
+    if which == "best":
+        if (best := checkpoints.best()) is None:
+            raise ValueError(f"no checkpoint of {checkpoints.folder} has been evaluated")
+        return best
+    if not which.isdigit() or int(which) not in steps:
+        raise ValueError(
+            f"{checkpoints.folder} has no checkpoint {which!r}; there are best, "
+            + ", ".join(map(str, steps))
+        )
+    return int(which)
+
+
+def save(
+    recogniser: Recogniser,
+    path: str | Path,
+    *,
+    format: str = "jax",
+    config: Config | None = None,
+) -> None:
+    """Write a recogniser so that `load` reads it.
+
+    Args:
+      recogniser: what to write.
+      path: a folder, or with format "nemo" a file.
+      format: "jax"; "hf" for transformers; "nemo" for NeMo.
+      config: the whole configuration of the run that trained it, kept with format "jax".
+
+    Raises:
+      ValueError: if there is a recogniser already, or the format has no such model.
+    """
+    folder = Path(path)
+    if (folder / CONFIG_FILE).exists() or folder.is_file():
+        raise ValueError(f"{folder} holds a recogniser already")
+    if format not in ("jax", "hf", "nemo"):
+        raise ValueError(f"format must be 'jax', 'hf' or 'nemo', got {format!r}")
+    if format == "jax":
+        _save_native(recogniser, folder, config)
+    elif format == "hf":
+        from tdt_jax.pretrained.hugging_face import write_hugging_face
+
+        write_hugging_face(recogniser, folder)
+    else:
+        from tdt_jax.pretrained.nemo import write_nemo
+
+        write_nemo(recogniser, folder)
+
+
+def _save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> None:
+    from tdt_jax.checkpoint import Checkpoints
+
+    save_setup(folder, config or Config(model=recogniser.config), recogniser.tokenizer)
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        checkpoints.save(0, model=recogniser.model)
+
+
+def save_setup(folder: str | Path, config: Config, tokenizer) -> None:
+    """Write the configuration and the tokenizer, the parts that don't change in training."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder)
+    write_whole(folder / CONFIG_FILE, configs.to_json(config))
