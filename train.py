@@ -130,10 +130,26 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     # Loop
     progress = Progress(config, first, mesh)
     flying, stopping = collections.deque(), False
+
+    def has_test(done: int) -> bool:
+        return bool(task.dev) and (done % config.training.eval_every == 0 or done == last)
+
+    def test(done: int) -> bool:
+        """Evaluate on the development set; False if stopped meanwhile."""
+        with progress.paused():
+            result = evaluate_on_all(state, task, task.dev, config, stop)
+        if result is not None:
+            progress.evaluated(done, result)
+            if result.results:
+                checkpoints.rate(done, score(result))
+        return result is not None
+
+    if found is not None and has_test(first) and not checkpoints.is_rated(first):
+        stopping = not test(first)  # the run ended before it was
     batches = iterate(
         task.batches,
         start=first,
-        stop=last,
+        stop=first if stopping else last,
         num_threads=config.data.num_threads,
         prefetch=config.data.prefetch,
         rows_of=lambda size: sharding.own_rows(mesh, size),
@@ -146,7 +162,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
             done = step + 1
             stopping = stop.asked(done)
             telling = done % config.training.log_every == 0 or done == last
-            testing = bool(task.dev) and (done % config.training.eval_every == 0 or done == last)
+            testing = has_test(done)
             saving = stopping or testing or done % config.training.save_every == 0 or done == last
             while len(flying) > (0 if telling or saving else FLYING):
                 progress.add(*flying.popleft())
@@ -157,14 +173,9 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
             if saving:
                 with progress.paused():
                     checkpoints.save(done, **parts(state))
+            stopping = stopping or (testing and not test(done))
             if stopping:
                 break
-            if testing:
-                with progress.paused():
-                    result = evaluate_on_all(state, task, task.dev, config)
-                progress.evaluated(done, result)
-                if result.results:
-                    checkpoints.rate(done, score(result))
     progress.close()
     if stopping:
         say(f"stopped at step {state.step}, which is saved; the same command goes on", flush=True)
@@ -175,9 +186,9 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
 
     # Test
     for name, items in task.test.items():
-        if stop.signal:
+        result = evaluate_on_all(state, task, items, config, stop)
+        if result is None:
             sys.exit(128 + stop.signal)
-        result = evaluate_on_all(state, task, items, config)
         say(f"\n{name}: {result.summary()}")
         for why in result.failed.values():
             say(f"  not counted: {why}")
@@ -200,12 +211,22 @@ def assemble(items: dict) -> State:
     return State(rest["step"], items["model"], items["average"], rest["optimizer"])
 
 
-def evaluate_on_all(state: State, task, items, config: configs.Config) -> Evaluation:
-    """Every process's devices take its share, with the averaged parameters where they are kept."""
+def evaluate_on_all(
+    state: State, task, items, config: configs.Config, stop: hosts.Stop
+) -> Evaluation | None:
+    """Every process's devices take its share, with the averaged parameters where they are kept.
+
+    None if a single process is asked to stop meanwhile; several go on to the end.
+    """
     model = sharding.local_copies(state.model if state.average is None else state.average)
     share = items[jax.process_index() :: jax.process_count()]
     bleu = config.training.metric == "bleu"
-    found = hosts.gather(evaluate(Recogniser(model, task.tokenizer), share, bleu=bleu))
+    recogniser = Recogniser(model, task.tokenizer)
+    try:
+        mine = evaluate(recogniser, share, bleu=bleu, progress=stop.check)
+    except hosts.Stopped:
+        return None
+    found = hosts.gather(mine)
     return merged(found, [item.id for item in items])
 
 

@@ -79,6 +79,10 @@ class Checkpoints:
         if hosts.is_first():
             write_whole(self.folder / SCORES, json.dumps(self._scores, indent=2))
 
+    def is_rated(self, step: int) -> bool:
+        """Whether it is known how good the checkpoint of a step is."""
+        return step in self._scores.get(self.metric, {})
+
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         """Orbax asks: which of its checkpoints, oldest first, are to stay?"""
         best = self._best(each.step for each in checkpoints)

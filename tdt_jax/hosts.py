@@ -98,6 +98,10 @@ def agree(what: str, value) -> None:
             )
 
 
+class Stopped(Exception):
+    """What was under way is not finished, because the run was asked to end."""
+
+
 class Stop:
     """Notices SIGTERM, as a machine that is about to be taken away sends it, or SIGINT (Ctrl-C).
 
@@ -134,3 +138,8 @@ class Stop:
         if multihost_utils.reached_preemption_sync_point(step):
             self.signal = signal.SIGTERM
         return self.signal is not None
+
+    def check(self, *_) -> None:
+        """Raise `Stopped` if a single process was asked to end; several learn of it at a step."""
+        if self.signal is not None:
+            raise Stopped

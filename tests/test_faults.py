@@ -50,6 +50,17 @@ def test_a_signal_saves_and_ends(run, whole, tmp_path, number):
     assert_same_bits(arrays(tmp_path / "run", 12), whole[1])
 
 
+def test_a_signal_ends_an_evaluation(run, whole, tmp_path):
+    """What it was to evaluate is saved, and is evaluated when the run goes on."""
+    process = run(tmp_path / "run", "data.telephone.num_test=100")
+    stop_after(process, "step 12 ", signal.SIGTERM)
+    output = finish(process, code=128 + signal.SIGTERM)
+    assert "stopped at step 12, which is saved" in output and "dev" not in output
+    assert_same_bits(arrays(tmp_path / "run", 12), whole[1])
+    assert "step 12  dev WER" in finish(run(tmp_path / "run"))
+    assert "dev" not in finish(run(tmp_path / "run"))
+
+
 def test_a_signal_before_the_first_step(run, tmp_path):
     process = run(tmp_path / "run")
     stop_after(process, "TDT", signal.SIGTERM)
