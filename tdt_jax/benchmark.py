@@ -4,18 +4,15 @@ Every measurement runs in a process of its own, one after another, so that peaks
 own. Figures of one call compare with each other, and with nothing else.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import importlib.util
-import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from tdt_jax.measuring import apart, available_bytes, installed, peak_since, reset_peak, timed
 
 DURATIONS = (0, 1, 2, 3, 4)
 SIGMA = 0.02
@@ -97,7 +94,7 @@ def loss_table(
     Raises:
       ValueError: if peers are asked for that are not installed.
     """
-    if peers and (missing := [x for x in ("torch", "transformers") if not _installed(x)]):
+    if peers and (missing := [x for x in ("torch", "transformers") if not installed(x)]):
         raise ValueError(f"--peers needs {' and '.join(missing)} (pip install) beside tdt_jax")
     methods: dict[str, Callable] = {
         OURS: functools.partial(measure_lean, dtype=dtype),
@@ -107,30 +104,19 @@ def loss_table(
     if peers:
         methods[PEER] = measure_transformers
     for case in cases:
-        rate = _apart(matmul_rate, case, dtype)
+        rate = apart(matmul_rate, case, dtype)
         results: dict[str, Result | str] = {}
         for method, measure in methods.items():
             holds_logits = method in (FULL, PEER)
             need = 7 * 4 * case.num_logits if holds_logits else 0
-            if need > _available_bytes():
+            if need > available_bytes():
                 results[method] = f"needs about {need / 1e9:.0f} GB"
             else:
                 try:
-                    results[method] = _apart(measure, case, repeats=repeats)
+                    results[method] = apart(measure, case, repeats=repeats)
                 except (RuntimeError, MemoryError) as error:  # out of memory, or killed for it
                     results[method] = f"failed: {str(error).partition(chr(10))[0] or type(error)}"
         yield case, rate, results
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def _apart(function, *arguments, **options):
-    """The result of a call in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments, **options).result()
 
 
 def matmul_rate(case: Case, dtype: str) -> float:
@@ -155,7 +141,7 @@ def matmul_rate(case: Case, dtype: str) -> float:
             (lambda x, g: matmul(x.T, g), (x, gradient)),
         ):
             function = jax.jit(product)
-            seconds, _ = _timed(lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10)
+            seconds, _ = timed(lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10)
             best = max(best, 2 * rows * case.width * outputs / seconds)
     return best
 
@@ -227,9 +213,9 @@ def _measure_jax(losses, case: Case, dtype: str, repeats: int) -> Result:
     step = jax.jit(jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True))
     compiled = step.lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
-    before = _reset_peak()
-    seconds, ((_, each), _) = _timed(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
-    device, peak = jax.devices()[0], _peak_since(before)
+    before = reset_peak()
+    seconds, ((_, each), _) = timed(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
+    device, peak = jax.devices()[0], peak_since(before)
     if device.platform != "cpu":
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # inputs and all
     temporary = compiled.memory_analysis().temp_size_in_bytes
@@ -269,46 +255,10 @@ def measure_transformers(case: Case, *, repeats: int) -> Result:
             array.grad = None
         return losses.detach()
 
-    before = _reset_peak()
-    seconds, losses = _timed(step, repeats)
+    before = reset_peak()
+    seconds, losses = timed(step, repeats)
     device = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    return Result(seconds, 0.0, None, _peak_since(before), losses.double().tolist(), device)
-
-
-def _timed(run: Callable, repeats: int):
-    """The median seconds of some runs after a first that does not count, and the last result."""
-    result, seconds = run(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), result
-
-
-def _memory(field: str, path: str) -> int | None:
-    """A field of a file in /proc, in bytes; None where there is no such file."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(x.split()[1]) * 1024 for x in lines if x.startswith(f"{field}:")), None)
-
-
-def _available_bytes() -> float:
-    return _memory("MemAvailable", "/proc/meminfo") or float("inf")
-
-
-def _reset_peak() -> int | None:
-    """Start to look for the peak of memory from here; returns what is in use (Linux only)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _memory("VmRSS", "/proc/self/status")
-
-
-def _peak_since(before: int | None) -> int | None:
-    return None if before is None else _memory("VmHWM", "/proc/self/status") - before
+    return Result(seconds, 0.0, None, peak_since(before), losses.double().tolist(), device)
 
 
 def describe(case: Case, rate: float, results: dict[str, Result | str]) -> str:

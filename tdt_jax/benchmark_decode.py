@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax.benchmark import _apart, _timed
 from tdt_jax.benchmark_encoder import MODELS, require_peers
 from tdt_jax.config import ModelConfig
+from tdt_jax.measuring import apart, timed
 from tdt_jax.random_decoder import (
     Weights,
     cut,
@@ -94,12 +94,12 @@ def decoder_report(
     for name in names:
         config = decoder_only(MODELS[name])
         num_frames = round(seconds / config.seconds_per_frame)
-        bias = _apart(find_blank_bias, config, num_frames)
+        bias = apart(find_blank_bias, config, num_frames)
         rows = []
         for batch in batches:
             options = config, bias, batch, num_frames, repeats
-            rows.append((batch, _apart(_measure, *options),
-                         _apart(_measure_peer, *options) if peers else None))  # fmt: skip
+            rows.append((batch, apart(_measure, *options),
+                         apart(_measure_peer, *options) if peers else None))  # fmt: skip
         reports.append(describe(name, config, num_frames, rows))
     return reports
 
@@ -230,7 +230,7 @@ def _measure_peer(
     frames = torch.from_numpy(make_frames(config, batch, num_frames))
     generate = generate_function(make_decoder_peer(config, bias), frames, config)
     with torch.no_grad():
-        seconds, out = _timed(generate, repeats)
+        seconds, out = timed(generate, repeats)
     rows = zip(out.sequences[:, 1:].numpy(), out.durations[:, 1:].numpy(), strict=True)
     return Peer(
         seconds,

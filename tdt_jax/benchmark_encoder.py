@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tdt_jax import presets
-from tdt_jax.benchmark import _apart, _installed, _peak_since, _reset_peak, _timed
 from tdt_jax.config import ModelConfig
+from tdt_jax.measuring import apart, installed, peak_since, reset_peak, timed
 
 MODELS: dict[str, ModelConfig] = {
     "110m": presets.PARAKEET_TDT_CTC_110M,
@@ -52,7 +52,7 @@ def flops(config: ModelConfig, num_features: int) -> float:
 
 def measure(config: ModelConfig, *, seconds: float, batch: int, dtype: str, repeats: int) -> Speed:
     """`tdt_jax.encode` on random features of some seconds."""
-    return _apart(_measure, config, seconds, batch, dtype, repeats)
+    return apart(_measure, config, seconds, batch, dtype, repeats)
 
 
 def _measure(config: ModelConfig, seconds: float, batch: int, dtype: str, repeats: int) -> Speed:
@@ -66,9 +66,9 @@ def _measure(config: ModelConfig, seconds: float, batch: int, dtype: str, repeat
     start = time.perf_counter()
     compiled = encode.lower(model, features, lengths).compile()
     compile_seconds = time.perf_counter() - start
-    before = _reset_peak()
-    taken, _ = _timed(lambda: jax.block_until_ready(compiled(model, features, lengths)), repeats)
-    peak, device = _peak_since(before), jax.devices()[0]
+    before = reset_peak()
+    taken, _ = timed(lambda: jax.block_until_ready(compiled(model, features, lengths)), repeats)
+    peak, device = peak_since(before), jax.devices()[0]
     if device.platform != "cpu":
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # parameters and all
     temporary = compiled.memory_analysis().temp_size_in_bytes
@@ -101,7 +101,7 @@ def _features(config: ModelConfig, seconds: float, batch: int):
 
 def matmul_rate(config: ModelConfig, dtype: str) -> float:
     """The best flop/s of the feed-forward's product."""
-    return _apart(_matmul_rate, config.encoder.width, dtype)
+    return apart(_matmul_rate, config.encoder.width, dtype)
 
 
 def _matmul_rate(width: int, dtype: str) -> float:
@@ -112,7 +112,7 @@ def _matmul_rate(width: int, dtype: str) -> float:
     for rows in (512, 4096):
         x, kernel = jnp.ones((rows, width), dtype), jnp.ones((width, 4 * width), dtype)
         function = jax.jit(jnp.matmul)
-        seconds, _ = _timed(lambda f=function, x=x, k=kernel: jax.block_until_ready(f(x, k)), 10)
+        seconds, _ = timed(lambda f=function, x=x, k=kernel: jax.block_until_ready(f(x, k)), 10)
         best = max(best, 8 * rows * width**2 / seconds)
     return best
 
@@ -148,13 +148,13 @@ def describe(name: str, config: ModelConfig, seconds: float, batch: int, rate: f
 
 def require_peers() -> None:
     """Raise ValueError unless torch and transformers are installed."""
-    if missing := [x for x in ("torch", "transformers") if not _installed(x)]:
+    if missing := [x for x in ("torch", "transformers") if not installed(x)]:
         raise ValueError(f"--peers needs {' and '.join(missing)} (pip install) beside tdt_jax")
 
 
 def measure_peer(config: ModelConfig, *, seconds: float, batch: int, repeats: int) -> Speed:
     """transformers' encoder in float32 on the CPU, on the same features."""
-    return _apart(_measure_peer, config, seconds, batch, repeats)
+    return apart(_measure_peer, config, seconds, batch, repeats)
 
 
 def _measure_peer(config: ModelConfig, seconds: float, batch: int, repeats: int) -> Speed:
@@ -163,12 +163,12 @@ def _measure_peer(config: ModelConfig, seconds: float, batch: int, repeats: int)
     encoder = make_peer(config).encoder
     features, lengths = _features(config, seconds, batch)
     x, mask = torch.from_numpy(features), torch.ones(features.shape[:2], dtype=torch.bool)
-    before = _reset_peak()
+    before = reset_peak()
     with torch.no_grad():
-        taken, _ = _timed(lambda: encoder(x, mask), repeats)
+        taken, _ = timed(lambda: encoder(x, mask), repeats)
     device = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     total = batch * flops(config, int(lengths[0]))
-    return Speed(taken, 0.0, total, None, _peak_since(before), device)
+    return Speed(taken, 0.0, total, None, peak_since(before), device)
 
 
 def make_peer(config: ModelConfig):

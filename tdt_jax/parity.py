@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tdt_jax.benchmark import _apart, _peak_since, _reset_peak
 from tdt_jax.benchmark_encoder import make_peer
 from tdt_jax.config import ModelConfig
+from tdt_jax.measuring import apart, peak_since, reset_peak
 
 
 def compare(name: str, config: ModelConfig, *, num_utterances: int) -> str:
@@ -18,8 +18,8 @@ def compare(name: str, config: ModelConfig, *, num_utterances: int) -> str:
     The weights go the way of a user's: saved by transformers, loaded by `tdt_jax.load`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        theirs = _apart(_peer_stages, config, folder, num_utterances)
-        ours = _apart(_our_stages, folder, theirs)
+        theirs = apart(_peer_stages, config, folder, num_utterances)
+        ours = apart(_our_stages, folder, theirs)
     lines = [f"{name}: beside transformers, float32, random weights"]
     lines += [f"  {stage:24s} {error:.1e}" for stage, error in ours["errors"].items()]
     lines.append(
@@ -129,11 +129,11 @@ def _our_stages(folder: str, theirs: dict) -> dict:
     for file in files:
         file.read_bytes()
     read = time.perf_counter() - start
-    before = _reset_peak()
+    before = reset_peak()
     start = time.perf_counter()
     recogniser = tdt.load(folder)
     jax.block_until_ready(jax.tree.leaves(recogniser.model))
-    load, peak = time.perf_counter() - start, _peak_since(before)
+    load, peak = time.perf_counter() - start, peak_since(before)
 
     model, config = recogniser.model, recogniser.config
     features, lengths, labels = _parity_inputs(config, theirs["num_utterances"])

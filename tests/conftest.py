@@ -1,7 +1,15 @@
-"""Every test runs on 8 virtual CPU devices, with strict dtype and rank promotion."""
+"""Every test runs on 8 virtual CPU devices, with strict dtype and rank promotion.
+
+Programs are compiled once: both workers, and the next run, take them from `.pytest_cache`.
+"""
 
 import os
+from pathlib import Path
 
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")

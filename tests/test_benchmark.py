@@ -39,10 +39,10 @@ def test_the_rate_of_products_is_measured():
 
 
 def test_table_runs_apart_and_leaves_out_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(benchmark, "_apart", lambda function, *args, **options: (
+    monkeypatch.setattr(benchmark, "apart", lambda function, *args, **options: (
         1e9 if function is benchmark.matmul_rate else Result(1.0, 1.0, 1, 1, [1.0], "cpu")
     ))  # fmt: skip
-    monkeypatch.setattr(benchmark, "_available_bytes", lambda: 10**9)
+    monkeypatch.setattr(benchmark, "available_bytes", lambda: 10**9)
     (_, rate, results), (_, _, large) = benchmark.loss_table(
         [benchmark.CASES["small"], benchmark.CASES["v3"]], dtype="float32", repeats=1, peers=False
     )
@@ -57,6 +57,6 @@ def test_table_runs_apart_and_leaves_out_what_does_not_fit(monkeypatch):
      (["--peers"], "--peers needs torch and transformers")],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_named(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "_installed", lambda package: False)
+    monkeypatch.setattr(benchmark, "installed", lambda package: False)
     assert cli.main(["benchmark", "loss", *arguments]) == 2
     assert message in capsys.readouterr().err

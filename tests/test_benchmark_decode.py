@@ -249,7 +249,7 @@ def test_random_decoders_are_always_the_same_and_say_as_much_as_speech():
 
 
 def test_the_decoder_is_measured(monkeypatch):
-    monkeypatch.setattr(benchmark_decode, "_apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(benchmark_decode, "apart", lambda function, *args: function(*args))
     monkeypatch.setattr(benchmark_decode, "WINDOWS", (1, 3))
     monkeypatch.setitem(benchmark_decode.MODELS, "tiny", tiny.config())
     (text,) = benchmark_decode.decoder_report(["tiny"], batches=(2,), seconds=2.0, repeats=1)
@@ -288,7 +288,7 @@ def test_theirs_ends_with_the_frames():
 
 
 def test_what_cannot_be_measured_is_named(monkeypatch):
-    monkeypatch.setattr(benchmark_encoder, "_installed", lambda package: False)
+    monkeypatch.setattr(benchmark_encoder, "installed", lambda package: False)
     for arguments, message in (
         (dict(names=["huge"]), "no case 'huge'; there are 110m"),
         (dict(batches=(1, 0)), r"must be positive, got \(1, 0\), 5 and 60"),

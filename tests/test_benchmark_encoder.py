@@ -33,7 +33,7 @@ def test_operations_are_those_that_the_compiler_counts(context):
 
 def test_it_measures(monkeypatch, capsys):
     monkeypatch.setitem(benchmark_encoder.MODELS, "tiny", tiny.config())
-    monkeypatch.setattr(benchmark_encoder, "_apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(benchmark_encoder, "apart", lambda function, *args: function(*args))
     arguments = ["benchmark", "encoder", "--case", "tiny", "--seconds", "1", "--repeats", "1"]
     assert cli.main(arguments) == 0
     assert cli.main([*arguments, "--local-attention", "4,4", "--dtype", "bfloat16"]) == 0
@@ -52,7 +52,7 @@ def test_the_table_sets_ours_beside_theirs():
 
 
 def test_what_cannot_be_measured_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(benchmark_encoder, "_installed", lambda package: False)
+    monkeypatch.setattr(benchmark_encoder, "installed", lambda package: False)
     for arguments, message in (
         (["encoder", "--case", "huge"], "no case 'huge'; there are 110m, 0.6b"),
         (["encoder", "--peers"], "needs torch and transformers"),
@@ -60,6 +60,6 @@ def test_what_cannot_be_measured_is_named(capsys, monkeypatch):
     ):
         assert cli.main(["benchmark", *arguments]) == 2
         assert message in capsys.readouterr().err
-    monkeypatch.setattr(benchmark_encoder, "_installed", lambda package: True)
+    monkeypatch.setattr(benchmark_encoder, "installed", lambda package: True)
     assert cli.main(["benchmark", "parity", "--case", "huge"]) == 2
-    assert benchmark._installed("jax")
+    assert benchmark.installed("jax")
