@@ -144,7 +144,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
                 checkpoints.rate(done, score(result))
         return result is not None
 
-    if found is not None and has_test(first) and not checkpoints.is_rated(first):
+    if found is not None and has_test(first) and not hosts.gather(checkpoints.is_rated(first))[0]:
         stopping = not test(first)  # the run ended before it was
     batches = iterate(
         task.batches,
@@ -188,6 +188,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     for name, items in task.test.items():
         result = evaluate_on_all(state, task, items, config, stop)
         if result is None:
+            say(f"stopped in the test on {name}; the same command goes on", flush=True)
             sys.exit(128 + stop.signal)
         say(f"\n{name}: {result.summary()}")
         for why in result.failed.values():

@@ -52,7 +52,8 @@ def measure(
         in memory.
       minutes: of joined audio: the recordings, shuffled by a fixed seed, as often as it takes.
       gaps: seconds of digital silence between joined recordings.
-      leads: seconds before each recording, of digital silence, and of noise like its background.
+      leads: seconds before each recording, of digital silence, which `transcribe` does not hear,
+        and of noise like its background.
       rights: seconds that a `Stream` hears ahead, with chunks of 1.6 s; not for a CTC model.
       piece_seconds: as of `transcribe`.
       normaliser: of `metrics.normaliser`, over references and transcripts.

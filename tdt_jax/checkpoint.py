@@ -65,8 +65,11 @@ class Checkpoints:
             for name, tree in items.items()
             if tree is not None
         }
-        for scores in self._scores.values():
-            scores.pop(step, None)
+        before = [scores for scores in self._scores.values() if step in scores]
+        for scores in before:
+            del scores[step]  # it was of another checkpoint
+        if before:
+            self._write_scores()
         with self._telling():
             self._manager.wait_until_finished()
             arguments = ocp.args.Composite(**arguments)
@@ -76,6 +79,9 @@ class Checkpoints:
     def rate(self, step: int, score: float) -> None:
         """Remember how good the checkpoint of a step is; higher is better."""
         self._scores.setdefault(self.metric, {})[step] = score
+        self._write_scores()
+
+    def _write_scores(self) -> None:
         if hosts.is_first():
             write_whole(self.folder / SCORES, json.dumps(self._scores, indent=2))
 

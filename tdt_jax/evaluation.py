@@ -51,7 +51,7 @@ class Evaluation(NamedTuple):
 
     @property
     def rnnt_steps_per_second(self) -> float:
-        """What an RNN-T with the same output takes: a step for every frame and every label."""
+        """What an RNN-T with the same output takes: a step for each frame heard and each label."""
         steps = sum(result.num_frames + result.num_labels for result in self.results)
         return steps / max(self.audio_seconds, 1e-9)
 

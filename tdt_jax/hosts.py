@@ -127,7 +127,7 @@ class Stop:
     def _notice(self, number, _):
         self.signal = number
         signal.signal(number, self._before[number])
-        print(f"{signal.Signals(number).name}: ending after this step", flush=True)
+        print(f"{signal.Signals(number).name}: saving, then ending", flush=True)
 
     def asked(self, step: int) -> bool:
         """Whether to end after this step."""

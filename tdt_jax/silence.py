@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-DIGITAL_SILENCE = 2.0**-15  # the largest sample that counts as none: a step of 16-bit audio
+DIGITAL_SILENCE = 2.0**-24  # the largest sample that counts as none: half a step of 24-bit audio
 QUIET = 0.1  # seconds of the utterance that its silence takes after
 
 

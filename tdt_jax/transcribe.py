@@ -41,7 +41,7 @@ class Heard(NamedTuple):
 
     transcript: Transcript
     num_steps: int  # of the decoder
-    num_frames: int  # that the decoder went through; what two pieces hear is counted twice
+    num_frames: int  # that the decoder went through: twice what two pieces hear, no digital silence
     num_labels: int  # likewise
 
 
@@ -58,9 +58,10 @@ def transcribe(
 
     Audio longer than a piece (half a minute, or what the model was trained on) is cut at its pauses
     into pieces that overlap by up to four seconds; with local attention
-    (`tdt_jax.with_attention_context`) up to two hours go through in one piece. Batches have one of
-    a few fixed shapes (`shapes`), so that few programs are compiled. A recogniser that was loaded
-    onto several devices (`tdt_jax.sharding.on_all`) has all of them share every batch.
+    (`tdt_jax.with_attention_context`) up to two hours go through in one piece. Digital silence at
+    both ends of a recording is not heard, nor more than two seconds of it inside. Batches have one
+    of a few fixed shapes (`shapes`), so that few programs are compiled. A recogniser that was
+    loaded onto several devices (`tdt_jax.sharding.on_all`) has all of them share every batch.
 
     Args:
       recogniser: from `tdt_jax.load`.
@@ -278,9 +279,13 @@ def _ahead(items: Iterable) -> Iterator:
     iterator, end = iter(items), object()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         pending = deque(pool.submit(next, iterator, end) for _ in range(AHEAD))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, iterator, end))
-            yield item
+        try:
+            while (item := pending.popleft().result()) is not end:
+                pending.append(pool.submit(next, iterator, end))
+                yield item
+        finally:
+            for each in pending:
+                each.cancel()
 
 
 def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:

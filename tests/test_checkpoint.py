@@ -103,6 +103,12 @@ def test_the_best_stays(tmp_path):
         assert checkpoints.steps() == [3, 6]
     with Checkpoints(tmp_path / "c", metric="bleu") as checkpoints:
         assert checkpoints.best() is None
+    shutil.rmtree(tmp_path / "c" / "3")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.is_rated(3)
+        write(3)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.steps() == [3, 6] and not checkpoints.is_rated(3)
     (tmp_path / "c" / "scores.json").write_text("[1")
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.best() is None

@@ -42,7 +42,7 @@ def test_a_signal_saves_and_ends(run, whole, tmp_path, number):
     process = run(tmp_path / "run", "training.save_every=100", "training.log_every=1")
     stop_after(process, "step 2 ", number)
     output = finish(process, code=128 + number)
-    assert "ending after this step" in output and "Traceback" not in output
+    assert "saving, then ending" in output and "Traceback" not in output
     (step,) = re.findall(r"stopped at step (\d+), which is saved", output)
     assert 2 < int(step) < 12
     output = finish(run(tmp_path / "run", "training.save_every=100"))

@@ -66,7 +66,7 @@ def blocks_of(samples, size):
 def test_digital_silence_at_the_ends_changes_no_piece(lead):
     sizes = dict(longest=4000, overlap=500, sample_rate=RATE)
     samples = np.random.default_rng(0).normal(size=9000).astype(np.float32)
-    quiet = np.full(lead, 2.0**-15, np.float32) * np.where(np.arange(lead) % 3, -1, 1)
+    quiet = np.full(lead, 2.0**-24, np.float32) * np.where(np.arange(lead) % 3, -1, 1)
     expected = list(cut([samples], **sizes))
     found = list(cut(blocks_of(np.concatenate([quiet, samples, quiet]), 700), **sizes))
     for piece, other in zip(found, expected, strict=True):
@@ -87,6 +87,12 @@ def test_long_digital_silence_parts_what_is_on_its_sides():
         np.testing.assert_array_equal(second.samples, noise[2])
         assert (first.start, first.first, first.last) == (0, 0, 6001)
         assert (second.start, second.first, second.last) == (6001, 6001, 9002)
+
+
+def test_the_quietest_sound_is_kept():
+    samples = np.float32([0, 0, 2.0**-23, 0, -(2.0**-23), 0])
+    (piece,) = cut([samples], longest=4000, overlap=500, sample_rate=RATE)
+    np.testing.assert_array_equal(piece.samples, samples[2:5])
 
 
 def test_of_a_silent_recording_there_is_nothing():
