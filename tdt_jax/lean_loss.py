@@ -43,6 +43,7 @@ def transducer_loss(
     fastemit: float = 0.0,
     chunk: int | None = None,
     neglect: float = 1e-6,
+    lead=None,
     key=None,
     as_rnnt=None,
 ):
@@ -70,6 +71,10 @@ def transducer_loss(
       chunk: nodes at a time, about; some 4 arrays [chunk, V+1] are alive at once. None: 2048 on a
         CPU, whose cache holds little more, and 16384 elsewhere.
       neglect: posterior mass, in [0, 1).
+      lead: [B] int32, frames at the start in which no label may be said, where that is known; with
+        0 all may, but as frame 0 sees the whole utterance, a model then tends to say the first
+        label there, whatever silence comes before the word. (Alignments are restricted likewise by
+        Mahadeokar et al., 2021, arXiv 2011.03072.)
       key: turns the joint's dropout on; one, or one for each utterance [B].
       as_rnnt: a bool scalar, traced: where True, the RNN-T loss on the token head instead, without
         sigma. Drawn once a batch with probability omega, this is the paper's sampled RNN-T loss.
@@ -91,7 +96,11 @@ def transducer_loss(
     problem, joint, frames, states = prepare(
         joint, frames, states, labels, num_frames, num_labels, spec, chunk=chunk, key=key
     )
-    arrays = joint, frames, states, labels, num_frames, num_labels
+    if lead is None:
+        lead = jnp.zeros_like(num_frames)
+    arrays = joint, frames, states, labels, num_frames, num_labels, lead
+    if lead.shape != num_frames.shape:
+        raise ValueError(f"lead must be [{len(labels)}], got {lead.shape}")
     if key is not None and key.ndim == 0:
         key = jax.random.split(key, len(labels))
     if key is not None and key.shape != num_frames.shape:
@@ -100,17 +109,21 @@ def transducer_loss(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loss(problem, neglect, joint, frames, states, labels, num_frames, num_labels, keys, as_rnnt):
+def _loss(
+    problem, neglect, joint, frames, states, labels, num_frames, num_labels, lead, keys, as_rnnt
+):
     inputs = joint, frames, states, labels, num_frames, num_labels
     _, scores = visit(problem, *inputs, keys, as_rnnt)
+    scores = _silent(scores, lead)
     return -likelihood(scores, num_frames, num_labels, problem.spec, as_rnnt)
 
 
 def _loss_forward(
-    problem, neglect, joint, frames, states, labels, num_frames, num_labels, keys, as_rnnt
+    problem, neglect, joint, frames, states, labels, num_frames, num_labels, lead, keys, as_rnnt
 ):
     inputs = joint, frames, states, labels, num_frames, num_labels
     normaliser, scores = visit(problem, *inputs, keys, as_rnnt)
+    scores = _silent(scores, lead)
     total, posteriors = likelihood_and_posteriors(
         scores, num_frames, num_labels, problem.spec, as_rnnt
     )
@@ -146,10 +159,16 @@ def _loss_backward(problem: Problem, neglect, residuals, gradient):
         sums = tour.fold(body, zeros)
     gradients = sums[0], grid.join_frames(sums[1]), grid.join_states(sums[2])
     gradients = jax.tree.map(_cotangent, gradients, (joint, frames, states))
-    return *gradients, None, None, None, None, None
+    return *gradients, *([None] * 6)
 
 
 _loss.defvjp(_loss_forward, _loss_backward)
+
+
+def _silent(scores, lead):
+    """Scores [B, T, U+1] without labels in the first frames."""
+    frame = jnp.arange(scores.label.shape[1])[None, :, None]
+    return scores._replace(label=jnp.where(frame < lead[:, None, None], NEG_INF, scores.label))
 
 
 def _accumulate(total, x):

@@ -33,6 +33,7 @@ class Arrays(NamedTuple):
     num_samples: jax.Array  # [B], 0 in empty rows
     labels: jax.Array  # [B, U]
     num_labels: jax.Array  # [B]
+    lead: jax.Array | None = None  # [B], samples at the start in which nothing is said
 
 
 class State(NamedTuple):
@@ -174,13 +175,15 @@ def _features(samples, num_samples, config: Config, mesh):
 
 
 def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Config, mesh):
-    """The transducer loss of each utterance [B]."""
+    """The transducer loss of each utterance [B]; no label in a frame before its first word's."""
     states = model.predictor(batch.labels, key=keys[0])
-
+    lead = jnp.zeros_like(num_frames)
+    if batch.lead is not None:
+        lead = batch.lead // config.model.samples_per_frame
     is_tdt = config.model.durations is not None
 
     def on_lattice(joint, as_rnnt, *rows):
-        *rows, keys = rows
+        *rows, lead, keys = rows
         return transducer_loss(
             joint,
             *rows,
@@ -188,6 +191,7 @@ def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Conf
             sigma=config.loss.sigma if is_tdt else 0.0,
             fastemit=config.loss.fastemit,
             chunk=config.loss.chunk,
+            lead=lead,
             key=keys,
             as_rnnt=as_rnnt,
         )
@@ -202,6 +206,7 @@ def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Conf
         batch.labels,
         num_frames,
         batch.num_labels,
+        lead,
         jax.random.split(keys[1], len(batch.labels)),
     )
 

@@ -49,15 +49,17 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def test_collate():
-    utterances = [Utterance("x", np.ones(5, np.float32), "ab"), Utterance("y", np.ones(2), "c")]
+    first = Utterance("x", np.ones(5, np.float32), "ab", lead=3)
+    utterances = [first, Utterance("y", np.ones(2), "c")]
     batch = collate(utterances, [[0, 1], [2]], BUCKETS[0])
     assert (batch.samples.shape, batch.labels.shape) == ((3, 8960), (3, 3))
     assert batch.samples.sum(axis=1).tolist() == [5, 2, 0]
     assert batch.labels.tolist() == [[0, 1, 0], [2, 0, 0], [0, 0, 0]]
     assert batch.num_samples.tolist() == [5, 2, 0] and batch.num_labels.tolist() == [2, 1, 0]
+    assert batch.lead.tolist() == [3, 0, 0]
     assert batch.ids == ("x", "y", "") and batch.texts == ("ab", "c", "")
-    dtypes = [array.dtype for array in batch[:4]]
-    assert dtypes == [np.float32, np.int32, np.int32, np.int32]
+    dtypes = [array.dtype for array in batch[:5]]
+    assert dtypes == [np.float32, np.int32, np.int32, np.int32, np.int32]
 
 
 def test_collate_errors():
@@ -214,7 +216,7 @@ def test_processes_share_a_batch(entries, count):
         parts = [shard[step] for shard in shards]
         assert len({part.samples.shape for part in parts}) == 1  # of the same bucket
         joined = Batch(
-            *(np.concatenate(arrays) for arrays in zip(*(part[:4] for part in parts), strict=True)),
+            *(np.concatenate(arrays) for arrays in zip(*(part[:5] for part in parts), strict=True)),
             ids=sum((part.ids for part in parts), ()),
             texts=sum((part.texts for part in parts), ()),
         )
@@ -300,17 +302,18 @@ def test_inserted_silence_goes_to_three_places():
     speech[9600:10240] = 0.001  # a pause
     starts = set()
     for seed in range(20):
-        longer = insert_silence(speech, 0.5, np.random.default_rng(seed))
+        longer, lead = insert_silence(speech, 0.5, np.random.default_rng(seed))
         assert longer.dtype == np.float32 and len(longer) == 24000
         quiet = np.abs(longer) < 0.01
         runs = [i for i in range(16001) if quiet[i : i + 8000].all()]
         assert runs, "the inserted samples are quiet"
         start = runs[0]
         assert start in (0, 16000) or 9600 <= start <= 10240
+        assert lead == (8000 if start == 0 else 0)
         starts.add(0 if start == 0 else 2 if start == 16000 else 1)
         # what is left without it is the utterance
         rest = np.delete(longer, np.s_[start : start + 8000])
         np.testing.assert_allclose(rest, speech, atol=0.02)
     assert starts == {0, 1, 2}
-    assert not insert_silence(np.zeros(16000, np.float32), 0.5, rng).any()
-    assert len(insert_silence(np.ones(10, np.float32), 0.5, rng)) == 8010
+    assert not insert_silence(np.zeros(16000, np.float32), 0.5, rng)[0].any()
+    assert len(insert_silence(np.ones(10, np.float32), 0.5, rng)[0]) == 8010

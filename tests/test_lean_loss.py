@@ -10,7 +10,7 @@ import tiny
 from flax import nnx
 
 import tdt_jax as tdt
-from tdt_jax import lean_loss, problem, tiles
+from tdt_jax import lattice, lean_loss, problem, tiles
 from tdt_jax.config import JointConfig
 from tdt_jax.joint import Joint
 
@@ -76,6 +76,46 @@ def test_equals_the_loss_on_full_logits(durations, chunk):
         lambda joint, *x: whole_loss(joint, *x, lengths, durations, **options),
         (make_joint(durations), *inputs),
     )
+
+
+@pytest.mark.parametrize("durations", [(0, 1, 2), (1, 2), None])
+def test_no_label_is_said_in_the_lead(durations):
+    """Its arcs are none; the probabilities of the others stay what they are."""
+    inputs, lengths = example()
+    lead = np.array([3, 1, 0, 0], np.int32)
+    is_tdt = durations is not None
+    sigma = 0.05 if is_tdt else 0.0
+
+    def without_arcs(joint, frames, states):
+        labels, num_frames, num_labels = lengths
+        tokens, lasting = joint(frames, states)
+        tokens = jax.nn.log_softmax(tokens) - sigma
+        following = jnp.pad(labels, ((0, 0), (0, 1)))[:, None, :, None]
+        label = jnp.take_along_axis(tokens, following, axis=-1)[:, :, :-1]
+        blank = tokens[..., -1:]
+        label = jnp.where(
+            jnp.arange(9)[None, :, None, None] < lead[:, None, None, None], -1e30, label
+        )
+        lasts = (1,), (0,)
+        if is_tdt:
+            lasting = jax.nn.log_softmax(lasting)
+            first = durations.index(1)
+            blank, label = blank + lasting[..., first:], label + lasting[:, :, :-1]
+            lasts = durations[first:], durations
+        total = jax.vmap(lambda *x: lattice.log_likelihood(*x, *lasts))
+        return -total(blank, label, num_frames, num_labels)
+
+    assert_same(
+        lambda joint, *x: tdt.transducer_loss(
+            joint, *x, *lengths, durations=durations, sigma=sigma, lead=lead
+        ),
+        without_arcs,
+        (make_joint(durations), *inputs),
+    )
+    with pytest.raises(ValueError, match=r"lead must be \[4\], got \(3,\)"):
+        tdt.transducer_loss(
+            make_joint(durations), *inputs, *lengths, durations=durations, lead=lead[:3]
+        )
 
 
 @pytest.mark.slow

@@ -195,9 +195,14 @@ class ModelConfig:
         return "RNN-T" if self.durations is None else "TDT"
 
     @property
+    def samples_per_frame(self) -> int:
+        """Samples of audio that one encoder frame stands for (1280)."""
+        return 8 * self.features.hop_length
+
+    @property
     def seconds_per_frame(self) -> float:
         """Seconds of audio that one encoder frame stands for (0.08)."""
-        return 8 * self.features.hop_length / self.features.sample_rate
+        return self.samples_per_frame / self.features.sample_rate
 
 
 def check_durations(durations: tuple[int, ...]) -> None:

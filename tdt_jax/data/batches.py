@@ -29,6 +29,7 @@ class Utterance(NamedTuple):
     id: str
     samples: np.ndarray  # [S] float32
     text: str
+    lead: int = 0  # of the samples, those before the first word, as far as is known
 
     @property
     def audio(self) -> np.ndarray:
@@ -43,6 +44,7 @@ class Batch(NamedTuple):
     num_samples: np.ndarray  # [B] int32
     labels: np.ndarray  # [B, U] int32
     num_labels: np.ndarray  # [B] int32
+    lead: np.ndarray  # [B] int32, samples at the start in which nothing is said
     ids: tuple[str, ...]
     texts: tuple[str, ...]
 
@@ -83,6 +85,7 @@ def collate(
         num_samples=np.zeros(num_rows, np.int32),
         labels=np.zeros((num_rows, bucket.tokens), np.int32),
         num_labels=np.zeros(num_rows, np.int32),
+        lead=np.zeros(num_rows, np.int32),
         ids=tuple(utterance.id for utterance in utterances) + ("",) * (num_rows - len(utterances)),
         texts=tuple(item.text for item in utterances) + ("",) * (num_rows - len(utterances)),
     )
@@ -96,6 +99,7 @@ def collate(
         batch.samples[row, :num_samples] = utterance.samples
         batch.labels[row, :num_labels] = label
         batch.num_samples[row], batch.num_labels[row] = num_samples, num_labels
+        batch.lead[row] = utterance.lead
     return batch
 
 
@@ -198,23 +202,24 @@ class ManifestBatches:
                     self.failed[entry.id] = reason
                     log.warning("replaced %s: %s", entry.id, reason)
                 continue
-            samples = self._augment(samples, width, self._rng(AUGMENT, step, row))
-            return Utterance(entry.id, samples, entry.text), self.selection.labels[candidate]
+            samples, lead = self._augment(samples, width, self._rng(AUGMENT, step, row))
+            return Utterance(entry.id, samples, entry.text, lead), self.selection.labels[candidate]
         reason = self._bad[int(member)]
         raise ValueError(
             f"none of the {len(self._members[index])} utterances of bucket {index} can be read; "
             f"one: {reason}"
         )
 
-    def _augment(self, samples: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
+    def _augment(self, samples: np.ndarray, width: int, rng) -> tuple[np.ndarray, int]:
+        lead = 0
         if self.speed:
             changed = change_speed(samples, self.speed[rng.integers(len(self.speed))])
             samples = changed if 0 < len(changed) <= width else samples
         if rng.random() < self.silence_probability:
             room = (width - len(samples)) / self.sample_rate
             seconds = rng.uniform(0, min(self.silence_seconds, room))
-            samples = insert_silence(samples, seconds, rng, sample_rate=self.sample_rate)[:width]
-        return samples
+            samples, lead = insert_silence(samples, seconds, rng, sample_rate=self.sample_rate)
+        return samples[:width], min(lead, width)
 
 
 def iterate(

@@ -119,7 +119,7 @@ class Telephone:
             raise ValueError(f"no recording of {', '.join(map(repr, missing))}")
         if not units:
             raise ValueError("there is nothing to say: the text is empty")
-        return self._play(self._choose(units, pick(rng, self.config.speed), rng), rng)
+        return self._play(self._choose(units, pick(rng, self.config.speed), rng), rng)[0]
 
     def sample(
         self,
@@ -158,9 +158,9 @@ class Telephone:
             if not self._fits(units, clips, most, max_words) or is_test_text(text):
                 continue
             joints = [joint for joint in joints[1:] if joint < len(units)]
-            samples = self._play(clips, rng, most, joints)
+            samples, lead = self._play(clips, rng, most, joints)
             if len(samples) >= least or attempt >= UNCUT_ATTEMPTS:
-                return Utterance("composed", samples, text)
+                return Utterance("composed", samples, text, lead)
         raise ValueError(
             f"no recorded word fits max_seconds={max_seconds} with max_words={max_words}"
         )
@@ -191,10 +191,10 @@ class Telephone:
                 continue
             clips = self._choose(units, pick(rng, self.config.speed), rng)
             if self._fits(units, clips, most, len(text)):
-                samples = self._play(clips, rng, most)
+                samples, lead = self._play(clips, rng, most)
                 samples = add_noise(samples, rng.uniform(*self.config.snr), rng)
                 name = f"composed-{len(utterances):04d}"
-                utterances[text] = Utterance(name, samples, text)
+                utterances[text] = Utterance(name, samples, text, lead)
         if len(utterances) < self.config.num_test:
             raise ValueError(
                 f"telephone.num_test is {self.config.num_test}, but the kinds "
@@ -262,9 +262,9 @@ class Telephone:
         clips = [self._clip(recording.name, pick(rng, self.config.speed))]
         if not self._fits([recording.text], clips, most, most):
             return None
-        samples = self._play(clips, rng, most)
+        samples, lead = self._play(clips, rng, most)
         name = recording.name.removesuffix(".opus")
-        return Utterance(name, samples, recording.text) if len(samples) >= least else None
+        return Utterance(name, samples, recording.text, lead) if len(samples) >= least else None
 
     def _length(self, clips) -> float:
         """The samples that clips take with average gaps between and around them."""
@@ -275,8 +275,13 @@ class Telephone:
         num_words = sum(len(unit.split()) for unit in units)
         return num_words <= max_words and self._length(clips) <= most
 
-    def _play(self, clips: list[np.ndarray], rng, most: float = np.inf, joints=()) -> np.ndarray:
-        """String the clips together with pauses between and around them: at most `most` samples."""
+    def _play(
+        self, clips: list[np.ndarray], rng, most: float = np.inf, joints=()
+    ) -> tuple[np.ndarray, int]:
+        """String the clips together with pauses between and around them: at most `most` samples.
+
+        Also says how many samples come before the first clip.
+        """
         gaps = self._gaps(rng, len(clips), most - sum(map(len, clips)), joints)
         gains = 10 ** (rng.uniform(-1, 1, len(clips)) * self.config.word_gain / 20)
         samples = np.zeros(gaps.sum() + sum(map(len, clips)), np.float32)
@@ -293,10 +298,10 @@ class Telephone:
             ends = np.stack([middles - silences / 2, middles + silences / 2], axis=1).astype(int)
             parts = np.split(samples, ends.ravel())
             parts[::2] = [self._recorded(part, rng) for part in parts[::2]]
-            return np.concatenate(parts)
+            return np.concatenate(parts), gaps[0].item()
         peak = max(samples.max(), -samples.min())
         samples *= 10 ** (rng.uniform(*self.config.level) / 20) / peak
-        return samples
+        return samples, gaps[0].item()
 
     def _recorded(self, samples: np.ndarray, rng) -> np.ndarray:
         """At a level and with a noise as a test utterance has them."""

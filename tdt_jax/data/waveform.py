@@ -12,11 +12,14 @@ def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
 
 def insert_silence(
     samples: np.ndarray, seconds: float, rng: np.random.Generator, *, sample_rate: int = 16000
-) -> np.ndarray:
+) -> tuple[np.ndarray, int]:
     """Insert `seconds` of background at the start, at the end or at the quietest point inside.
 
     The three places are equally likely. The background is white noise as loud as the utterance's
     quietest 20 ms, so digital silence stays digital silence.
+
+    Returns:
+      the samples, and how many of them were put before the start.
     """
     window = sample_rate // 50
     num_windows = len(samples) // window
@@ -29,4 +32,5 @@ def insert_silence(
         places.append((edge + int(np.argmin(inner))) * window + window // 2)
     place = places[rng.integers(len(places))]
     background = rng.standard_normal(round(seconds * sample_rate), np.float32) * loudness.min()
-    return np.concatenate([samples[:place], background, samples[place:]])
+    longer = np.concatenate([samples[:place], background, samples[place:]])
+    return longer, 0 if place else len(background)
