@@ -30,6 +30,7 @@ class Row(NamedTuple):
     changed: int  # word edits between those and what is heard now
     utterances: int  # in which that is to be seen
     changed_utterances: int  # of them
+    moved: float | None = None  # mean seconds of first words from where they should be, after leads
 
 
 def measure(
@@ -76,11 +77,13 @@ def measure(
     if not found:
         raise ValueError(f"there is nothing to transcribe: none of {len(items)} recordings")
 
-    def heard(audio: Sequence[np.ndarray]) -> list[str]:
+    def heard(audio: Sequence[np.ndarray]) -> tuple[list[str], list[float | None]]:
+        """The texts, and when their first words start."""
         done = transcribe(recogniser, audio, piece_seconds=piece_seconds)
-        return [normalise(transcript.text) for transcript in done]
+        starts = [each.words[0].start if each.words else None for each in done]
+        return [normalise(each.text) for each in done], starts
 
-    def row(name: str, audio, references, before, now) -> Row:
+    def row(name: str, audio, references, before, now, moved=None) -> Row:
         edits, lengths = metrics.word_errors(before, now)
         return Row(
             name,
@@ -90,25 +93,30 @@ def measure(
             int(edits.sum()),
             len(before),
             int(np.count_nonzero(edits)),
+            moved,
         )
 
     references = [normalise(each.text) for each in found]
     audio = [each.samples for each in found]
-    alone = heard(audio)
+    alone, starts = heard(audio)
     yield row("one by one", audio, references, alone, alone)
     for length in minutes:
         for gap in gaps:
             order, joined = _joined(audio, round(length * 60 * rate), round(gap * rate))
             texts = [[" ".join(texts[i] for i in order)] for texts in (references, alone)]
             name = f"joined, {length:g} min" + (f", {gap:g} s between" if gap else "")
-            yield row(name, [joined], *texts, heard([joined]))
+            yield row(name, [joined], *texts, heard([joined])[0])
     for lead in leads:
         size = round(lead * rate)
         noise = (background(x, size, seed=i, sample_rate=rate) for i, x in enumerate(audio))
         silence = (np.zeros(size, np.float32) for _ in audio)
         for name, before in (("silence", silence), ("background", noise)):
             later = [np.concatenate(pair) for pair in zip(before, audio, strict=True)]
-            yield row(f"after {lead:g} s of {name}", later, references, alone, heard(later))
+            texts, now = heard(later)
+            same = [i for i, text in enumerate(texts) if text == alone[i] and starts[i] is not None]
+            moves = [abs(now[i] - starts[i] - lead) for i in same]
+            moved = float(np.mean(moves)) if moves else None
+            yield row(f"after {lead:g} s of {name}", later, references, alone, texts, moved)
     for right in rights if recogniser.config.predictor is not None else ():
         live = [normalise(_live(recogniser, samples, right)) for samples in audio]
         yield row(f"live, {right:g} s ahead", audio, references, alone, live)
@@ -153,4 +161,4 @@ def describe(row: Row) -> str:
         f"{row.name:32s}{row.audio_seconds / 60:7.1f} min   WER {100 * row.word_error_rate:6.2f} %"
         f"   changed: {row.changed} of {row.words} words, "
         f"{row.changed_utterances} of {row.utterances} transcripts"
-    )
+    ) + ("" if row.moved is None else f"; first words are {row.moved:.2f} s off")

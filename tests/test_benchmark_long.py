@@ -10,7 +10,7 @@ import tiny
 
 from tdt_jax import benchmark_long, cli
 from tdt_jax.data.batches import Utterance
-from tdt_jax.transcript import Transcript
+from tdt_jax.transcript import Transcript, Word
 
 RATE = 16000
 WORDS = "zero one two three four five six seven eight nine".split()
@@ -31,9 +31,9 @@ def recogniser(monkeypatch):
     def hear(samples):
         starts = np.flatnonzero(np.diff(np.concatenate([[0], samples])) > 0.01)
         words = [WORDS[round(samples[start] * 20) - 1] for start in starts]
-        return Transcript(
-            " ".join(words[int(starts[0] >= RATE) :]), [], [], [], len(samples) / RATE
-        )
+        first = Word("word", 0.9 * starts[0] / RATE, 0.0, 1.0, 1.0)  # a tenth too early
+        text = " ".join(words[int(starts[0] >= RATE) :])
+        return Transcript(text, [], [first], [], len(samples) / RATE)
 
     def transcribe(recogniser, audio, *, piece_seconds):
         return [hear(samples) for samples in audio]
@@ -50,14 +50,16 @@ def test_what_has_changed_is_counted(recogniser):
     wrong = UTTERANCES[1]._replace(text="five")  # it says four
     items = [UTTERANCES[0], wrong, UTTERANCES[2]]
     alone, joined, apart, *leads = benchmark_long.measure(recogniser, items, **options)
-    assert alone[2:] == (1 / 6, 6, 0, 3, 0)
+    assert alone[2:] == (1 / 6, 6, 0, 3, 0, None)
     assert joined.name == "joined, 0.05 min" and joined.audio_seconds >= 3
     assert joined.words > 6 and joined.utterances == 1 and joined.changed == 0
     assert apart.name == "joined, 0.05 min, 1 s between" and apart.words < joined.words
     assert [(row.changed, row.changed_utterances) for row in leads] == [(0, 0)] * 2 + [(3, 3)] * 2
+    assert [row.moved for row in leads] == [pytest.approx(0.05)] * 2 + [None] * 2
     assert leads[-1].word_error_rate == pytest.approx(3 / 6)
     assert [row.name for row in leads[2:]] == ["after 1 s of silence", "after 1 s of background"]
     assert "changed: 3 of 6 words, 3 of 3 transcripts" in benchmark_long.describe(leads[-1])
+    assert benchmark_long.describe(leads[0]).endswith("; first words are 0.05 s off")
 
 
 def test_recordings_are_joined_as_often_as_it_takes():
