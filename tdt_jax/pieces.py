@@ -7,7 +7,8 @@
 
 Every moment is in one core, and a word belongs to the piece whose core holds its middle. Two pieces
 hear a word near a cut at slightly different times: heard by both, it is one word with one middle,
-so that it is not doubled. What only one of them has heard is kept, whichever core holds it, unless
+so that it is not doubled. Where they have heard different words, it is that of which its piece is
+more certain. What only one of them has heard is kept, whichever core holds it, unless
 it is at the edge of its piece, where half a word may be mistaken for one, or the other piece has
 heard another word there.
 """
@@ -186,6 +187,10 @@ def _kept(
     pairs = _pairs(before, after, cut)
     for i, j in pairs:
         first[i] = before[i].middle + after[j].middle < 2 * cut
+        if before[i].text != after[j].text:  # the more certain; a half word is none
+            one = 0.0 if before[i].end > end - EDGE else before[i].confidence
+            other = 0.0 if after[j].start < begin + EDGE else after[j].confidence
+            first[i] = one > other or (first[i] and one == other)
         second[j] = not first[i]
     paired = {i for i, _ in pairs}, {j for _, j in pairs}
     mine = [word for word, keep in zip(before, first, strict=True) if keep]

@@ -90,6 +90,10 @@ class Spoken:
     def middle(self) -> float:
         return (self.start + self.end) / 2
 
+    @property
+    def confidence(self) -> float:
+        return min(token.confidence for token in self.tokens)
+
 
 def to_transcript(hypothesis: Hypothesis, recogniser, duration: float) -> Transcript:
     """The transcript of one utterance's hypothesis.

@@ -114,8 +114,8 @@ def join(pieces, cuts, decode, *, overlap):
     return cutting.join(pieces, cuts, extents[: len(pieces)], decode)
 
 
-def word(text, start, end):
-    return Spoken((0,), (Token(text, start, end, 1.0, 1.0),), text)
+def word(text, start, end, confidence=1.0):
+    return Spoken((0,), (Token(text, start, end, confidence, 1.0),), text)
 
 
 def sentence(rng, seconds=60.0):
@@ -180,6 +180,21 @@ def test_what_one_piece_alone_has_heard_is_kept():
     other = word("z", 18.9, 19.5)
     joined = join([[a, other], [word("w", 19.4, 19.9), b]], [20.0], str, overlap=2.0)
     assert [w.text for w in joined] == ["a", "z", "b"]
+
+
+@pytest.mark.parametrize("cut", [19.8, 20.4])  # before and after the word's middle
+def test_of_two_words_the_more_certain_is_kept(cut):
+    def kept(one, other):
+        (found,) = join([[one], [other]], [cut], str, overlap=2.0)
+        return found.text
+
+    second = word("second", 20.0, 20.3, 0.6)
+    assert kept(second, word("seven", 20.0, 20.3, 0.9)) == "seven"
+    assert kept(second, word("seven", 20.0, 20.3, 0.4)) == "second"
+    assert kept(second, word("seven", 20.0, 20.3, 0.6)) == ("second" if cut == 20.4 else "seven")
+    end, begin = cut + 2.0, cut - 2.0  # of the pieces: what is there may be half a word
+    assert kept(word("half", end - 0.2, end, 0.9), word("a", end - 0.2, end, 0.1)) == "a"
+    assert kept(word("b", begin, begin + 0.2, 0.1), word("half", begin, begin + 0.2, 0.9)) == "b"
 
 
 def test_words_without_spaces_are_handed_over_between_tokens():
