@@ -114,6 +114,8 @@ def test_a_batch_is_a_function_of_its_step(entries):
     expected = [forwards[step] for step in range(12)]
     for step in reversed(range(12)):
         assert same(backwards[step], expected[step])
+    leads = np.concatenate([batch.lead for batch in expected])
+    assert 0 < np.count_nonzero(leads) < len(leads) / 2  # silence before some of them
     with pytest.raises(IndexError):
         forwards[-1]
 

@@ -371,6 +371,17 @@ def test_long_silences_where_asked():
     assert np.all(np.max(silences, axis=0) < 2.2 * RATE)
 
 
+def test_it_is_known_when_speech_begins():
+    config = dataclasses.replace(PLAIN, gap=(0.0, 0.4), phrase_probability=0.3, num_test=5)
+    telephone = Telephone(config)
+    samples = [telephone.sample(np.random.default_rng(s), max_seconds=9.0) for s in range(20)]
+    for utterance in samples:
+        first = np.flatnonzero(np.abs(utterance.samples) > 1e-3)[0]
+        assert first - 0.1 * RATE < utterance.lead <= first  # recordings begin softly
+    leads = [utterance.lead for utterance in [*samples, *telephone.test_set()]]
+    assert min(leads) < 0.1 * RATE and max(leads) > 0.3 * RATE
+
+
 def test_texts_that_fill_an_utterance_have_silence_between():
     def inner_silences(probability):
         """Of more than half a second, inside twenty long utterances."""

@@ -247,6 +247,25 @@ def test_impossible_utterances_and_empty_rows_do_not_count():
     np.testing.assert_allclose(metrics.loss, expected / num_labels[rows].sum(), rtol=1e-5)
 
 
+def test_no_label_is_trained_in_the_lead():
+    config = plain()
+    model = init_state(config, jax.random.key(0)).model
+    batch = make_batch()
+    lead = batch.num_samples // 3
+    _, metrics = jitted_loss(model, batch._replace(lead=lead), jax.random.key(0), config)
+    features, num_features = tdt.log_mel(batch.samples, batch.num_samples)
+    frames, num_frames = tdt.encode(model, features, num_features)
+    given = model.joint, frames, model.predictor(batch.labels), batch.labels, num_frames
+    options = dict(durations=config.model.durations, sigma=config.loss.sigma)
+    expected, free = (
+        tdt.transducer_loss(*given, batch.num_labels, lead=lead, **options)
+        for lead in (lead // 1280, None)
+    )
+    np.testing.assert_allclose(metrics.transducer, expected, rtol=1e-4)
+    said = np.asarray(batch.num_labels) > 0
+    assert said.sum() > 4 and np.all((expected > 1.001 * free) == said)
+
+
 def test_a_nan_shows_in_the_loss_of_its_row():
     config = plain(durations=(1, 2))
     model = init_state(config, jax.random.key(0)).model
