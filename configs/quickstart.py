@@ -4,9 +4,8 @@
     python train.py --config configs/quickstart.py --set model.durations=none \
         --set training.folder=runs/quickstart_rnnt
 
-Two CPU cores, 10 minutes: WER of 1 % on unseen composed utterances (0.8 to 1.1 % with three seeds),
-with 3.7 decoder steps per second of audio. The RNN-T learns later: 9 % after the same steps, with
-13.8. The CTC loss shows it the alignment: with a weight of 0.3 one seed had 9 %.
+Two CPU cores, 10 minutes: WER of 0.1 % on unseen composed utterances, with 4 decoder steps per
+second of audio. The RNN-T learns later: 7 % after the same steps, with 13.8.
 """
 
 from tdt_jax.config import (
