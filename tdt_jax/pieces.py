@@ -25,12 +25,12 @@ from tdt_jax.transcript import Spoken
 WINDOW = 0.2  # seconds that must be quiet at a cut
 SILENCE = 2.0  # seconds of digital silence that a piece may hold at most
 EMPTY = np.zeros(0, np.float32)
-ALONE = 0.15  # seconds: two words whose middles are less than twice as far apart may be one
+ALONE = 0.25  # seconds: two words whose middles are less than twice as far apart may be one
 ANOTHER = 0.12  # seconds by which words of another text count as farther apart
 NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
 LONG_WORD = 2.0  # seconds; longer are the words of a language without spaces
 GAP = 0.5  # seconds between the parts of such a word that two pieces have heard, at most
-EDGE = 0.5  # seconds of a piece at both ends in which a word that it alone has heard is doubted
+EDGE = 0.8  # seconds of a piece at both ends in which a word that it alone has heard is doubted
 
 
 @dataclass(frozen=True, eq=False)

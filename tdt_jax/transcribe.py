@@ -30,7 +30,7 @@ from tdt_jax.transcript import Spoken, Transcript, assemble, moved, spoken
 # Seconds of the batches' shapes, below that of the longest piece.
 LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
 LONGEST = PIECE_SECONDS * 2**8  # with local attention, about two hours
-OVERLAP = 2.0  # seconds that a piece hears beyond its core, on both sides, at most
+OVERLAP = 4.0  # seconds that a piece hears beyond its core, on both sides, at most
 BATCH_SECONDS = {"cpu": 10.24}  # of audio in a batch; a CPU gains little from more
 BATCH_SECONDS_ELSEWHERE = 491.52
 AHEAD = 4  # pieces read while the batch before is at work
@@ -57,7 +57,7 @@ def transcribe(
     """Transcribe files, or arrays of samples at the recogniser's sample rate.
 
     Audio longer than a piece (half a minute, or what the model was trained on) is cut at its pauses
-    into pieces that overlap by up to four seconds; with local attention
+    into pieces that overlap by up to eight seconds; with local attention
     (`tdt_jax.with_attention_context`) up to two hours go through in one piece. Digital silence at
     both ends of a recording is not heard, nor more than two seconds of it inside. Batches have one
     of a few fixed shapes (`shapes`), so that few programs are compiled. A recogniser that was

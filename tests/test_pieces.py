@@ -228,7 +228,7 @@ def test_a_long_word_is_not_glued_to_another():
         return "".join(map(chr, labels))
 
     before = [spelt("h", 1.0, 1.4), spelt("i", 2.0, 2.4)]
-    after = [spelt("abcdef", 18.7, 21.6), spelt("z", 23.0, 23.4)]
+    after = [spelt("abcdef", 18.9, 21.6), spelt("z", 23.0, 23.4)]
     joined = join([before, after], [20.0], decode, overlap=2.0)
     assert [each.text for each in joined] == ["h", "i", "abcdef", "z"]
     before.append(spelt("abcdef", 18.6, 21.5))
