@@ -156,7 +156,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     )
     with checkpoints:
         for step, batch in batches:
-            arrays = sharding.split_batch(Arrays(*batch[:5]), mesh)
+            arrays = sharding.split_batch(Arrays.of(batch), mesh)
             state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
             flying.append((step, batch, metrics))
             done = step + 1

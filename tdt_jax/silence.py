@@ -28,7 +28,7 @@ def sounding(blocks: Iterable[np.ndarray], *, longest: int) -> Iterator[tuple[in
             ends = np.append(loud[np.searchsorted(loud, starts[1:]) - 1], loud[-1]) + 1
             if last is not None and position + loud[0] - last <= longest:
                 yield from _in_order(last, held)
-                starts = np.append(0, starts[starts > loud[0]])
+                starts[0] = 0
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
                 yield position + start, block[start:end]
             last, held = position + ends[-1].item(), [block[ends[-1] :]]

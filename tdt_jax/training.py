@@ -35,6 +35,11 @@ class Arrays(NamedTuple):
     num_labels: jax.Array  # [B]
     lead: jax.Array | None = None  # [B], samples at the start in which nothing is said
 
+    @classmethod
+    def of(cls, batch) -> "Arrays":
+        """Those of a `tdt_jax.data.batches.Batch`."""
+        return cls(*(getattr(batch, name) for name in cls._fields))
+
 
 class State(NamedTuple):
     """All that changes while training."""

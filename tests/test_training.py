@@ -16,6 +16,7 @@ import tdt_jax as tdt
 from tdt_jax import sharding
 from tdt_jax.checkpoint import named_leaves
 from tdt_jax.config import JointConfig, LossConfig, ModelConfig, PredictorConfig
+from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.joint import Joint
 from tdt_jax.predictor import Predictor
 from tdt_jax.training import Arrays, ctc_loss, init_state, loss, train_step
@@ -245,6 +246,14 @@ def test_impossible_utterances_and_empty_rows_do_not_count():
     rows = np.delete(np.arange(8), [3, 5])
     expected = 0.7 * metrics.transducer[rows].sum() + 0.3 * metrics.ctc[rows].sum()
     np.testing.assert_allclose(metrics.loss, expected / num_labels[rows].sum(), rtol=1e-5)
+
+
+def test_arrays_of_a_batch_are_all_of_them():
+    utterance = Utterance("a", np.ones(900, np.float32), "one", lead=300)
+    batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2))
+    arrays = Arrays.of(batch)
+    assert arrays.lead.tolist() == [300, 0] and arrays.num_samples.tolist() == [900, 0]
+    assert arrays.labels is batch.labels and arrays.num_labels.tolist() == [2, 0]
 
 
 def test_no_label_is_trained_in_the_lead():
