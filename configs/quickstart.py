@@ -4,8 +4,8 @@
     python train.py --config configs/quickstart.py --set model.durations=none \
         --set training.folder=runs/quickstart_rnnt
 
-Two CPU cores, 10 minutes: WER of 0.1 % on unseen composed utterances, with 4 decoder steps per
-second of audio. The RNN-T learns later: 7 % after the same steps, with 13.8.
+Two CPU cores, 13 minutes: WER of 0.1 to 0.2 % on unseen composed utterances, with 4 decoder steps
+per second of audio. The RNN-T learns later: 7 % after the same steps, with 13.8.
 """
 
 from tdt_jax.config import (
