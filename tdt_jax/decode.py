@@ -128,12 +128,13 @@ def decode_chunk(
     durations = model.config.durations
     capacity = size * (1 if durations is not None and durations[0] > 0 else max_symbols)
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
+    heads = model.joint.heads_in_loop(batch * window)
     rows = jnp.arange(batch)
 
     def turn(loop: _Loop) -> _Loop:
         place = loop.time[:, None] + jnp.arange(window)[None]
         around = projected_frames[rows[:, None], jnp.minimum(place, size - 1)]  # [B, W, J]
-        seen = _look(model, around, loop.projected[:, None])
+        seen = _look(heads(around, loop.projected[:, None]), model.config)
         found, offset, num_steps = _follow(seen, model.config.blank, num_frames - loop.time)
         at = rows, jnp.minimum(offset, window - 1)
         token, duration = seen.token[at], seen.duration[at]
@@ -161,13 +162,13 @@ def decode_chunk(
     return loop.hypothesis, DecoderState(skip, loop.predictor, loop.projected)
 
 
-def _look(model, frames, states) -> _Seen:
-    token_logits, duration_logits = model.joint.heads(frames, states)
+def _look(logits, config) -> _Seen:
+    token_logits, duration_logits = logits
     token = jnp.argmax(token_logits, axis=-1).astype(jnp.int32)
     if duration_logits is None:
-        duration = jnp.where(token == model.config.blank, 1, 0)
+        duration = jnp.where(token == config.blank, 1, 0)
     else:
-        durations = jnp.asarray(model.config.durations, jnp.int32)
+        durations = jnp.asarray(config.durations, jnp.int32)
         duration = durations[jnp.argmax(duration_logits, axis=-1)]
     return _Seen(token_logits, token, duration.astype(jnp.int32))
 

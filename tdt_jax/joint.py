@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from tdt_jax import platform
 from tdt_jax.config import JointConfig
 from tdt_jax.layers import dropout
+
+FEW_ROWS, MANY_LABELS = 4, 4096  # from which two halves are faster than a product, on a CPU
 
 
 @jax.custom_vjp
@@ -48,8 +51,26 @@ class Head(nnx.Linear):
 
     def __call__(self, x):
         """[..., J] -> [..., V] float32."""
-        logits = product(x.astype(self.dtype), self.kernel[...])
-        return logits + self.bias[...].astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        return self._biased(product(x.astype(self.dtype), self.kernel[...]))
+
+    def in_halves(self):
+        """The same function of x, from two halves of the kernel: for loops on a CPU.
+
+        XLA takes a product with few rows on one core, but two that do not wait for each other at
+        once. The halves are copies, made here: slices would be made again in every turn.
+        """
+        kernel = self.kernel[...]
+        half = len(kernel) // 2
+        top, bottom = jax.lax.optimization_barrier((kernel[:half], kernel[half:]))
+
+        def head(x):
+            x = x.astype(self.dtype)
+            return self._biased(product(x[..., :half], top) + product(x[..., half:], bottom))
+
+        return head
+
+    def _biased(self, logits):
+        return logits + self.bias[...].astype(jnp.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
 
 
 class Joint(nnx.Module):
@@ -92,8 +113,23 @@ class Joint(nnx.Module):
         turns dropout on; keys [n] draw for an n-th of the rows each.
         """
         hidden = dropout(jax.nn.relu(frames + states), self.dropout, key)
-        durations = None if self.duration_head is None else self.duration_head(hidden)
-        return self.token_head(hidden), durations
+        return self.token_head(hidden), self._durations(hidden)
+
+    def heads_in_loop(self, num_rows: int):
+        """`heads` of frames and states, to be called over and over with `num_rows` rows."""
+        is_large = self.token_head.kernel.shape[-1] >= MANY_LABELS and num_rows >= FEW_ROWS
+        if not (is_large and platform.name() == "cpu"):
+            return self.heads
+        token_head = self.token_head.in_halves()
+
+        def heads(frames, states):
+            hidden = jax.nn.relu(frames + states)
+            return token_head(hidden), self._durations(hidden)
+
+        return heads
+
+    def _durations(self, hidden):
+        return None if self.duration_head is None else self.duration_head(hidden)
 
     def __call__(self, frames, states, *, key=None):
         """All pairs: frames [B, T, D], states [B, U+1, P] -> [B, T, U+1, V+1], [B, T, U+1, N]."""

@@ -56,6 +56,23 @@ def test_heads_of_single_pairs_equal_all_pairs():
             np.testing.assert_allclose(single, every[:, t, u], atol=1e-6)
 
 
+@pytest.mark.parametrize("num_durations", [3, 0])
+@pytest.mark.parametrize("is_large", [True, False])
+def test_heads_in_a_loop_equal_heads(num_durations, is_large, monkeypatch):
+    """Also from halves of the token head, of seven inputs here: three and four."""
+    monkeypatch.setattr("tdt_jax.joint.MANY_LABELS", 7 if is_large else 8)
+    model = joint(num_durations)
+    frames, states = inputs()
+    frames, states = model.project_frames(frames)[:, :2], model.project_states(states)[:, :2]
+    for num_rows in (3, 4):
+        heads = model.heads_in_loop(num_rows)
+        assert (heads == model.heads) == (num_rows == 3 or not is_large)
+        for a, b in zip(heads(frames, states), model.heads(frames, states), strict=True):
+            if a is not b:
+                np.testing.assert_allclose(a, b, atol=1e-6)
+                assert a.dtype == jnp.float32
+
+
 def test_logits_are_float32_with_bfloat16():
     """The hidden layer is rounded to bfloat16, but the logits are not."""
     frames, states = inputs(jnp.bfloat16)
