@@ -22,21 +22,27 @@ def sounding(blocks: Iterable[np.ndarray], *, longest: int) -> Iterator[tuple[in
     position, last = 0, None  # of the next block, and behind the last sample that is not silent
     held: list[np.ndarray] = []  # the blocks' silent samples from `last` on
     for block in blocks:
-        loud = np.flatnonzero(np.abs(block) > DIGITAL_SILENCE)
-        if len(loud):
-            starts = loud[np.flatnonzero(np.diff(loud, prepend=-np.inf) > longest + 1)]
-            ends = np.append(loud[np.searchsorted(loud, starts[1:]) - 1], loud[-1]) + 1
-            if last is not None and position + loud[0] - last <= longest:
+        found = stretches(block, longest=longest)
+        if found:
+            if last is not None and position + found[0][0] - last <= longest:
                 yield from _in_order(last, held)
-                starts[0] = 0
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                found[0] = 0, found[0][1]
+            for start, end in found:
                 yield position + start, block[start:end]
-            last, held = position + ends[-1].item(), [block[ends[-1] :]]
+            last, held = position + found[-1][1], [block[found[-1][1] :]]
         elif last is not None and position + len(block) - last <= longest:
             held.append(block)
         else:
             held = []
         position += len(block)
+
+
+def stretches(samples: np.ndarray, *, longest: int) -> list[tuple[int, int]]:
+    """Where samples [S] sound: starts and ends, more than `longest` of digital silence between."""
+    loud = np.flatnonzero(np.abs(samples) > DIGITAL_SILENCE)
+    starts = loud[np.flatnonzero(np.diff(loud, prepend=-np.inf) > longest + 1)]
+    ends = np.append(loud[np.searchsorted(loud, starts[1:]) - 1], loud[-1:]) + 1
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _in_order(position: int, parts: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,6 +10,9 @@ of the frames what it would make of them all at once.
 A window starts at a whole frame `first`, that is 8 feature frames: its feature m is centred where
 feature 8 first + m of the whole is, and its frame t, subsampled from its features 8t - 7 to 8t + 7,
 is frame first + t of the whole.
+
+Digital silence before and after the sound that a chunk is part of is not heard: the window is that
+much shorter, and a chunk without any sound is left out.
 """
 
 import functools
@@ -17,15 +20,17 @@ import math
 from dataclasses import dataclass, replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax.audio import as_samples
-from tdt_jax.decode import Hypothesis, decode_chunk, start_decoding, take
+from tdt_jax.decode import DecoderState, Hypothesis, decode_chunk, start_decoding, take
 from tdt_jax.encoder import subsampled_length
 from tdt_jax.features import log_mel
 from tdt_jax.model import encode
-from tdt_jax.pieces import LONG_WORD
+from tdt_jax.pieces import LONG_WORD, SILENCE
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
+from tdt_jax.silence import stretches
 from tdt_jax.transcript import PAUSE, Spoken, Word, assemble, spoken
 
 
@@ -40,20 +45,24 @@ _start = jax.jit(start_decoding, static_argnames="batch_size")
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _hear(model, samples, num_samples, first, state, *, size: int):
-    """Decode the frames [first, first + size) of a window of samples [1, S], those that it has.
+def _hear(model, samples, num_samples, first, count, state, *, size: int):
+    """Decode the frames [first, first + count) of a window of samples [1, S], those that it has.
 
-    Returns the Hypothesis, its times counted from `first`, and the decoder's state.
+    Returns the Hypothesis, its times counted from `first`, and the decoder's state after `count`
+    frames, of which there are `size` at most.
     """
     frames, num_frames = encode(model, *log_mel(samples, num_samples, model.config.features))
     chunk = jax.lax.dynamic_slice_in_dim(frames, first, size, axis=1)
-    return decode_chunk(
-        model,
-        chunk,
-        (num_frames - first).clip(0, size),
-        state,
-        max_symbols=model.config.max_symbols,
+    num_here = (num_frames - first).clip(0, count)
+    hypothesis, state = decode_chunk(
+        model, chunk, num_here, state, max_symbols=model.config.max_symbols
     )
+    return hypothesis, _later(state, count - num_here)
+
+
+def _later(state: DecoderState, count) -> DecoderState:
+    """The state after `count` frames [] or [B] that nothing is said in."""
+    return state._replace(skip=jnp.maximum(state.skip - count, 0))
 
 
 class Stream:
@@ -109,6 +118,7 @@ class Stream:
         self._chunk, self._left, self._right = (round(x / frame) for x in (chunk, left, right))
         self.latency = (self._chunk + self._right) * frame
         self._hop = config.features.hop_length
+        self._silence = round(SILENCE * config.features.sample_rate)
         num_frames = self._left + self._chunk + self._right
         self._window = np.zeros((1, num_frames * 8 * self._hop), np.float32)
         self._filled = 0  # samples of the window
@@ -132,7 +142,7 @@ class Stream:
 
     def warm_up(self) -> None:
         """Compile what `push` needs."""
-        jax.block_until_ready(self._step(0))
+        jax.block_until_ready(self._step(self._window[0, :0], 0, 0, self._state))
 
     def push(self, samples) -> list[StreamedWord]:
         """Hear an array of samples of any length; [S] and types as `tdt_jax.transcribe` takes.
@@ -166,21 +176,36 @@ class Stream:
         self._settle(math.inf)
         return self._given()
 
-    def _step(self, num_samples: int):
-        return _hear(
-            self._recogniser.model,
-            self._window,
-            np.full(1, num_samples, np.int32),
-            np.int32(self._decoded - self._first),
-            self._state,
-            size=self._chunk,
+    def _step(self, sound: np.ndarray, first: int, count: int, state: DecoderState):
+        """Decode `count` frames of samples [S] from frame `first` on."""
+        samples = np.zeros_like(self._window)
+        samples[0, : len(sound)] = sound
+        given = samples, np.full(1, len(sound), np.int32), np.int32(first), np.int32(count)
+        return _hear(self._recogniser.model, *given, state, size=self._chunk)
+
+    def _listen(self, num_frames: int) -> tuple[Hypothesis | None, DecoderState]:
+        """What is said in the next frames, None if they are silent, and the state after them."""
+        frame, begin = 8 * self._hop, self._decoded - self._first  # from here on in the window
+        end = begin + num_frames
+        window = self._window[0, : self._filled]
+        sounds = [
+            (start // frame, stop)
+            for start, stop in stretches(window, longest=self._silence)
+            if start < end * frame and stop > begin * frame
+        ]
+        if not sounds:
+            return None, _later(self._state, num_frames)
+        first, stop = sounds[0][0], sounds[-1][1]
+        begin, silent = max(first, begin), max(first - begin, 0)
+        hypothesis, state = self._step(
+            window[first * frame : stop], begin - first, end - begin, _later(self._state, silent)
         )
+        found = take(jax.device_get(hypothesis), 0)
+        return found._replace(times=found.times + self._first + begin), state
 
     def _decode(self, num_frames: int) -> None:
         """Decode the next frames, and move the window on."""
-        hypothesis, state = self._step(self._filled)
-        found = take(jax.device_get(hypothesis), 0)
-        found = found._replace(times=found.times + self._decoded)
+        found, state = self._listen(num_frames)
         decoded = self._decoded + num_frames
         leaving = max(0, decoded - self._left - self._first)
         kept = self._window[0, leaving * 8 * self._hop : self._filled].copy()
@@ -188,7 +213,8 @@ class Stream:
         self._state, self._decoded = state, decoded
         self._filled, self._first = len(kept), self._first + leaving
         self._window[0, : len(kept)] = kept
-        self._tail.add(found)
+        if found is not None:
+            self._tail.add(found)
         self._settle(self.seconds)
 
     def _settle(self, heard: float) -> None:

@@ -66,9 +66,9 @@ def test_windows_that_hear_everything_give_what_the_whole_gives(durations, chunk
         )
 
 
-@pytest.mark.parametrize(("durations", "number"), [((0, 1, 2, 4), 4), ((1, 3, 8), 1), (None, 1)])
-def test_frames_and_state_go_on_from_chunk_to_chunk(durations, number, monkeypatch):
-    """With an encoder that hears each frame alone, any window gives the labels of the whole."""
+@pytest.fixture
+def encoder_without_context(monkeypatch):
+    """Hears each frame alone, so that any window makes of a frame what the whole makes of it."""
 
     def encode(model, samples, num_samples):
         frames = samples.reshape(1, -1, FRAME)[:, :, : model.config.encoder.width]
@@ -79,24 +79,84 @@ def test_frames_and_state_go_on_from_chunk_to_chunk(durations, number, monkeypat
     )
     monkeypatch.setattr(streaming, "encode", encode)
     streaming._hear.clear_cache()
+    yield encode
+    streaming._hear.clear_cache()
+
+
+def labels_in(samples, recogniser, monkeypatch, **seconds):
+    """Labels, times and durations of all that a stream has decoded."""
+    found = []
+    monkeypatch.setattr(_Tail, "add", lambda self, hypothesis: found.append(hypothesis))
+    stream = Stream(recogniser, **seconds)
+    stream.push(samples)
+    stream.finish()
+    fields = ("labels", "times", "durations")
+    return [np.concatenate([getattr(each, field) for each in found]) for field in fields]
+
+
+CHUNKS = ((3, 5, 1), (1, 0, 0), (4, 0, 9), (7, 2, 4), (40, 3, 2))  # and frames left and right
+
+
+@pytest.mark.parametrize(("durations", "number"), [((0, 1, 2, 4), 4), ((1, 3, 8), 1), (None, 1)])
+def test_frames_and_state_go_on_from_chunk_to_chunk(
+    durations, number, encoder_without_context, monkeypatch
+):
     recogniser = make_recogniser(durations)
     samples = noise(6.03) * 10
     padded = np.pad(samples, (0, 76 * FRAME - len(samples)))[None]
-    frames = encode(recogniser.model, padded, np.array([len(samples)]))
+    frames = encoder_without_context(recogniser.model, padded, np.array([len(samples)]))
     whole = take(jax.device_get(tdt.greedy_decode(recogniser.model, *frames)), 0)
-    found = []
-    monkeypatch.setattr(_Tail, "add", lambda self, hypothesis: found.append(hypothesis))
-    for chunk, left, right in ((3, 5, 1), (1, 0, 0), (4, 0, 9), (7, 2, 4))[:number]:
-        found.clear()
-        stream = Stream(recogniser, chunk=0.08 * chunk, left=0.08 * left, right=0.08 * right)
-        stream.push(samples)
-        stream.finish()
-        for field in ("labels", "times", "durations"):
-            values = np.concatenate([getattr(each, field) for each in found])
-            np.testing.assert_array_equal(values, getattr(whole, field))
+    for chunk, left, right in CHUNKS[:number]:
+        seconds = dict(chunk=0.08 * chunk, left=0.08 * left, right=0.08 * right)
+        found = labels_in(samples, recogniser, monkeypatch, **seconds)
+        for values, expected in zip(found, whole[:1] + whole[2:4], strict=True):
+            np.testing.assert_array_equal(values, expected)
         if durations and chunk == 3:
             assert np.any(whole.times % chunk + whole.durations > chunk)
-    streaming._hear.clear_cache()
+
+
+@pytest.mark.parametrize("gap", [30, 44])
+def test_digital_silence_is_not_heard(gap, encoder_without_context, monkeypatch):
+    """Before, after, and for more than two seconds inside: its frames are jumped over."""
+    recogniser = make_recogniser((1, 3, 8))
+    start, stop = 7 * FRAME + 300, 28 * FRAME + 900
+    samples = noise(80 * 0.08)[: 70 * FRAME] * 10
+    samples = np.insert(samples, np.full(gap * FRAME, stop), 0.0)
+    samples[:start] = 0.0
+    samples = np.append(samples, np.zeros(12 * FRAME, np.float32))
+    frames, _ = encoder_without_context(recogniser.model, samples[None], np.array([len(samples)]))
+    expected, state = [], tdt.start_decoding(recogniser.model, 1)
+    for first, last in ((7, 29), (28 + gap, 70 + gap)):
+        skip = np.maximum(state.skip - (first - expected[-1][0] if expected else 0), 0)
+        found, state = tdt.decode_chunk(
+            recogniser.model, frames[:, first:last], jnp.array([last - first]),
+            state._replace(skip=jnp.asarray(skip)),
+        )  # fmt: skip
+        expected.append((last, take(found._replace(times=found.times + first), 0)))
+    assert min(len(each.labels) for _, each in expected) > 5
+    for chunk, left, right in CHUNKS[:4]:
+        seconds = dict(chunk=0.08 * chunk, left=0.08 * left, right=0.08 * right)
+        found = labels_in(samples, recogniser, monkeypatch, **seconds)
+        for i, values in zip((0, 2, 3), found, strict=True):
+            wanted = np.concatenate([each[i] for _, each in expected])
+            np.testing.assert_array_equal(values, wanted)
+
+
+def test_silence_costs_nothing(recogniser, monkeypatch):
+    """While all is silent nothing is computed, and the words before it are given."""
+    calls, hear = [], streaming._hear
+    monkeypatch.setattr(streaming, "_hear", lambda *x, **y: calls.append(x) or hear(*x, **y))
+    stream = Stream(recogniser, **SMALL)
+    assert stream.push(np.zeros(80 * FRAME, np.float32)) == [] and not calls
+    words = stream.push(noise(3.0))
+    assert len(calls) > 5
+    calls.clear()
+    words += stream.push(np.zeros(80 * FRAME, np.float32))
+    assert len(calls) <= 3 and stream.pending == "" and stream.finish() == []
+    alone = heard(Stream(recogniser, **SMALL), noise(3.0))
+    assert [word.text for word in words] == [word.text for word in alone]
+    starts, expected = ([word.start for word in each] for each in (words, alone))
+    np.testing.assert_allclose(starts, np.array(expected) + 80 * 0.08, atol=1e-6)
 
 
 def test_frames_of_a_window_are_frames_of_the_whole(recogniser):

@@ -20,7 +20,8 @@ from tdt_jax.config import FeatureConfig
 from tdt_jax.features import mel_filters
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.fields import Fields
-from tdt_jax.pretrained.nemo_config import read_config, write_config
+from tdt_jax.pretrained.nemo_config import read_config
+from tdt_jax.pretrained.nemo_written_config import write_config
 from tdt_jax.pretrained.opened import Opened, blank_embedding
 from tdt_jax.pretrained.torch_file import read_torch_file, write_torch_file
 from tdt_jax.tokenizer import SentencePiece
