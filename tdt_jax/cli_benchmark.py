@@ -1,12 +1,8 @@
 """tdt-jax benchmark: loss | decode | long | encoder | parity | data | train."""
 
 import argparse
-import dataclasses
-import importlib.util
-import json
-import sys
-from pathlib import Path
 
+from tdt_jax import cli_benchmark_runs as run
 from tdt_jax.cli_options import context, positive
 
 
@@ -20,14 +16,14 @@ def add_benchmark(add) -> None:
     )
     kinds = command.add_subparsers(required=True, metavar="WHAT")
 
-    def kind(name: str, run, help: str):
+    def kind(name: str, function, help: str):
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=function)
         return parser
 
     loss = kind(
         "loss",
-        _loss,
+        run.loss,
         "the transducer loss, forward and backward, from frames and states to the gradients of "
         "joint, frames and states, against the time that its matrix products take alone",
     )
@@ -42,7 +38,7 @@ def add_benchmark(add) -> None:
 
     decode = kind(
         "decode",
-        _decode,
+        run.decode,
         "a TDT beside an RNN-T on the same audio, as it is and with silence inserted: WER, decoder "
         "steps, seconds, ratios and a plot; without arguments a Parakeet's decoder with random "
         "weights, against the time that reading its weights takes",
@@ -72,7 +68,7 @@ def add_benchmark(add) -> None:
 
     long = kind(
         "long",
-        _long,
+        run.long,
         "whether a model hears the same in long audio: recordings one by one, joined into many "
         "minutes, after silence or noise, and live: WER, and what has changed",
     )
@@ -90,7 +86,7 @@ def add_benchmark(add) -> None:
     long.add_argument("--json", action="store_true", help="one JSON object a row")
 
     encoder = kind(
-        "encoder", _encoder, "the encoder of a Parakeet's size, of random weights, likewise"
+        "encoder", run.encoder, "the encoder of a Parakeet's size, of random weights, likewise"
     )
     _add_cases(encoder)
     encoder.add_argument("--seconds", type=float, default=30.0, help="of audio [30]")
@@ -103,7 +99,7 @@ def add_benchmark(add) -> None:
 
     parity = kind(
         "parity",
-        _parity,
+        run.parity,
         "a Parakeet of transformers' with random weights, saved, loaded here and compared stage by "
         "stage and label by label (needs torch and transformers)",
     )
@@ -112,7 +108,7 @@ def add_benchmark(add) -> None:
 
     data = kind(
         "data",
-        _data,
+        run.data,
         "the reading, decoding and augmenting of a configuration's training batches alone, by the "
         "number of threads: seconds of audio per second",
     )
@@ -128,7 +124,7 @@ def add_benchmark(add) -> None:
 
     train = kind(
         "train",
-        _train,
+        run.train,
         "a training step on noise, its arrays already on the devices: seconds of audio per second, "
         "the share of the products' own rate, and what its time goes into",
     )
@@ -159,178 +155,8 @@ def _add_cases(parser) -> None:
     )
 
 
-def _loss(options) -> int:
-    from tdt_jax import benchmark
-
-    names = options.case or list(benchmark.CASES)
-    if unknown := [name for name in names if name not in benchmark.CASES]:
-        raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(benchmark.CASES)}")
-    cases = [benchmark.CASES[name] for name in names]
-    if options.batch:
-        cases = [case._replace(batch=options.batch) for case in cases]
-    if options.aot:
-        from tdt_jax import ahead
-
-        if options.peers or options.json:
-            raise ValueError("--aot runs nothing: it goes with neither --peers nor --json")
-        for case in cases:
-            print(ahead.loss_report(case, dtype=options.dtype, topology=options.aot), flush=True)
-        return 0
-    table = benchmark.loss_table(
-        cases, dtype=options.dtype, repeats=options.repeats, peers=options.peers
-    )
-    for case, rate, results in table:
-        if options.json:
-            methods = {
-                name: result if isinstance(result, str) else dataclasses.asdict(result)
-                for name, result in results.items()
-            }
-            floor = {"matmul_flops_per_second": rate, "floor_seconds": case.flops / rate}
-            print(json.dumps({**case._asdict(), **floor, "methods": methods}), flush=True)
-        else:
-            print(benchmark.describe(case, rate, results), flush=True)
-    return 0
-
-
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(number) for number in text.split(",")) if text else ()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
-
-
-def _decode(options) -> int:
-    from tdt_jax import benchmark_decode
-
-    if options.tdt is None:
-        for report in benchmark_decode.decoder_report(
-            options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"],
-            batches=options.batch or (1, 4, 32),
-            seconds=options.seconds,
-            repeats=options.repeats,
-            peers=options.peers,
-        ):
-            print(report, flush=True)
-        return 0
-    if options.manifest is None:
-        raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
-    if options.case or options.peers or len(options.batch or []) > 1:
-        raise ValueError("two checkpoints go with neither --case nor --peers, and with one --batch")
-    return _compare(options)
-
-
-def _compare(options) -> int:
-    from tdt_jax import benchmark_silence, plot, runtime, storage
-    from tdt_jax.data.sources import read_source
-
-    entries = read_source(options.manifest)
-    runtime.set_up()
-    failed: dict[str, str] = {}
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("the plot needs matplotlib: pip install 'tdt-jax[notebook]'")
-    if not Path(options.plot).absolute().parent.is_dir():
-        raise ValueError(f"there is no folder for --plot {options.plot}")
-    rows = benchmark_silence.compare(
-        storage.load(options.tdt),
-        storage.load(options.rnnt),
-        entries,
-        shares=options.silence,
-        batch_size=(options.batch or [1])[0],
-        repeats=options.repeats,
-        failed=failed,
-    )
-    if options.json:
-        print(*map(json.dumps, benchmark_silence.to_json(rows)), sep="\n", flush=True)
-    else:
-        print(benchmark_silence.describe(rows), flush=True)
-    figure = plot.silence(rows)[0].figure
-    figure.savefig(options.plot, dpi=150)
-    for why in failed.values():
-        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _long(options) -> int:
-    from tdt_jax import benchmark_long, runtime, storage
-    from tdt_jax.data.sources import read_source
-
-    entries = read_source(options.manifest)
-    runtime.set_up()
-    failed: dict[str, str] = {}
-    for row in benchmark_long.measure(
-        storage.load(options.model),
-        entries,
-        minutes=options.minutes,
-        gaps=options.gap,
-        leads=options.lead,
-        rights=options.right,
-        piece_seconds=options.piece_seconds,
-        normaliser=options.normaliser,
-        failed=failed,
-    ):
-        print(json.dumps(row._asdict()) if options.json else benchmark_long.describe(row),
-              flush=True)  # fmt: skip
-    for why in failed.values():
-        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _encoder(options) -> int:
-    from tdt_jax import benchmark_encoder
-
-    for report in benchmark_encoder.encoder_report(
-        options.case or ["0.6b"],
-        seconds=options.seconds,
-        batch=options.batch,
-        dtype=options.dtype,
-        repeats=options.repeats,
-        attention_context=options.local_attention,
-        peers=options.peers,
-    ):
-        print(report, flush=True)
-    return 0
-
-
-def _parity(options) -> int:
-    from tdt_jax import benchmark_encoder, parity
-
-    benchmark_encoder.require_peers()
-    for name in options.case or ["0.6b"]:
-        config = benchmark_encoder.MODELS.get(name)
-        if config is None:
-            raise ValueError(f"no case {name!r}; there are {', '.join(benchmark_encoder.MODELS)}")
-        print(parity.compare(name, config, num_utterances=options.utterances), flush=True)
-    return 0
-
-
-def _data(options) -> int:
-    from tdt_jax import benchmark_data, config
-
-    chosen = config.load(options.config)
-    for assignment in options.overrides:
-        chosen = config.override(chosen, assignment)
-    rows = benchmark_data.measure(
-        chosen, threads=options.threads or (1, 2, 4), seconds=options.seconds
-    )
-    for row in rows:
-        print(json.dumps(row._asdict()) if options.json else row.describe(), flush=True)
-    return 0
-
-
-def _train(options) -> int:
-    from tdt_jax import benchmark_train, config
-    from tdt_jax.ahead_training import parse_shape
-
-    shape = parse_shape(options.batch)
-    pairs = [
-        (name, benchmark_train.case(name), shape or benchmark_train.SHAPE)
-        for name in options.case or ([] if options.config else ["small", "medium"])
-    ]
-    if options.config:
-        chosen = config.load(options.config)
-        pairs.append((options.config, chosen, shape))
-    for name, chosen, shape in pairs:
-        for assignment in options.overrides:
-            chosen = config.override(chosen, assignment)
-        print(benchmark_train.report(name, chosen, shape, repeats=options.repeats), flush=True)
-    return 0

@@ -1,0 +1,177 @@
+"""What `tdt-jax benchmark` does, a function for each kind: options in, exit code out."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+
+def loss(options) -> int:
+    from tdt_jax import benchmark
+
+    names = options.case or list(benchmark.CASES)
+    if unknown := [name for name in names if name not in benchmark.CASES]:
+        raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(benchmark.CASES)}")
+    cases = [benchmark.CASES[name] for name in names]
+    if options.batch:
+        cases = [case._replace(batch=options.batch) for case in cases]
+    if options.aot:
+        from tdt_jax import ahead
+
+        if options.peers or options.json:
+            raise ValueError("--aot runs nothing: it goes with neither --peers nor --json")
+        for case in cases:
+            print(ahead.loss_report(case, dtype=options.dtype, topology=options.aot), flush=True)
+        return 0
+    table = benchmark.loss_table(
+        cases, dtype=options.dtype, repeats=options.repeats, peers=options.peers
+    )
+    for case, rate, results in table:
+        if options.json:
+            methods = {
+                name: result if isinstance(result, str) else dataclasses.asdict(result)
+                for name, result in results.items()
+            }
+            floor = {"matmul_flops_per_second": rate, "floor_seconds": case.flops / rate}
+            print(json.dumps({**case._asdict(), **floor, "methods": methods}), flush=True)
+        else:
+            print(benchmark.describe(case, rate, results), flush=True)
+    return 0
+
+
+def decode(options) -> int:
+    from tdt_jax import benchmark_decode
+
+    if options.tdt is None:
+        for report in benchmark_decode.decoder_report(
+            options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"],
+            batches=options.batch or (1, 4, 32),
+            seconds=options.seconds,
+            repeats=options.repeats,
+            peers=options.peers,
+        ):
+            print(report, flush=True)
+        return 0
+    if options.manifest is None:
+        raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
+    if options.case or options.peers or len(options.batch or []) > 1:
+        raise ValueError("two checkpoints go with neither --case nor --peers, and with one --batch")
+    return _compare(options)
+
+
+def _compare(options) -> int:
+    from tdt_jax import benchmark_silence, plot, runtime, storage
+    from tdt_jax.data.sources import read_source
+
+    entries = read_source(options.manifest)
+    runtime.set_up()
+    failed: dict[str, str] = {}
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("the plot needs matplotlib: pip install 'tdt-jax[notebook]'")
+    if not Path(options.plot).absolute().parent.is_dir():
+        raise ValueError(f"there is no folder for --plot {options.plot}")
+    rows = benchmark_silence.compare(
+        storage.load(options.tdt),
+        storage.load(options.rnnt),
+        entries,
+        shares=options.silence,
+        batch_size=(options.batch or [1])[0],
+        repeats=options.repeats,
+        failed=failed,
+    )
+    if options.json:
+        print(*map(json.dumps, benchmark_silence.to_json(rows)), sep="\n", flush=True)
+    else:
+        print(benchmark_silence.describe(rows), flush=True)
+    figure = plot.silence(rows)[0].figure
+    figure.savefig(options.plot, dpi=150)
+    for why in failed.values():
+        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def long(options) -> int:
+    from tdt_jax import benchmark_long, runtime, storage
+    from tdt_jax.data.sources import read_source
+
+    entries = read_source(options.manifest)
+    runtime.set_up()
+    failed: dict[str, str] = {}
+    for row in benchmark_long.measure(
+        storage.load(options.model),
+        entries,
+        minutes=options.minutes,
+        gaps=options.gap,
+        leads=options.lead,
+        rights=options.right,
+        piece_seconds=options.piece_seconds,
+        normaliser=options.normaliser,
+        failed=failed,
+    ):
+        print(json.dumps(row._asdict()) if options.json else benchmark_long.describe(row),
+              flush=True)  # fmt: skip
+    for why in failed.values():
+        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def encoder(options) -> int:
+    from tdt_jax import benchmark_encoder
+
+    for report in benchmark_encoder.encoder_report(
+        options.case or ["0.6b"],
+        seconds=options.seconds,
+        batch=options.batch,
+        dtype=options.dtype,
+        repeats=options.repeats,
+        attention_context=options.local_attention,
+        peers=options.peers,
+    ):
+        print(report, flush=True)
+    return 0
+
+
+def parity(options) -> int:
+    from tdt_jax import benchmark_encoder, parity
+
+    benchmark_encoder.require_peers()
+    for name in options.case or ["0.6b"]:
+        config = benchmark_encoder.MODELS.get(name)
+        if config is None:
+            raise ValueError(f"no case {name!r}; there are {', '.join(benchmark_encoder.MODELS)}")
+        print(parity.compare(name, config, num_utterances=options.utterances), flush=True)
+    return 0
+
+
+def data(options) -> int:
+    from tdt_jax import benchmark_data, config
+
+    chosen = config.load(options.config)
+    for assignment in options.overrides:
+        chosen = config.override(chosen, assignment)
+    rows = benchmark_data.measure(
+        chosen, threads=options.threads or (1, 2, 4), seconds=options.seconds
+    )
+    for row in rows:
+        print(json.dumps(row._asdict()) if options.json else row.describe(), flush=True)
+    return 0
+
+
+def train(options) -> int:
+    from tdt_jax import benchmark_train, config
+    from tdt_jax.ahead_training import parse_shape
+
+    shape = parse_shape(options.batch)
+    pairs = [
+        (name, benchmark_train.case(name), shape or benchmark_train.SHAPE)
+        for name in options.case or ([] if options.config else ["small", "medium"])
+    ]
+    if options.config:
+        chosen = config.load(options.config)
+        pairs.append((options.config, chosen, shape))
+    for name, chosen, shape in pairs:
+        for assignment in options.overrides:
+            chosen = config.override(chosen, assignment)
+        print(benchmark_train.report(name, chosen, shape, repeats=options.repeats), flush=True)
+    return 0
