@@ -3,8 +3,9 @@
 import dataclasses
 import importlib.util
 import json
-import sys
 from pathlib import Path
+
+from tdt_jax.cli_options import complain
 
 
 def loss(options) -> int:
@@ -86,9 +87,7 @@ def _compare(options) -> int:
         print(benchmark_silence.describe(rows), flush=True)
     figure = plot.silence(rows)[0].figure
     figure.savefig(options.plot, dpi=150)
-    for why in failed.values():
-        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
-    return 1 if failed else 0
+    return _named(failed)
 
 
 def long(options) -> int:
@@ -111,8 +110,13 @@ def long(options) -> int:
     ):
         print(json.dumps(row._asdict()) if options.json else benchmark_long.describe(row),
               flush=True)  # fmt: skip
+    return _named(failed)
+
+
+def _named(failed: dict[str, str]) -> int:
+    """Say what could not be read; the exit code."""
     for why in failed.values():
-        print(f"tdt-jax: not counted: {why}", file=sys.stderr)
+        complain(f"not counted: {why}")
     return 1 if failed else 0
 
 

@@ -11,8 +11,9 @@ A window starts at a whole frame `first`, that is 8 feature frames: its feature 
 feature 8 first + m of the whole is, and its frame t, subsampled from its features 8t - 7 to 8t + 7,
 is frame first + t of the whole.
 
-Digital silence before and after the sound that a chunk is part of is not heard: the window is that
-much shorter, and a chunk without any sound is left out.
+Digital silence before and after the sound that a chunk is part of is not heard, nor what sounds on
+the other side of more than `pieces.SILENCE` seconds of it: the window is that much shorter. A chunk
+without any sound is left out.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Every test runs on 8 virtual CPU devices, with strict dtype and rank promotion.
 
 Programs are compiled once: both workers, and the next run, take them from `.pytest_cache`. XLA
-compiles them without optimisation and with its older emitters: twice as fast.
+compiles them without optimisation and with its older emitters, which takes much less time.
 """
 
 import os

@@ -23,9 +23,8 @@ from tdt_jax.audio import read_audio
 from tdt_jax.config import TelephoneConfig
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.telephone_grammar import KINDS, chance, pick
+from tdt_jax.data.waveform import add_noise, trim
 
-TRIM_FLOOR = 1e-5  # edges quieter than this share of a recording's loudest 10 ms are silence
-TRIM_MARGIN = 0.03  # seconds kept before and after what is not
 RAMP = 0.005  # seconds of fade at both edges of a recording
 JOIN_PROBABILITY = 0.2  # that another text of the grammar follows
 UNCUT_ATTEMPTS = 10  # before a text that does not fit is cut short
@@ -47,32 +46,6 @@ def is_test_text(text: str) -> bool:
     """Whether a text is kept for testing: one in eight of those with three words or more."""
     words = text.split()
     return len(words) > 2 and zlib.crc32(" ".join(words).encode()) % 8 == 0
-
-
-def trim(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Drop the silence at both edges, by the energy of 10 ms frames.
-
-    The energy of the first difference counts too: it lifts the hiss at the ends of "six" and "f".
-    """
-    frame = sample_rate // 100
-    size = len(samples) // frame * frame
-    power = samples[:size] ** 2 + np.diff(samples[:size], prepend=0) ** 2
-    power = power.reshape(-1, frame).sum(axis=1)
-    loud = np.flatnonzero(power > TRIM_FLOOR * power.max())
-    margin = round(TRIM_MARGIN * sample_rate)
-    return samples[max(0, loud[0] * frame - margin) : (loud[-1] + 1) * frame + margin]
-
-
-def add_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """Add white to pink noise, `snr` dB below the speech (its digital silence not counted)."""
-    white = rng.standard_normal(1 << len(samples).bit_length(), dtype=np.float32)
-    spectrum = np.fft.rfft(white)
-    tilt = rng.uniform(0, 0.5)  # the amplitude falls with frequency to the -tilt: 0.5 is pink
-    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** tilt)[: len(samples)]
-    speech = samples[samples != 0]
-    noise *= np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
-    noisy = samples + noise
-    return (noisy / max(1.0, np.abs(noisy).max())).astype(np.float32)
 
 
 class Telephone:
