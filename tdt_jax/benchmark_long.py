@@ -1,8 +1,8 @@
 """Whether a recogniser hears in long audio, after a silence and live what it hears otherwise.
 
 Recordings are joined into one of many minutes, which `transcribe` cuts where it likes; silence or
-their own background is put before them; they are streamed. What the words should be is known: the
-reference, and what was heard of each recording by itself.
+their own background is put before them; they are streamed, also after silence. What the words
+should be is known: the reference, and what was heard of each recording by itself.
 """
 
 import math
@@ -55,7 +55,8 @@ def measure(
       gaps: seconds of digital silence between joined recordings.
       leads: seconds before each recording, of digital silence, which `transcribe` does not hear,
         and of noise like its background.
-      rights: seconds that a `Stream` hears ahead, with chunks of 1.6 s; not for a CTC model.
+      rights: seconds that a `Stream` hears ahead, with chunks of 1.6 s, also after the last of
+        the leads of digital silence; not for a CTC model.
       piece_seconds: as of `transcribe`.
       normaliser: of `metrics.normaliser`, over references and transcripts.
       failed: takes the id and the reason of what cannot be read.
@@ -118,8 +119,12 @@ def measure(
             moved = float(np.mean(moves)) if moves else None
             yield row(f"after {lead:g} s of {name}", later, references, alone, texts, moved)
     for right in rights if recogniser.config.predictor is not None else ():
-        live = [normalise(_live(recogniser, samples, right)) for samples in audio]
-        yield row(f"live, {right:g} s ahead", audio, references, alone, live)
+        for lead in (0.0, *leads[-1:]):
+            silence = np.zeros(round(lead * rate), np.float32)
+            later = [np.concatenate([silence, samples]) for samples in audio]
+            live = [normalise(_live(recogniser, samples, right)) for samples in later]
+            name = f"live, {right:g} s ahead" + (f", after {lead:g} s" if lead else "")
+            yield row(name, later, references, alone, live)
 
 
 def _read(items: Sequence, rate: int, failed: dict[str, str] | None) -> Iterator[Utterance]:

@@ -77,7 +77,8 @@ def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch
             self.right, self.text = right, ""
 
         def push(self, samples):
-            self.text = " ".join(["four"] * round(self.right))
+            silence = np.flatnonzero(samples)[0] // RATE
+            self.text = " ".join(["four"] * round(self.right) + ["mm"] * silence)
             yield "word"
 
         def finish(self):
@@ -88,8 +89,13 @@ def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch
     _, one, two = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
     assert (one.name, one.changed) == ("live, 1 s ahead", 0)
     assert (two.name, two.changed, two.word_error_rate) == ("live, 2 s ahead", 1, 1.0)
+    options = dict(minutes=[], leads=[0.5, 3.0], rights=[1.0])
+    *_, none, three = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
+    assert (none.name, none.changed) == ("live, 1 s ahead", 0)
+    assert (three.name, three.changed) == ("live, 1 s ahead, after 3 s", 3)
     recogniser.config = tiny.config(durations=None, ctc=True, predictor=None, joint=None)
-    assert len(list(benchmark_long.measure(recogniser, UTTERANCES[1:2], **options))) == 1
+    rows = list(benchmark_long.measure(recogniser, UTTERANCES[1:2], **options))
+    assert not any(row.name.startswith("live") for row in rows)
 
 
 def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
