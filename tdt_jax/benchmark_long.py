@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tdt_jax import metrics
-from tdt_jax.audio import AudioError, as_samples
+from tdt_jax.audio.reading import AudioError, as_samples
+from tdt_jax.audio.silence import background
 from tdt_jax.data.batches import Utterance
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.silence import background
 from tdt_jax.streaming import Stream
 from tdt_jax.transcribe import transcribe
 

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax import metrics
-from tdt_jax.audio import AudioError, as_samples
+from tdt_jax.audio.reading import AudioError, as_samples
+from tdt_jax.audio.silence import num_inserted, with_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Batch, Utterance, collate
 from tdt_jax.data.manifest import Entry
@@ -26,7 +27,6 @@ from tdt_jax.features import log_mel
 from tdt_jax.inference import eval_step
 from tdt_jax.model import encode
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.silence import num_inserted, with_silence
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
 SHORTEST = 2.56  # seconds; audio is padded to this or 2, 4, 8, ... times as much

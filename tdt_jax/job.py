@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdt_jax.audio import AudioError, header_seconds
+from tdt_jax.audio.reading import AudioError, header_seconds
 from tdt_jax.formats import DEFAULT_RULES, FORMATS, SubtitleRules, render
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.transcribe import Heard, transcribe_each

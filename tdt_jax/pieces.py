@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tdt_jax.silence import quietest, sounding
+from tdt_jax.audio.silence import quietest, sounding
 from tdt_jax.transcript import Spoken
 
 WINDOW = 0.2  # seconds that must be quiet at a cut

@@ -24,14 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax.audio import as_samples
+from tdt_jax.audio.reading import as_samples
+from tdt_jax.audio.silence import stretches
 from tdt_jax.decode import DecoderState, Hypothesis, decode_chunk, start_decoding, take
 from tdt_jax.encoder import subsampled_length
 from tdt_jax.features import log_mel
 from tdt_jax.model import encode
 from tdt_jax.pieces import LONG_WORD, SILENCE
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
-from tdt_jax.silence import stretches
 from tdt_jax.transcript import PAUSE, Spoken, Word, assemble, spoken
 
 

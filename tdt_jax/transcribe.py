@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from tdt_jax import pieces as cutting
-from tdt_jax.audio import AudioError, audio_blocks
+from tdt_jax.audio.reading import AudioError, audio_blocks
 from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import bucket_samples

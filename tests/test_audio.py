@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tdt_jax import audio
-from tdt_jax.audio import AudioError, as_samples, audio_seconds, read_audio
+from tdt_jax.audio import reading as audio
+from tdt_jax.audio.reading import AudioError, as_samples, audio_seconds, read_audio
 
 
 def sine(seconds=1.0, rate=16000, hertz=440.0, level=0.5):
@@ -226,7 +226,7 @@ def test_what_cannot_be_opened_is_an_audio_error(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tdt_jax.audio._opened", refuse)
+    monkeypatch.setattr("tdt_jax.audio.reading._opened", refuse)
     with pytest.raises(AudioError, match=r"a\.wav cannot be read: Permission denied"):
         read_audio(tmp_path / "a.wav")
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tdt_jax.audio import as_samples
+from tdt_jax.audio.reading import as_samples
+from tdt_jax.audio.waveform import change_speed, insert_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data import batches as batches_module
 from tdt_jax.data.batches import (
@@ -19,7 +20,6 @@ from tdt_jax.data.batches import (
     iterate,
 )
 from tdt_jax.data.manifest import Entry, select
-from tdt_jax.data.waveform import change_speed, insert_silence
 from tdt_jax.tokenizer import Characters
 
 BUCKETS = (Bucket(0.5, 3, 3), Bucket(1.0, 6, 2))

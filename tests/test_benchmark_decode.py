@@ -16,7 +16,8 @@ import tiny
 import tdt_jax as tdt
 from tdt_jax import benchmark_decode, benchmark_encoder, benchmark_silence, plot, random_decoder
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.audio import AudioError
+from tdt_jax.audio.reading import AudioError
+from tdt_jax.audio.silence import num_inserted, with_silence
 from tdt_jax.benchmark_decode import Decoded, Peer
 from tdt_jax.benchmark_silence import Row, Side
 from tdt_jax.config import Bucket
@@ -24,7 +25,6 @@ from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.manifest import Entry
 from tdt_jax.decode import greedy_decode
 from tdt_jax.inference import eval_step
-from tdt_jax.silence import num_inserted, with_silence
 
 RATE = 16000
 

@@ -12,11 +12,11 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tdt_jax import config as configs
-from tdt_jax.audio import AudioError, read_audio
+from tdt_jax.audio.encoded import decode, flac
+from tdt_jax.audio.reading import AudioError, read_audio
 from tdt_jax.config import Bucket
 from tdt_jax.data import dataset as datasets
 from tdt_jax.data.dataset import open_dataset
-from tdt_jax.data.encoded import decode, flac
 from tdt_jax.data.sources import read_source
 from tdt_jax.data.task import make_task
 from tdt_jax.data.telephone import prompts_folder

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from tdt_jax import job
-from tdt_jax.audio import AudioError
+from tdt_jax.audio.reading import AudioError
 from tdt_jax.job import Output, Source
 from tdt_jax.transcribe import Heard
 from tdt_jax.transcript import Transcript

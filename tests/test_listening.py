@@ -12,7 +12,7 @@ import soxr
 from test_transcribe import make_recogniser, noise
 
 from tdt_jax import listening
-from tdt_jax.audio import AudioError
+from tdt_jax.audio.reading import AudioError
 from tdt_jax.listening import listen, microphone, pcm_blocks
 from tdt_jax.streaming import Stream, StreamedWord
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tdt_jax.audio import read_audio
+from tdt_jax.audio.reading import read_audio
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.buckets import bucket_samples, fit

@@ -17,7 +17,7 @@ import soundfile
 import yaml
 
 from tdt_jax import cli
-from tdt_jax.audio import as_samples, read_audio
+from tdt_jax.audio.reading import as_samples, read_audio
 from tdt_jax.config import TelephoneConfig
 from tdt_jax.data import librispeech, must_c
 from tdt_jax.data.dataset import open_dataset

@@ -17,7 +17,7 @@ from tiny_run import get_config
 import tdt_jax as tdt
 from tdt_jax import runtime, sharding
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.audio import AudioError
+from tdt_jax.audio.reading import AudioError
 from tdt_jax.decode import Hypothesis
 from tdt_jax.inference import devices_of, hear
 from tdt_jax.pieces import cut

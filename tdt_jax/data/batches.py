@@ -11,12 +11,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from tdt_jax.audio import AudioError, as_samples
+from tdt_jax.audio.reading import AudioError, as_samples
+from tdt_jax.audio.waveform import change_speed, insert_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry, Selection
-from tdt_jax.data.waveform import change_speed, insert_silence
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Utterance(NamedTuple):
 
     @property
     def audio(self) -> np.ndarray:
-        """What `tdt_jax.audio.as_samples` reads."""
+        """What `tdt_jax.audio.reading.as_samples` reads."""
         return self.samples
 
 

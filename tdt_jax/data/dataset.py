@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax.audio import AudioError, as_samples
-from tdt_jax.data.encoded import decode
+from tdt_jax.audio.encoded import decode
+from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.files import write_whole
 
 INFO, FEATURES = "dataset_info.json", "features.json"

@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
     @property
     def audio(self) -> Path:
-        """What `tdt_jax.audio.as_samples` reads."""
+        """What `tdt_jax.audio.reading.as_samples` reads."""
         return self.path
 
     def exists(self) -> bool:

@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from tdt_jax.audio import AudioError
+from tdt_jax.audio.encoded import flac
+from tdt_jax.audio.reading import AudioError
 from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
-from tdt_jax.data.encoded import flac
 
 SPLITS = {"train": "train", "dev": "dev", "tst-COMMON": "tst_common", "tst-HE": "tst_he"}
 

@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tdt_jax.audio import AudioError
+from tdt_jax.audio.encoded import length
+from tdt_jax.audio.reading import AudioError
 from tdt_jax.data.builder import Recording, Source, SpeechBuilder, tfds
 from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path
-from tdt_jax.data.encoded import length
 from tdt_jax.files import write_whole
 
 SHARD_BYTES = 1 << 28

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tdt_jax.audio import read_audio
+from tdt_jax.audio.encoded import flac
+from tdt_jax.audio.reading import read_audio
 from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
-from tdt_jax.data.encoded import flac
 from tdt_jax.data.manifest import Entry
 
 SAMPLE_RATE = 16000  # Hz, of what has to be encoded anew

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 
-from tdt_jax.audio import read_audio
+from tdt_jax.audio.reading import read_audio
+from tdt_jax.audio.waveform import add_noise, trim
 from tdt_jax.config import TelephoneConfig
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.telephone_grammar import KINDS, chance, pick
-from tdt_jax.data.waveform import add_noise, trim
 
 RAMP = 0.005  # seconds of fade at both edges of a recording
 JOIN_PROBABILITY = 0.2  # that another text of the grammar follows

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from tdt_jax.audio import RATES, UNKNOWN_FRAMES, AudioError, as_samples
+from tdt_jax.audio.reading import RATES, UNKNOWN_FRAMES, AudioError, as_samples
 
 INTEGERS = {"PCM_16", "PCM_24"}  # libsndfile's names of what FLAC and most WAV files hold
 
