@@ -14,6 +14,7 @@ from tdt_jax.config import (
     Config,
     DataConfig,
     EncoderConfig,
+    FeatureConfig,
     JointConfig,
     LossConfig,
     ModelConfig,
@@ -28,6 +29,7 @@ from tdt_jax.config import (
 def get_config() -> Config:
     return Config(
         model=ModelConfig(
+            features=FeatureConfig(silence=22.0),
             encoder=EncoderConfig(
                 width=96,
                 num_layers=4,
@@ -53,10 +55,14 @@ def get_config() -> Config:
             time_width=0.03,
             noise_probability=0.95,
             noise_snr=(8.0, 40.0),
+            gate_probability=0.5,
+            band_probability=0.3,
         ),
         tokenizer=TokenizerConfig(vocab_size=160),
         data=DataConfig(
-            telephone=TelephoneConfig(curriculum=((0, 0), (400, 1), (800, 2))),
+            telephone=TelephoneConfig(
+                long_silence_seconds=4.0, curriculum=((0, 0), (400, 1), (800, 2))
+            ),
             buckets=(Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10)),
             num_threads=1,
         ),

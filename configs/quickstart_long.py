@@ -17,7 +17,7 @@ from tdt_jax.config import Bucket
 
 def get_config() -> configs.Config:
     config = configs.load(Path(__file__).parent / "quickstart.py")
-    features = dataclasses.replace(config.model.features, normalize=(-9.0, 2.0))
+    features = dataclasses.replace(config.model.features, normalize=(-9.0, 2.0), silence=None)
     telephone = dataclasses.replace(
         config.data.telephone,
         long_silence_probability=0.4,

@@ -17,6 +17,8 @@ from tdt_jax.config import FeatureConfig
 
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
+LOUDEST = 20  # frames
+DECIBELS = 10 / math.log(10)  # decibels of a nat of power
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -24,8 +26,9 @@ def log_mel(samples, num_samples, config: FeatureConfig = FeatureConfig(), *, ke
     """Normalised log-mel features of a batch of utterances.
 
     Every mel bin has mean 0 and standard deviation 1 (ddof 1) over the valid frames of its
-    utterance, or with `config.normalize` is shifted and scaled as that says; padding is zero. What
-    `samples` holds beyond `num_samples` has no influence.
+    utterance, or with `config.silence` over those of them that are not silent, or with
+    `config.normalize` is shifted and scaled as that says; padding is zero. What `samples` holds
+    beyond `num_samples` has no influence.
 
     Args:
       samples: [B, S] float, 16 kHz mono, full scale = 1.
@@ -56,7 +59,7 @@ def log_mel(samples, num_samples, config: FeatureConfig = FeatureConfig(), *, ke
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)  # [B, M, fft // 2 + 1]
     mel = jnp.matmul(power, mel_filters(config).T, precision=jax.lax.Precision.HIGHEST)
     num_features = num_samples // config.hop_length
-    return _normalise(jnp.log(mel + LOG_GUARD), num_features, config.normalize), num_features
+    return _normalise(jnp.log(mel + LOG_GUARD), num_features, config), num_features
 
 
 def dither(samples, config: FeatureConfig, key):
@@ -79,19 +82,30 @@ def _frame(samples, window_length: int, hop_length: int):
     return frames[:, :, :window_length]
 
 
-def _normalise(features, num_features, fixed: tuple[float, float] | None):
-    """Mean 0 and deviation 1 of each bin over the valid frames [B, M, F]; zero elsewhere.
-
-    `fixed` is the mean and the deviation that are taken for those of every bin.
-    """
+def _normalise(features, num_features, config: FeatureConfig):
+    """Shifts and scales log-mels [B, M, F] as `log_mel` says; zero beyond `num_features`."""
     valid = (jnp.arange(features.shape[1])[None, :] < num_features[:, None])[:, :, None]
-    if fixed is not None:
-        return jnp.where(valid, (features - fixed[0]) / fixed[1], 0.0)
-    count = jnp.maximum(num_features, 1).astype(jnp.float32)[:, None, None]
-    mean = jnp.sum(jnp.where(valid, features, 0.0), axis=1, keepdims=True) / count
+    if config.normalize is not None:
+        mean, deviation = config.normalize
+        return jnp.where(valid, (features - mean) / deviation, 0.0)
+    counted = valid if config.silence is None else valid & ~_silent(features, valid, config.silence)
+    count = jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1).astype(jnp.float32)
+    mean = jnp.sum(jnp.where(counted, features, 0.0), axis=1, keepdims=True) / count
     centred = jnp.where(valid, features - mean, 0.0)
-    variance = jnp.sum(jnp.square(centred), axis=1, keepdims=True) / jnp.maximum(count - 1, 1)
+    squares = jnp.where(counted, jnp.square(centred), 0.0)
+    variance = jnp.sum(squares, axis=1, keepdims=True) / jnp.maximum(count - 1, 1)
     return centred / (jnp.sqrt(variance) + STD_GUARD)
+
+
+def _silent(features, valid, decibels: float):
+    """Which frames of log-mels [B, M, F] are silent: [B, M, 1].
+
+    A frame's level is its mean over the bins; silent frames are more than `decibels` below the
+    level that is exceeded for 0.2 s.
+    """
+    levels = jnp.where(valid, jnp.mean(features, axis=-1, keepdims=True), -jnp.inf)
+    loudest = jax.lax.top_k(levels[..., 0], min(LOUDEST, levels.shape[1]))[0][:, -1]
+    return levels < loudest[:, None, None] - decibels / DECIBELS
 
 
 @functools.lru_cache

@@ -74,7 +74,7 @@ def cut(
             length += len(block)
             yield block
 
-    sounds = sounding(counted(), longest=round(SILENCE * sample_rate))
+    sounds = sounding(counted(), longest=round(SILENCE * sample_rate), sample_rate=sample_rate)
     coming = next(sounds, None)
     held, start, first = EMPTY, coming[0] if coming else 0, 0
     while True:

@@ -106,7 +106,7 @@ def with_parameters(model: Transducer, source: Transducer) -> Transducer:
 def _meaning(config: ModelConfig) -> dict:
     """The settings by name that say what parameters mean, beside their shapes."""
     encoder, features = config.encoder, dataclasses.asdict(config.features)
-    for name in ("dither", "normalize"):
+    for name in ("dither", "normalize", "silence"):
         features.pop(name)
     return {
         "durations": config.durations,

@@ -189,9 +189,10 @@ class Stream:
         frame, begin = 8 * self._hop, self._decoded - self._first  # from here on in the window
         end = begin + num_frames
         window = self._window[0, : self._filled]
+        rate = self._recogniser.config.features.sample_rate
         sounds = [
             (start // frame, stop)
-            for start, stop in stretches(window, longest=self._silence)
+            for start, stop in stretches(window, longest=self._silence, sample_rate=rate)
             if start < end * frame and stop > begin * frame
         ]
         if not sounds:

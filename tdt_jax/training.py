@@ -138,7 +138,13 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
         return sharding.by_rows(x, mesh), sharding.gathered(block, mesh, dtype)
 
     keys = jax.random.split(key, 8)
-    samples = augment_samples(batch.samples, batch.num_samples, config.augment, keys[0])
+    samples = augment_samples(
+        batch.samples,
+        batch.num_samples,
+        config.augment,
+        keys[0],
+        sample_rate=config.model.features.sample_rate,
+    )
     samples = dither(samples, config.model.features, keys[1])
     features, num_features = _features(samples, batch.num_samples, config, mesh)
     features = spec_augment(features, num_features, config.augment, keys[2])

@@ -25,6 +25,10 @@ class FeatureConfig:
     # None: each bin of an utterance to mean 0 and deviation 1. Else the (mean, deviation) of
     # log-mels anywhere, so that silence or other speech beside it changes no feature of speech.
     normalize: tuple[float, float] | None = None
+    # Frames so many dB below the loudest 0.2 s of an utterance are silence, which its mean and
+    # deviation leave out: how much of it there is, and how silent it is, changes no feature of
+    # speech. None: all frames count, as in NVIDIA's models.
+    silence: float | None = None
 
     def __post_init__(self):
         require(self.num_mels > 0, f"features.num_mels must be positive, got {self.num_mels}")
@@ -36,6 +40,15 @@ class FeatureConfig:
         require(
             self.normalize is None or self.normalize[1] > 0,
             f"features.normalize needs a positive deviation, got {self.normalize}",
+        )
+        require(
+            self.silence is None or self.silence > 0,
+            f"features.silence needs dB > 0, got {self.silence}",
+        )
+        require(
+            self.normalize is None or self.silence is None,
+            "features.silence belongs to an utterance's own mean and deviation: with "
+            f"features.normalize = {self.normalize} it must be none, got {self.silence}",
         )
 
 

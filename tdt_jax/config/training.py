@@ -70,6 +70,8 @@ class AugmentConfig:
     noise_snr: tuple[float, float] = (10.0, 40.0)  # dB, drawn uniformly
     # Share in which level and noise change at some moment, as where two recordings meet.
     change_probability: float = 0.0
+    gate_probability: float = 0.0  # share whose longer pauses are nearly silent: zeros, dither
+    band_probability: float = 0.0  # share of the batches through telephone bands and G.711
     gain: tuple[float, float] = (0.0, 0.0)  # dB, drawn uniformly
     speed: tuple[float, ...] = ()  # rates drawn from, such as (0.9, 1.0, 1.1)
     silence_probability: float = 0.0  # share of the utterances with silence inserted
@@ -80,7 +82,8 @@ class AugmentConfig:
             value = getattr(self, name)
             require(value >= 0, f"augment.{name} must be >= 0, got {value}")
         for name in (
-            "noise_probability", "change_probability", "silence_probability", "time_width"
+            "noise_probability", "change_probability", "gate_probability", "band_probability",
+            "silence_probability", "time_width",
         ):  # fmt: skip
             value = getattr(self, name)
             require(0 <= value <= 1, f"augment.{name} must be in [0, 1], got {value}")
