@@ -5,6 +5,7 @@ their own background is put before them; they are streamed, also after silence. 
 should be is known: the reference, and what was heard of each recording by itself.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from tdt_jax import metrics
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.silence import background
+from tdt_jax.benchmark_near_silence import PLACES, channels, kinds, with_near_silence
 from tdt_jax.data.batches import Utterance
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.streaming import Stream
@@ -40,6 +42,7 @@ def measure(
     minutes: Sequence[float] = (1.0, 10.0, 60.0),
     gaps: Sequence[float] = (0.0, 0.5),
     leads: Sequence[float] = (0.5, 1.0, 2.0),
+    near_silence: Sequence[float] = (2.0,),
     rights: Sequence[float] = (0.8, 1.6),
     piece_seconds: float | None = None,
     normaliser: str = "none",
@@ -55,6 +58,8 @@ def measure(
       gaps: seconds of digital silence between joined recordings.
       leads: seconds before each recording, of digital silence, which `transcribe` does not hear,
         and of noise like its background.
+      near_silence: seconds of each kind of near silence (`benchmark_near_silence`) before, behind
+        and between words; if there are any, narrow channels too.
       rights: seconds that a `Stream` hears ahead, with chunks of 1.6 s, also after the last of
         the leads of digital silence; not for a CTC model.
       piece_seconds: as of `transcribe`.
@@ -65,12 +70,12 @@ def measure(
       AudioError: for audio that cannot be read, unless `failed` is given.
       ValueError: for times that are none, and if there is nothing to transcribe.
     """
-    times = (*gaps, *leads, *rights)
+    times = (*gaps, *leads, *near_silence, *rights)
     if not all(0 < each < math.inf for each in minutes) or not all(
         0 <= t < math.inf for t in times
     ):
         raise ValueError(
-            "minutes must be positive, gaps, leads and rights must not be negative, and all finite"
+            "minutes must be positive, other times must not be negative, and all finite"
         )
     normalise = metrics.normaliser(normaliser)
     rate = recogniser.config.features.sample_rate
@@ -118,6 +123,16 @@ def measure(
             moves = [abs(now[i] - starts[i] - lead) for i in same]
             moved = float(np.mean(moves)) if moves else None
             yield row(f"after {lead:g} s of {name}", later, references, alone, texts, moved)
+    for length in near_silence:
+        for kind, place in itertools.product(kinds(), PLACES):
+            options = dict(kind=kind, place=place, seconds=length, sample_rate=rate)
+            longer = [with_near_silence(x, seed=i, **options) for i, x in enumerate(audio)]
+            name = f"{length:g} s of {kind} {place}"
+            yield row(name, longer, references, alone, heard(longer)[0])
+    if near_silence:
+        for name, channel in channels(rate).items():
+            sent = [channel(samples) for samples in audio]
+            yield row(f"through {name}", sent, references, alone, heard(sent)[0])
     for right in rights if recogniser.config.predictor is not None else ():
         for lead in (0.0, *leads[-1:]):
             silence = np.zeros(round(lead * rate), np.float32)

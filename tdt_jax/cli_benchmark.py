@@ -78,6 +78,7 @@ def add_benchmark(add) -> None:
         ("--minutes", (1.0, 10.0, 60.0), "of joined audio [1,10,60]"),
         ("--gap", (0.0, 0.5), "seconds of silence between joined recordings [0,0.5]"),
         ("--lead", (0.5, 1.0, 2.0), "seconds before each recording [0.5,1,2]"),
+        ("--near-silence", (2.0,), "seconds of dither, noise and other near silence [2]"),
         ("--right", (0.8, 1.6), "seconds that a live stream hears ahead [0.8,1.6]"),
     ):
         long.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)

@@ -103,6 +103,7 @@ def long(options) -> int:
         minutes=options.minutes,
         gaps=options.gap,
         leads=options.lead,
+        near_silence=options.near_silence,
         rights=options.right,
         piece_seconds=options.piece_seconds,
         normaliser=options.normaliser,

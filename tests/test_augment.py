@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
+from tdt_jax import augment
 from tdt_jax.augment import augment_samples, spec_augment
+from tdt_jax.benchmark_near_silence import coded
 from tdt_jax.config import AugmentConfig
 
 KEYS = 300
@@ -253,3 +255,61 @@ def test_level_and_noise_change_once_where_asked():
     assert 60 < changes < 180
     same = augment_samples(tone, lengths, AugmentConfig(), jax.random.key(0))
     np.testing.assert_array_equal(same, tone)
+
+
+def test_a_gate_silences_long_pauses_only():
+    """Pauses of 1 s are nearly silent where it shuts, those of 0.02 s never; speech stays."""
+    config = AugmentConfig(noise_probability=1.0, noise_snr=(20.0, 20.0), gate_probability=0.5)
+    loud = np.zeros(32000, np.float32)
+    loud[8000:12000] = loud[12320:16000] = 0.5
+    samples, sizes = np.tile(loud, (64, 1)), np.full(64, 30000, np.int32)
+    augmented = np.asarray(augment_samples(samples, sizes, config, jax.random.key(0)))
+    pause = augmented[:, 24000:30000].std(axis=1)
+    noise = 0.5 * 10 ** (-20 / 20)
+    gated = pause < 1.1e-3
+    assert 0.3 < gated.mean() < 0.7
+    np.testing.assert_allclose(pause[~gated], noise, rtol=0.1)
+    assert pause[gated].min() < 1e-6 and pause[gated].max() > 1e-5
+    offsets = np.abs(augmented[gated, 24000:30000].mean(axis=1))
+    assert 0.1 < (offsets > 3e-5).mean() < 0.45 and offsets.max() < 0.011
+    np.testing.assert_allclose(augmented[:, 12100:12300].std(axis=1), noise, rtol=0.3)
+    np.testing.assert_allclose(augmented[:, 8000:12000].mean(axis=1), 0.5, atol=0.01)
+    assert not augmented[:, 30000:].any()
+
+
+def test_channels_have_bands():
+    """A third ends at 3.3 to 4 kHz, a third at 4 to 8 kHz; half of the narrowest start above 0."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (96, 16000)).astype(np.float32)
+    config = AugmentConfig(band_probability=1.0)
+    sizes = np.full(96, 16000, np.int32)
+    augmented = np.asarray(augment_samples(samples, sizes, config, jax.random.key(0)))
+    power = np.abs(np.fft.rfft(augmented)) ** 2
+    hertz = np.fft.rfftfreq(16000, 1 / 16000)
+    shares = np.cumsum(power, axis=1) / power.sum(axis=1, keepdims=True)
+    upper = hertz[np.argmax(shares > 0.995, axis=1)]
+    telephone, wide = upper < 4050, (upper >= 4050) & (upper < 7900)
+    assert 0.2 < telephone.mean() < 0.47 and 0.2 < wide.mean() < 0.47
+    assert upper.min() > 3200
+    low = power[:, hertz < 80].sum(axis=1) / power.sum(axis=1)
+    assert 0.1 < (low[telephone] < 1e-4).mean() < 0.6
+    assert np.all(low[~telephone] > 1e-3)
+    assert np.all(power[telephone][:, hertz > 4300].sum(axis=1) < 1e-6 * power[telephone].sum())
+
+
+def test_channels_of_no_probability_change_nothing():
+    samples = np.random.default_rng(0).normal(0, 0.1, (2, 1601)).astype(np.float32)
+    sizes = np.int32([1601, 900])
+    config = AugmentConfig(band_probability=1e-9, gate_probability=1e-9)
+    found = augment_samples(samples, sizes, config, jax.random.key(0))
+    np.testing.assert_array_equal(found, samples)
+
+
+@pytest.mark.parametrize(("law", "subtype"), [(augment._a_law, "ALAW"), (augment._mu_law, "ULAW")])
+def test_companding_is_that_of_the_standard(law, subtype):
+    """Within a step of libsndfile's G.711, whose curves are made of straight lines."""
+    samples = np.linspace(-0.95, 0.95, 4001).astype(np.float32)
+    expected = coded(samples, 8000, "WAV", subtype)
+    step = np.maximum(np.abs(samples) / 15, 2.0**-11)
+    assert np.all(np.abs(law(jnp.asarray(samples)) - expected) < step)
+    assert len(np.unique(law(jnp.asarray(samples)))) <= 256
+    np.testing.assert_allclose(law(jnp.zeros(1)), coded(np.zeros(1), 8000, "WAV", subtype))

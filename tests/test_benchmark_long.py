@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from tdt_jax import benchmark_long, cli
+from tdt_jax.benchmark_near_silence import PLACES, channels, kinds
 from tdt_jax.data.batches import Utterance
 from tdt_jax.transcript import Transcript, Word
 
@@ -46,7 +47,7 @@ UTTERANCES = [spoken(1, 2, 3), spoken(4), spoken(5, 6)]
 
 
 def test_what_has_changed_is_counted(recogniser):
-    options = dict(minutes=[0.05], gaps=[0.0, 1.0], leads=[0.5, 1.0], rights=[])
+    options = dict(minutes=[0.05], gaps=[0.0, 1.0], leads=[0.5, 1.0], near_silence=[], rights=[])
     wrong = UTTERANCES[1]._replace(text="five")  # it says four
     items = [UTTERANCES[0], wrong, UTTERANCES[2]]
     alone, joined, apart, *leads = benchmark_long.measure(recogniser, items, **options)
@@ -71,6 +72,18 @@ def test_recordings_are_joined_as_often_as_it_takes():
     np.testing.assert_array_equal(samples, expected)
 
 
+def test_near_silence_of_every_kind_at_every_place(recogniser):
+    options = dict(minutes=[], gaps=[], leads=[], near_silence=[0.4, 1.5], rights=[])
+    _, *rows = benchmark_long.measure(recogniser, UTTERANCES[:1], **options)
+    cells = {row.name: row.changed for row in rows}
+    assert len(cells) == 2 * len(kinds()) * len(PLACES) + len(channels(RATE))
+    # The first word after a second of silence is the one that this recogniser loses.
+    for name in ("zeros", "noise of 1e-05", "steps of 24 bits"):
+        assert cells[f"1.5 s of {name} before"] == 1
+        assert cells[f"0.4 s of {name} before"] == cells[f"1.5 s of {name} behind"] == 0
+    assert rows[0].audio_seconds == pytest.approx(0.9 + 0.4)
+
+
 def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch):
     class Stream:
         def __init__(self, recogniser, right):
@@ -85,11 +98,11 @@ def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch
             yield "word"
 
     monkeypatch.setattr(benchmark_long, "Stream", Stream)
-    options = dict(minutes=[], leads=[], rights=[1.0, 2.0])
+    options = dict(minutes=[], near_silence=[], leads=[], rights=[1.0, 2.0])
     _, one, two = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
     assert (one.name, one.changed) == ("live, 1 s ahead", 0)
     assert (two.name, two.changed, two.word_error_rate) == ("live, 2 s ahead", 1, 1.0)
-    options = dict(minutes=[], leads=[0.5, 3.0], rights=[1.0])
+    options = dict(minutes=[], near_silence=[], leads=[0.5, 3.0], rights=[1.0])
     *_, none, three = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
     assert (none.name, none.changed) == ("live, 1 s ahead", 0)
     assert (three.name, three.changed) == ("live, 1 s ahead, after 3 s", 3)
@@ -109,7 +122,7 @@ def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
     manifest = tmp_path / "test.jsonl"
     manifest.write_text("\n".join(map(json.dumps, lines)))
     command = ["benchmark", "long", "model", str(manifest), "--minutes", "0.1", "--json"]
-    command += ["--right", ""]
+    command += ["--right", "", "--near-silence", ""]
     assert cli.main([*command, "--gap", "0", "--lead", "1"]) == 1
     output, errors = capsys.readouterr()
     rows = [json.loads(line) for line in output.splitlines()]

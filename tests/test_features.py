@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tdt_jax as tdt
+from tdt_jax.benchmark_near_silence import kinds
 from tdt_jax.config import FeatureConfig
 from tdt_jax.features import mel_filters
 
@@ -168,3 +169,49 @@ def test_bad_shapes_are_named(samples, num_samples):
     with pytest.raises(ValueError, match=r"\[B, S\]") as caught:
         log_mel(np.zeros(num_samples, np.int32))
     assert str(samples) in str(caught.value) and str(num_samples) in str(caught.value)
+
+
+def in_silence(samples, kind, where=0):
+    """Two seconds of a kind of near silence at a place in samples [S]."""
+    silence = kinds()[kind](32000, np.random.default_rng(0))
+    return np.concatenate([samples[:where], silence, samples[where:]], dtype=np.float32)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "steps of 16 bits", "a constant", "noise of 0.0001"])
+@pytest.mark.parametrize("peak", [0.9, 0.1])
+def test_silence_beside_speech_changes_no_feature_of_it(kind, peak):
+    """But for the two frames at each end, whose windows reach into the silence.
+
+    The step from a constant to speech is a click: two frames that count.
+    """
+    bound = 0.5 if kind == "a constant" else 0.1
+    loudness = 10 ** (0.4 * np.sin(np.arange(48000) / 600))  # 8 dB up and down
+    samples = np.random.default_rng(0).normal(0, 0.03 * peak, 48000) * loudness
+    samples = samples.astype(np.float32)
+    config = FeatureConfig(silence=22.0)
+    alone, _ = tdt.log_mel(samples[None], np.int32([48000]), config)
+    for where in (0, 48000, 24000):  # before, behind, between
+        longer = in_silence(samples, kind, where)
+        found, _ = tdt.log_mel(longer[None], np.int32([len(longer)]), config)
+        first = where // 160
+        speech = np.concatenate([found[0, :first], found[0, first + 200 :]])
+        inner = np.abs(np.arange(300) - first) > 2
+        assert np.abs(speech - alone[0])[inner].max() < bound, where
+        usual = tdt.log_mel(longer[None], np.int32([len(longer)]), FeatureConfig())[0][0]
+        usual = np.concatenate([usual[:first], usual[first + 200 :]])
+        assert np.abs(usual - alone[0])[inner].max() > 0.7
+
+
+def test_without_silence_all_frames_count():
+    """A level of 22 dB below the loudest 0.2 s changes nothing where no frame is so low."""
+    samples = signal()
+    usual, _ = tdt.log_mel(samples, LENGTHS, FeatureConfig())
+    found, _ = tdt.log_mel(samples, LENGTHS, FeatureConfig(silence=22.0))
+    np.testing.assert_array_equal(found, usual)
+
+
+def test_silence_is_refused_beside_a_fixed_normalization():
+    with pytest.raises(ValueError, match=r"features\.silence belongs to an utterance's own mean"):
+        FeatureConfig(normalize=(-9.0, 2.0), silence=22.0)
+    with pytest.raises(ValueError, match="needs dB > 0"):
+        FeatureConfig(silence=0.0)
