@@ -56,21 +56,27 @@ def get_config() -> Config:
             noise_probability=0.95,
             noise_snr=(8.0, 40.0),
             gate_probability=0.5,
-            band_probability=0.3,
+            band_probability=0.4,
+            gain=(-30.0, 0.0),
         ),
         tokenizer=TokenizerConfig(vocab_size=160),
         data=DataConfig(
             telephone=TelephoneConfig(
-                long_silence_seconds=4.0, curriculum=((0, 0), (400, 1), (800, 2))
+                word_probability=0.1,
+                noise_probability=0.05,
+                long_silence_seconds=4.0,
+                joint_silence_probability=0.2,
+                joint_change_probability=0.3,
+                curriculum=((0, 0), (400, 1), (800, 2)),
             ),
             buckets=(Bucket(2.56, 12, 32), Bucket(5.12, 20, 16), Bucket(8.96, 32, 10)),
             num_threads=1,
         ),
         training=TrainingConfig(
-            num_steps=2000,
+            num_steps=2400,
             log_every=100,
-            eval_every=500,
-            save_every=500,
+            eval_every=600,
+            save_every=600,
             folder="runs/quickstart",
         ),
     )

@@ -119,6 +119,7 @@ def _gated(samples, noisy, probability: float, key, sample_rate: int):
     low, high = OFFSET
     draw = jax.random.uniform(offset_key, (batch, 1), minval=low, maxval=low + 4 * (high - low))
     offset = jnp.where(draw < high, 10**draw, 0.0)
+    level = jnp.minimum(level, OPEN * jnp.max(magnitude, axis=1, keepdims=True))
     hush = offset + level * jax.random.normal(noise_key, samples.shape)
     gated = jax.random.bernoulli(which_key, probability, (batch, 1))
     return jnp.where(gated & shut, hush, noisy)

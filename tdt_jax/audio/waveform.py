@@ -55,11 +55,16 @@ def trim(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def add_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
     """Add white to pink noise, `snr` dB below the speech (its digital silence not counted)."""
-    white = rng.standard_normal(1 << len(samples).bit_length(), dtype=np.float32)
+    speech = samples[samples != 0]
+    level = np.sqrt(np.mean(speech**2)) * 10 ** (-snr / 20)
+    noisy = samples + level * noise(len(samples), rng)
+    return (noisy / max(1.0, np.abs(noisy).max())).astype(np.float32)
+
+
+def noise(size: int, rng: np.random.Generator) -> np.ndarray:
+    """White to pink noise [size] of mean square 1."""
+    white = rng.standard_normal(1 << size.bit_length(), dtype=np.float32)
     spectrum = np.fft.rfft(white)
     tilt = rng.uniform(0, 0.5)  # the amplitude falls with frequency to the -tilt: 0.5 is pink
-    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** tilt)[: len(samples)]
-    speech = samples[samples != 0]
-    noise *= np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
-    noisy = samples + noise
-    return (noisy / max(1.0, np.abs(noisy).max())).astype(np.float32)
+    found = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** tilt)[:size]
+    return found / np.sqrt(np.mean(found**2))

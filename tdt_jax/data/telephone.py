@@ -20,7 +20,7 @@ import numpy as np
 import soxr
 
 from tdt_jax.audio.reading import read_audio
-from tdt_jax.audio.waveform import add_noise, trim
+from tdt_jax.audio.waveform import add_noise, noise, trim
 from tdt_jax.config import TelephoneConfig
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.telephone_grammar import KINDS, chance, pick
@@ -76,6 +76,7 @@ class Telephone:
             elif num_words >= 2 and recording.seconds <= PHRASE_SECONDS:
                 self._test_phrases.append(recording)
         self._takes.default_factory = None
+        self._single_words = [word for word in self.words if word in self._takes]
         self._phrases.sort(key=lambda recording: recording.seconds)
         self._phrase_seconds = [recording.seconds for recording in self._phrases]
 
@@ -111,16 +112,20 @@ class Telephone:
         least = int(min_seconds * self.sample_rate)
         if max_words is None:
             max_words = most
-        if chance(rng, self.config.phrase_probability):
+        config = self.config
+        if config.noise_probability and chance(rng, config.noise_probability):
+            return self._noise(rng, most, least)
+        if chance(rng, config.phrase_probability):
             phrase = self._phrase(rng, most, least)
             if phrase is not None and len(phrase.text.split()) <= max_words:
                 return phrase
+        is_word = not least and config.word_probability and chance(rng, config.word_probability)
         for attempt in range(100):
-            speed = pick(rng, self.config.speed)
+            speed = pick(rng, config.speed)
             units, clips, joints = [], [], []
             while not units or self._length(clips) < least:
                 joints.append(len(units))
-                more = self._units(rng)
+                more = [pick(rng, self._single_words)] if is_word else self._units(rng)
                 units += more
                 clips += self._choose(more, speed, rng)
             if attempt >= UNCUT_ATTEMPTS:
@@ -224,6 +229,12 @@ class Telephone:
         samples[:size] *= ramp
         samples[-size:] *= ramp[::-1]
         return samples.astype(np.int16)
+
+    def _noise(self, rng, most: int, least: int) -> Utterance:
+        """A recording of noise alone, from -80 to -20 dBFS."""
+        size = int(rng.integers(max(least, self.sample_rate // 2), most + 1))
+        level = 10 ** rng.uniform(-4, -1)
+        return Utterance("noise", (level * noise(size, rng)).astype(np.float32), "")
 
     def _phrase(self, rng, most: int, least: int) -> Utterance | None:
         low, high = np.searchsorted(
