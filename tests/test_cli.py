@@ -186,13 +186,11 @@ def test_evaluate_takes_several_manifests(folder, capsys):
 
     assert cli.main([*arguments, "--errors"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.startswith(f"{source}: WER ") for line, source in zip(lines, sources)] == [
-        True
-    ] * 2
-    assert lines[2].startswith(
-        f"all 2: WER {100 * found['wer_mean']:.2f} % as the mean of the sets"
-    )
-    assert lines.count("  transcript") + sum(x.startswith("  transcript ") for x in lines) >= 6
+    for line, source in zip(lines[:2], sources, strict=True):
+        assert line.startswith(f"{source}: WER ")
+    expected = f"all 2: WER {100 * found['wer_mean']:.2f} % as the mean of the sets, "
+    assert lines[2].startswith(expected)
+    assert sum(line.startswith("  transcript ") for line in lines) >= 6
     assert "commonest substitutions" in lines or "commonest deletions" in lines
 
     assert cli.main([*arguments, "--format", "markdown"]) == 0
