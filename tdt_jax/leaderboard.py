@@ -144,10 +144,8 @@ class _Numbers(EnglishNumberNormalizer):
                 result.append(word)
                 is_pending = self._may_go_on(word, before, is_pending)
                 continue
-            goes_on = [self._is_digit(next_word) for next_word in words[i + 1 : i + 3]] + [
-                False
-            ] * 2
-            if before in ("double", "triple") or (goes_on[0] and (is_pending or goes_on[1])):
+            goes_on, goes_further = map(self._is_digit, [*words[i + 1 : i + 3], "", ""][:2])
+            if before in ("double", "triple") or (goes_on and (is_pending or goes_further)):
                 result.append("o")
                 is_pending = True
                 continue

@@ -59,9 +59,9 @@ def word_counts(
 
     _check_pairs(references, hypotheses)
     counts = np.zeros((len(references), 4), np.int64)
-    for row, *texts in zip(counts, references, hypotheses, strict=True):
-        words = (_collapse(text).split() for text in texts)
-        found = kaldialign.edit_distance(*words, merge_compounds=True)
+    for row, reference, hypothesis in zip(counts, references, hypotheses, strict=True):
+        said, heard = _collapse(reference).split(), _collapse(hypothesis).split()
+        found = kaldialign.edit_distance(said, heard, merge_compounds=True)
         row[:] = [found[key] for key in ("sub", "del", "ins", "ref_len")]
     return counts
 
@@ -89,8 +89,8 @@ def aligned_words(
     if merge_compounds:
         import kaldialign
 
-        words = _collapse(reference).split(), _collapse(hypothesis).split()
-        return kaldialign.align(*words, "", merge_compounds=True)
+        said, heard = _collapse(reference).split(), _collapse(hypothesis).split()
+        return kaldialign.align(said, heard, "", merge_compounds=True)
     import jiwer
 
     output = jiwer.process_words(_collapse(reference), _collapse(hypothesis))

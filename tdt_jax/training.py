@@ -57,7 +57,9 @@ class Metrics(NamedTuple):
     transducer: jax.Array  # [B] per utterance, nats
     ctc: jax.Array  # [B]
     gradient_norm: jax.Array
-    num_impossible: jax.Array  # utterances too short for any alignment; they don't count
+    num_impossible: (
+        jax.Array
+    )  # utterances that no alignment fits, or of one feature frame; they don't count
     num_labels: jax.Array  # of those that count
     audio_seconds: jax.Array  # without padding
 
