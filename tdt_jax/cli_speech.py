@@ -303,32 +303,35 @@ def _evaluate(options) -> int:
         for why in result.failed.values():
             complain(f"not counted: {why}")
     named = list(zip(options.sources, results, strict=True))
-    _REPORTS[options.format](named, options.errors)
+    print(_REPORTS[options.format](named, options.errors))
     return 1 if any(result.failed for result in results) else 0
 
 
-def _as_text(named, num_errors: int | None) -> None:
+def _as_text(named, num_errors: int | None) -> str:
     from tdt_jax.error_analysis import errors
     from tdt_jax.evaluation import average
 
-    for source, result in named:
-        print(f"{source}: {result.summary()}" if len(named) > 1 else result.summary())
-    if len(named) > 1:
-        print(f"all {len(named)}: {average([result for _, result in named]).summary()}")
+    if len(named) == 1:
+        lines = [result.summary() for _, result in named]
+    else:
+        lines = [f"{source}: {result.summary()}" for source, result in named]
+        lines.append(f"all {len(named)}: {average([result for _, result in named]).summary()}")
     for source, result in named if num_errors else ():
-        print(f"\n{source}\n\n{errors(result, num_errors)}")
+        lines.append(f"\n{source}\n\n{errors(result, num_errors)}")
+    return "\n".join(lines)
 
 
-def _as_markdown(named, num_errors: int | None) -> None:
+def _as_markdown(named, num_errors: int | None) -> str:
     from tdt_jax.error_analysis import errors
     from tdt_jax.evaluation_table import markdown
 
-    print(markdown(named))
+    parts = [markdown(named)]
     for source, result in named if num_errors else ():
-        print(f"\n{source}\n\n```\n{errors(result, num_errors)}\n```")
+        parts.append(f"{source}\n\n```\n{errors(result, num_errors)}\n```")
+    return "\n\n".join(parts)
 
 
-def _as_json(named, num_errors: int | None) -> None:
+def _as_json(named, num_errors: int | None) -> str:
     from tdt_jax.error_analysis import errors
     from tdt_jax.evaluation import average
 
@@ -342,7 +345,7 @@ def _as_json(named, num_errors: int | None) -> None:
         whole["sets"] = [
             {"source": source} | each for (source, _), each in zip(named, sets, strict=True)
         ]
-    print(json.dumps(whole, ensure_ascii=False))
+    return json.dumps(whole, ensure_ascii=False)
 
 
 _REPORTS = {"text": _as_text, "json": _as_json, "markdown": _as_markdown}

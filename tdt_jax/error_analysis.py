@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tdt_jax import metrics
-from tdt_jax.evaluation import Evaluation
+from tdt_jax.evaluation import Evaluation, normalised
 
 WIDTH = 100  # columns of text
 
@@ -27,10 +27,8 @@ class Errors(NamedTuple):
 
     def as_dict(self) -> dict:
         """Everything, as JSON takes it."""
-        return {
-            "worst": [each._asdict() for each in self.worst],
-            **self.confusions._asdict(),
-        }
+        worst = [each._asdict() for each in self.worst]
+        return {"worst": worst, **self.confusions._asdict()}
 
     def __str__(self) -> str:
         """The utterances with their texts aligned, then the confusions with their counts."""
@@ -53,21 +51,18 @@ class Errors(NamedTuple):
 
 def errors(evaluation: Evaluation, count: int = 10) -> Errors:
     """The `count` worst utterances of an evaluation, and as many of each kind of confusion."""
-    normalise = metrics.normaliser(evaluation.normaliser)
     merge_compounds = evaluation.normaliser in metrics.MERGING
+    wrong = [each for each in evaluation.results if each.errors]
     compared = [
         Comparison(
             each.id,
             each.errors,
             each.reference_words,
-            metrics.aligned_words(
-                normalise(each.reference),
-                normalise(each.transcript.text),
-                merge_compounds=merge_compounds,
-            ),
+            metrics.aligned_words(reference, hypothesis, merge_compounds=merge_compounds),
         )
-        for each in evaluation.results
-        if each.errors
+        for each, reference, hypothesis in zip(
+            wrong, *normalised(wrong, evaluation.normaliser), strict=True
+        )
     ]
     found = metrics.confusions(pair for each in compared for pair in each.words)
     compared.sort(key=lambda each: (-each.errors, each.reference_words))

@@ -258,20 +258,25 @@ def _texts(results: Sequence[Result]) -> tuple[list[str], list[str]]:
     return [each.reference for each in results], [each.transcript.text for each in results]
 
 
+def normalised(results: Sequence[Result], normaliser: str) -> tuple[list[str], list[str]]:
+    """References and hypotheses as their words are compared."""
+    normalise = metrics.normaliser(normaliser)
+    references, texts = _texts(results)
+    return [normalise(text) for text in references], [normalise(text) for text in texts]
+
+
 def score(results: Sequence[Result], normaliser: str) -> dict:
     """The fields of an Evaluation that come of the words: rates, and `results` with their errors.
 
     `normaliser` is as in `evaluate`.
     """
-    normalise = metrics.normaliser(normaliser)
-    references = [normalise(result.reference) for result in results]
+    references, texts = normalised(results, normaliser)
     rows = [
         row
         for row, reference in enumerate(references)
         if normaliser == "none" or reference not in metrics.NOT_SCORED
     ]
-    references = [references[row] for row in rows]
-    texts = [normalise(results[row].transcript.text) for row in rows]
+    references, texts = [references[row] for row in rows], [texts[row] for row in rows]
     counts = metrics.word_counts(references, texts, merge_compounds=normaliser in metrics.MERGING)
     errors, lengths = counts[:, :3].sum(1), counts[:, 3]
     scored = list(results)
