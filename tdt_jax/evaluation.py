@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from tdt_jax import metrics
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.dataset import Record
@@ -42,6 +44,7 @@ class Evaluation(NamedTuple):
     interval: tuple[float, float]  # of the word error rate, 95 %
     not_scored: int  # utterances whose reference normalisation left empty: in no error rate
     bleu: metrics.Bleu | None = None  # of the texts as they are, if it was asked for
+    normaliser: str = "none"  # by which words were compared
 
     @property
     def steps_per_second(self) -> float:
@@ -138,9 +141,10 @@ def evaluate(
       items: utterances, entries of a manifest, or records of a dataset, read one by one.
       batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.transcribe`.
       normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
-        and characters are counted. With "whisper" a reference that it leaves empty ("um"), or that
-        asks to be ignored, is in no error rate, as on the Open ASR Leaderboard; with "none" what
-        is heard where nothing was said counts as insertions.
+        and characters are counted. With another than "none" a reference that it leaves empty
+        ("um"), or that asks to be ignored, is in no error rate, as on the Open ASR Leaderboard;
+        with "none" what is heard where nothing was said counts as insertions. With "leaderboard"
+        compounds merge ("white paper" is "whitepaper"), in the word error rate alone.
       bleu: compute corpus BLEU too, of the texts as they are.
 
     Raises: ValueError for a decoder or normaliser that there isn't, or without the package that
@@ -169,6 +173,7 @@ def evaluate(
         compile_seconds=compiling,
         failed=failed,
         bleu=metrics.bleu(*_texts(results)) if bleu else None,
+        normaliser=normaliser,
     )
 
 
@@ -178,12 +183,73 @@ def merged(parts: Sequence[Evaluation], ids: Sequence[str]) -> Evaluation:
     results = [result for part in parts for result in part.results]
     results.sort(key=lambda result: place[result.id])
     return Evaluation(
-        **score(results, "none"),
+        **score(results, parts[0].normaliser),
         audio_seconds=sum(part.audio_seconds for part in parts),
         seconds=max(part.seconds for part in parts),
         compile_seconds=max(part.compile_seconds for part in parts),
         failed={name: why for part in parts for name, why in part.failed.items()},
         bleu=metrics.bleu(*_texts(results)) if parts[0].bleu is not None else None,
+        normaliser=parts[0].normaliser,
+    )
+
+
+class Average(NamedTuple):
+    """Several sets together."""
+
+    wer: float  # the mean of the sets' rates, each set counting alike; NaN: a set has none
+    words: ErrorRate  # of all the sets' words, each word counting alike
+    interval: tuple[float, float]  # of the latter's rate, 95 %
+    audio_seconds: float
+    seconds: float
+
+    @property
+    def rtfx(self) -> float:
+        """All the audio over all the time."""
+        return self.audio_seconds / max(self.seconds, 1e-9)
+
+    def summary(self) -> str:
+        """One line."""
+        low, high = (100 * end for end in self.interval)
+        return (
+            f"WER {100 * self.wer:.2f} % as the mean of the sets, {100 * self.words.rate:.2f} % "
+            f"({low:.2f} to {high:.2f}) of all words  RTFx {self.rtfx:.0f}"
+        )
+
+    def as_dict(self) -> dict:
+        """Everything, as JSON takes it; a rate that is infinite, or of nothing, is None."""
+
+        def finite(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        return {
+            "wer_mean": finite(self.wer),
+            "wer_pooled": finite(self.words.rate),
+            "wer_pooled_interval": [finite(end) for end in self.interval],
+            "words": self.words._asdict() | {"rate": finite(self.words.rate)},
+            "audio_seconds": self.audio_seconds,
+            "seconds": self.seconds,
+            "rtfx": self.rtfx,
+        }
+
+
+def average(evaluations: Sequence[Evaluation]) -> Average:
+    """Several sets together: the mean of their rates, as leaderboards have it, and pooled.
+
+    Raises: ValueError without any.
+    """
+    if not evaluations:
+        raise ValueError("there is no evaluation to average")
+    results = [result for each in evaluations for result in each.results]
+    scored = [(each.errors, each.reference_words) for each in results if each.errors is not None]
+    errors, lengths = zip(*scored, strict=True) if scored else ((), ())
+    counts = np.array([each.words[2:] for each in evaluations])  # without rate and errors
+    return Average(
+        wer=sum(each.words.rate if each.results else math.nan for each in evaluations)
+        / len(evaluations),
+        words=metrics.pooled(counts),
+        interval=metrics.confidence_interval(errors, lengths),
+        audio_seconds=sum(each.audio_seconds for each in evaluations),
+        seconds=sum(each.seconds for each in evaluations),
     )
 
 
@@ -192,27 +258,33 @@ def _texts(results: Sequence[Result]) -> tuple[list[str], list[str]]:
     return [each.reference for each in results], [each.transcript.text for each in results]
 
 
+def normalised(results: Sequence[Result], normaliser: str) -> tuple[list[str], list[str]]:
+    """References and hypotheses as their words are compared."""
+    normalise = metrics.normaliser(normaliser)
+    references, texts = _texts(results)
+    return [normalise(text) for text in references], [normalise(text) for text in texts]
+
+
 def score(results: Sequence[Result], normaliser: str) -> dict:
     """The fields of an Evaluation that come of the words: rates, and `results` with their errors.
 
     `normaliser` is as in `evaluate`.
     """
-    normalise = metrics.normaliser(normaliser)
-    references = [normalise(result.reference) for result in results]
+    references, texts = normalised(results, normaliser)
     rows = [
         row
         for row, reference in enumerate(references)
         if normaliser == "none" or reference not in metrics.NOT_SCORED
     ]
-    references = [references[row] for row in rows]
-    texts = [normalise(results[row].transcript.text) for row in rows]
-    errors, lengths = metrics.word_errors(references, texts)
+    references, texts = [references[row] for row in rows], [texts[row] for row in rows]
+    counts = metrics.word_counts(references, texts, merge_compounds=normaliser in metrics.MERGING)
+    errors, lengths = counts[:, :3].sum(1), counts[:, 3]
     scored = list(results)
     for row, wrong, length in zip(rows, errors.tolist(), lengths.tolist(), strict=True):
         scored[row] = scored[row]._replace(errors=wrong, reference_words=length)
     return {
         "results": scored,
-        "words": metrics.word_error_rate(references, texts),
+        "words": metrics.pooled(counts),
         "characters": metrics.character_error_rate(references, texts),
         "interval": metrics.confidence_interval(errors, lengths),
         "not_scored": len(results) - len(rows),

@@ -217,11 +217,14 @@ class _Arcs:
 
     def _arriving(self):
         """The arcs [T+U+1, arcs, U+1] that end on each diagonal, at the node where they end."""
-        arriving = [
-            jnp.pad(self.leaving[:-span, i], ((span, 0), (0, 0)), constant_values=NEG_INF)
-            for i, (span, _) in enumerate(self.kinds)
-        ]
-        return self._move(jnp.stack(arriving, axis=1), 1)
+
+        def arriving(i, span):
+            span = min(span, self.diagonals)  # a longer one leads out of the lattice
+            arc = self.leaving[: self.diagonals - span, i]
+            return jnp.pad(arc, ((span, 0), (0, 0)), constant_values=NEG_INF)
+
+        arcs = [arriving(i, span) for i, (span, _) in enumerate(self.kinds)]
+        return self._move(jnp.stack(arcs, axis=1), 1)
 
     def _scan(self, recursions, arcs) -> list[_Nodes]:
         """Each recursion's diagonals, in the order that it visits them."""

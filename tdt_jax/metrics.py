@@ -1,7 +1,9 @@
 """Error rates and speed: what a recogniser is judged by. Knows strings and numbers only."""
 
+import collections
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ import numpy as np
 NOT_SCORED = frozenset({"", "ignore time segment in scoring"})
 DRAWN_AT_ONCE = 1 << 20  # utterances of the bootstrap: 16 MB of indices and counts
 KINDS = ("substitute", "delete", "insert")  # jiwer's names
+NORMALISERS = ("none", "whisper", "leaderboard")
+MERGING = frozenset({"leaderboard"})  # normalisers of rules by which compounds merge
 
 
 class ErrorRate(NamedTuple):
@@ -23,39 +27,115 @@ class ErrorRate(NamedTuple):
     reference_length: int
 
 
-def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
+def word_error_rate(
+    references: Sequence[str], hypotheses: Sequence[str], *, merge_compounds: bool = False
+) -> ErrorRate:
     """Word error rate pooled over the utterances: all errors / all reference words.
 
     Words are what whitespace separates; nothing else is normalised. An empty reference counts its
     hypothesis as insertions. With no reference word at all the rate is 0 without errors and
     infinite with.
 
+    With `merge_compounds` words side by side may also count as one, in either text, if that makes
+    it right: "white paper" is "whitepaper" (by the package kaldialign).
+
     Raises: ValueError if the two differ in length or are single strings.
     """
-    import jiwer
+    return pooled(word_counts(references, hypotheses, merge_compounds=merge_compounds))
 
-    return _pooled(_counts(jiwer.process_words, references, hypotheses))
+
+def word_counts(
+    references: Sequence[str], hypotheses: Sequence[str], *, merge_compounds: bool = False
+) -> np.ndarray:
+    """Substitutions, deletions, insertions and reference words of each utterance, [n, 4] int64.
+
+    The rules and errors of `word_error_rate` hold here.
+    """
+    if not merge_compounds:
+        import jiwer
+
+        return _counts(jiwer.process_words, references, hypotheses)
+    import kaldialign
+
+    _check_pairs(references, hypotheses)
+    counts = np.zeros((len(references), 4), np.int64)
+    for row, reference, hypothesis in zip(counts, references, hypotheses, strict=True):
+        said, heard = _collapse(reference).split(), _collapse(hypothesis).split()
+        found = kaldialign.edit_distance(said, heard, merge_compounds=True)
+        row[:] = [found[key] for key in ("sub", "del", "ins", "ref_len")]
+    return counts
 
 
 def word_errors(
-    references: Sequence[str], hypotheses: Sequence[str]
+    references: Sequence[str], hypotheses: Sequence[str], *, merge_compounds: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Errors [n] and reference words [n] of each utterance, int64.
 
     Their sums are the `errors` and the `reference_length` of `word_error_rate`, whose rules and
     errors hold here.
     """
+    counts = word_counts(references, hypotheses, merge_compounds=merge_compounds)
+    return counts[:, :3].sum(1), counts[:, 3]
+
+
+def aligned_words(
+    reference: str, hypothesis: str, *, merge_compounds: bool = False
+) -> list[tuple[str, str]]:
+    """The words of both texts in pairs, as few of them unlike as `word_errors` counts.
+
+    ("cat", "bat") is a substitution, ("on", "") a deletion and ("", "now") an insertion. With
+    `merge_compounds` there are also ("white paper", "whitepaper"), which is no error.
+    """
+    if merge_compounds:
+        import kaldialign
+
+        said, heard = _collapse(reference).split(), _collapse(hypothesis).split()
+        return kaldialign.align(said, heard, "", merge_compounds=True)
     import jiwer
 
-    counts = _counts(jiwer.process_words, references, hypotheses)
-    return counts[:, :3].sum(1), counts[:, 3]
+    output = jiwer.process_words(_collapse(reference), _collapse(hypothesis))
+    pairs = []
+    for chunk in output.alignments[0]:
+        said = output.references[0][chunk.ref_start_idx : chunk.ref_end_idx]
+        heard = output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx]
+        pairs += itertools.zip_longest(said, heard, fillvalue="")
+    return pairs
+
+
+def is_right(said: str, heard: str) -> bool:
+    """Whether a pair of `aligned_words` is no error."""
+    return said.replace(" ", "") == heard.replace(" ", "")
+
+
+class Confusions(NamedTuple):
+    """Words that were not heard right, the commonest first."""
+
+    substitutions: list[tuple[str, str, int]]  # said, heard, how many times
+    deletions: list[tuple[str, int]]
+    insertions: list[tuple[str, int]]
+
+
+def confusions(pairs: Iterable[tuple[str, str]]) -> Confusions:
+    """Which errors there are among pairs of words, as `aligned_words` gives them."""
+    counts = collections.Counter(
+        (said, heard) for said, heard in pairs if not is_right(said, heard)
+    )
+    found = Confusions([], [], [])
+    for (said, heard), count in counts.most_common():
+        if said and heard:
+            found.substitutions.append((said, heard, count))
+        elif said:
+            found.deletions.append((said, count))
+        else:
+            found.insertions.append((heard, count))
+    return found
 
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
     """Character error rate, pooled as in `word_error_rate`; one space between words counts."""
     import jiwer
 
-    return _pooled(_counts(jiwer.process_characters, references, hypotheses))
+    return pooled(_counts(jiwer.process_characters, references, hypotheses))
 
 
 class Bleu(NamedTuple):
@@ -142,23 +222,30 @@ def normaliser(name: str) -> Callable[[str], str]:
     C), from the package whisper-normalizer: lower case, no punctuation, no "um", contractions
     written out, numbers in digits, American spelling.
 
-    The Open ASR Leaderboard's normaliser is a descendant of it. As there, ellipses go first, lest
-    one at the end become a word. What differs: it joins "U.S.A." into one word, and leaves "kinda",
-    "sorta", "dunno" and "cause" as they are. Its latest scoring also forgives "white paper" for
-    "whitepaper".
+    Ellipses go first, lest one at the end become a word.
 
-    Raises: ValueError for another name or if the package isn't installed.
+    "leaderboard" is for English too: what the Open ASR Leaderboard has made of it by now
+    (`tdt_jax.leaderboard`). By its rules compounds merge as well, as `word_errors` takes them with
+    `merge_compounds`; MERGING names the normalisers of which that is so.
+
+    Raises: ValueError for another name or if a package isn't installed.
     """
     if name == "none":
         return _collapse
-    if name != "whisper":
-        raise ValueError(f"normaliser must be 'none' or 'whisper', got {name!r}")
+    if name not in NORMALISERS:
+        raise ValueError(f"normaliser must be one of {', '.join(NORMALISERS)}, got {name!r}")
     try:
+        if name == "leaderboard":
+            import kaldialign  # noqa: F401
+
+            from tdt_jax.leaderboard import Normalizer
+
+            normalise = Normalizer()
+            return lambda text: _collapse(normalise(text))
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError as error:
-        raise ValueError(
-            "normaliser 'whisper' needs a package: pip install whisper-normalizer"
-        ) from error
+        packages = "whisper-normalizer" + (" kaldialign" if name in MERGING else "")
+        raise ValueError(f"normaliser {name!r} needs packages: pip install {packages}") from error
     normalise = EnglishTextNormalizer()
     return lambda text: _collapse(normalise(re.sub(r"\.{3,}", " ", text)))
 
@@ -194,7 +281,8 @@ def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
         )
 
 
-def _pooled(counts: np.ndarray) -> ErrorRate:
+def pooled(counts: np.ndarray) -> ErrorRate:
+    """The rate of counts [n, 4], as `word_counts` gives them: all errors / all reference words."""
     *kinds, length = counts.sum(0).tolist()
     return ErrorRate(float(_rates(sum(kinds), length)), sum(kinds), *kinds, length)
 

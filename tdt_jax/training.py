@@ -57,7 +57,9 @@ class Metrics(NamedTuple):
     transducer: jax.Array  # [B] per utterance, nats
     ctc: jax.Array  # [B]
     gradient_norm: jax.Array
-    num_impossible: jax.Array  # utterances that no alignment fits; they don't count
+    num_impossible: (
+        jax.Array
+    )  # utterances that no alignment fits, or of one feature frame; they don't count
     num_labels: jax.Array  # of those that count
     audio_seconds: jax.Array  # without padding
 
@@ -161,6 +163,8 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
     if weight:
         ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)
 
+    # Nothing is left of a single feature frame without its mean: LayerNorm's gradient has no bound.
+    possible &= num_features != 1
     total = jnp.where(possible, (1 - weight) * losses + weight * ctc, 0.0)
     num_labels = jnp.sum(jnp.where(possible, batch.num_labels, 0))
     mean = jnp.sum(total) / jnp.maximum(num_labels, 1).astype(total.dtype)

@@ -14,7 +14,8 @@ VOCAB, FRAMES, LABELS = 4, 7, 3
 
 def table_joint(frames, states):
     """Each frame holds the logits of all its nodes; each state is one-hot and picks them."""
-    logits = jnp.einsum("ntuv,nsu->ntsv", frames.reshape(*frames.shape[:2], LABELS + 1, -1), states)
+    tables = frames.reshape(*frames.shape[:2], states.shape[-1], -1)
+    logits = jnp.einsum("ntuv,nsu->ntsv", tables, states)
     return logits[..., : VOCAB + 1], logits[..., VOCAB + 1 :]
 
 

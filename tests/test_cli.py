@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import types
 from pathlib import Path
 
@@ -163,6 +164,55 @@ def test_evaluate_normalises(folder, capsys):
     assert sum(e["errors"] or 0 for e in each) == found["words"]["errors"]
     low, high = found["wer_interval"]
     assert low <= found["wer"] <= high
+
+
+def test_evaluate_takes_several_manifests(folder, capsys):
+    """Each by itself, their mean and all words together, in three forms."""
+    text = (folder / "all.jsonl").read_text().replace("one two", "three")
+    (folder / "three.jsonl").write_text(text)
+    sources = [str(folder / "all.jsonl"), str(folder / "three.jsonl")]
+    arguments = ["evaluate", str(folder / "model"), *sources]
+    assert cli.main([*arguments, "--json", "--errors", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    first, second = found["sets"]
+    assert [first["source"], second["source"]] == sources
+    assert found["wer_mean"] == pytest.approx((first["wer"] + second["wer"]) / 2)
+    wrong = first["words"]["errors"] + second["words"]["errors"]
+    assert found["wer_pooled"] == wrong / 9 and found["audio_seconds"] == 9.0
+    assert len(first["errors"]["worst"]) == 2 and len(first["utterances"]) == 3
+    worst = first["errors"]["worst"][0]
+    assert worst["errors"] == max(each["errors"] for each in first["utterances"])
+    assert " ".join(said for said, _ in worst["words"] if said) == "one two"
+
+    assert cli.main([*arguments, "--errors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line, source in zip(lines[:2], sources, strict=True):
+        assert line.startswith(f"{source}: WER ")
+    expected = f"all 2: WER {100 * found['wer_mean']:.2f} % as the mean of the sets, "
+    assert lines[2].startswith(expected)
+    assert sum(line.startswith("  transcript ") for line in lines) >= 6
+    assert "commonest substitutions" in lines or "commonest deletions" in lines
+
+    assert cli.main([*arguments, "--format", "markdown"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        f"| {sources[0]}", f"| {sources[1]}", "| mean of the sets", "| all words",
+    ]  # fmt: skip
+    assert cli.main([*arguments, str(folder / "none.jsonl")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_evaluate_by_the_leaderboards_rules(folder, capsys, monkeypatch):
+    arguments = ["evaluate", str(folder / "model"), str(folder / "um.jsonl"), "--json"]
+    text = (folder / "all.jsonl").read_text().replace("one two", "uh-huh.", 1)
+    (folder / "um.jsonl").write_text(text.replace("one two", "It's the B B C"))
+    assert cli.main([*arguments, "--normaliser", "leaderboard"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["not_scored"] == 1 and "errors" not in found
+    assert [each["reference_words"] for each in found["utterances"]] == [None, 4, 4]
+    monkeypatch.setitem(sys.modules, "kaldialign", None)
+    assert cli.main([*arguments, "--normalizer", "leaderboard"]) == 2
+    assert "pip install whisper-normalizer kaldialign" in capsys.readouterr().err
 
 
 def test_evaluation_of_an_rnnt_takes_frames_and_labels():

@@ -9,10 +9,13 @@ import pytest
 from tdt_jax import evaluation
 from tdt_jax.metrics import (
     ErrorRate,
+    aligned_words,
     bleu,
     character_error_rate,
     confidence_interval,
+    confusions,
     normaliser,
+    word_counts,
     word_error_rate,
     word_errors,
 )
@@ -132,11 +135,62 @@ def test_whisper_normaliser(text, expected):
 
 
 def test_normaliser_errors(monkeypatch):
-    with pytest.raises(ValueError, match="'none' or 'whisper', got 'Whisper'"):
+    with pytest.raises(ValueError, match="one of none, whisper, leaderboard, got 'Whisper'"):
         normaliser("Whisper")
+    monkeypatch.setitem(sys.modules, "kaldialign", None)
+    with pytest.raises(ValueError, match="pip install whisper-normalizer kaldialign"):
+        normaliser("leaderboard")
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
-    with pytest.raises(ValueError, match="pip install whisper-normalizer"):
+    with pytest.raises(ValueError, match=r"pip install whisper-normalizer$"):
         normaliser("whisper")
+
+
+def test_compounds_merge_either_way():
+    """kaldialign's own examples: words side by side that are right as one cost nothing."""
+    texts = [
+        ("white paper", "whitepaper", 0),
+        ("whitepaper", "white paper", 0),
+        ("a b c", "abc", 0),
+        ("the white paper is here", "the whitepaper was here", 1),
+        ("hello world", "hello there", 1),
+        ("", "x", 1),
+        ("x y", "", 2),
+    ]
+    references, hypotheses, expected = zip(*texts, strict=True)
+    errors, lengths = word_errors(references, hypotheses, merge_compounds=True)
+    assert errors.tolist() == list(expected)
+    assert lengths.tolist() == [len(reference.split()) for reference in references]
+    assert word_error_rate(references, hypotheses, merge_compounds=True) == ErrorRate(
+        5 / 15, 5, 2, 2, 1, 15
+    )
+    assert word_errors(["white paper"], ["whitepaper"])[0] == [2]
+    with pytest.raises(ValueError, match="1 references but 0 hypotheses"):
+        word_error_rate(["a"], [], merge_compounds=True)
+
+
+@pytest.mark.parametrize("merge_compounds", [False, True])
+def test_aligned_words_are_those_that_are_counted(merge_compounds):
+    reference, hypothesis = "the cat sat on a white  paper", "now the bat sat on a whitepaper"
+    pairs = aligned_words(reference, hypothesis, merge_compounds=merge_compounds)
+    assert pairs[:6] == [
+        ("", "now"), ("the", "the"), ("cat", "bat"), ("sat", "sat"), ("on", "on"), ("a", "a"),
+    ]  # fmt: skip
+    if merge_compounds:
+        assert pairs[6:] == [("white paper", "whitepaper")]
+    counts = word_counts([reference], [hypothesis], merge_compounds=merge_compounds)[0]
+    found = confusions(pairs)
+    totals = [sum(row[-1] for row in rows) for rows in found]
+    assert totals == counts[:3].tolist() == ([1, 0, 1] if merge_compounds else [2, 1, 1])
+    assert aligned_words("", "", merge_compounds=merge_compounds) == []
+
+
+def test_confusions_are_counted_and_sorted():
+    pairs = [("a", "b"), ("c", "c"), ("", "x"), ("a", "b"), ("d", ""), ("a", "c")]
+    assert confusions(pairs) == (
+        [("a", "b", 2), ("a", "c", 1)],
+        [("d", 1)],
+        [("x", 1)],
+    )
 
 
 def test_what_is_not_scored():

@@ -256,6 +256,27 @@ def test_arrays_of_a_batch_are_all_of_them():
     assert arrays.labels is batch.labels and arrays.num_labels.tolist() == [2, 0]
 
 
+def test_a_bucket_of_one_frame_trains():
+    """Durations longer than the bucket, labels without frames, and a single feature frame."""
+    config = plain(durations=(0, 1, 2, 3, 4))
+    random = np.random.default_rng(0)
+    said = {"a": (1280, [1, 2]), "b": (640, [3]), "c": (160, [4]), "d": (80, [5])}
+    utterances = [
+        Utterance(name, 0.1 * random.normal(size=size), "") for name, (size, _) in said.items()
+    ]
+    labels = [labels for _, labels in said.values()]
+    batch = Arrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6)))
+    state = init_state(config, jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, batch)
+    state, metrics = train_step(state, batch, jax.random.key(0), config=config)
+    assert batch.samples.shape == (6, 1280)
+    assert metrics.num_impossible == 2 and metrics.num_labels == 3
+    assert np.isfinite(metrics.loss) and metrics.loss > 0
+    assert 0 < metrics.gradient_norm < np.inf
+    for leaf in jax.tree.leaves(state.model):
+        assert np.all(np.isfinite(leaf))
+
+
 def test_no_label_is_trained_in_the_lead():
     config = plain()
     model = init_state(config, jax.random.key(0)).model
