@@ -10,8 +10,10 @@ from tdt_jax.data.batches import Utterance
 from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry
 from tdt_jax.metrics import ErrorRate
+from tdt_jax.orthography import tidy
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime import compile_seconds
+from tdt_jax.tokenizer import without_tags
 from tdt_jax.transcribe import Heard, transcribe_each
 from tdt_jax.transcript import Transcript
 
@@ -138,7 +140,8 @@ def evaluate(
       items: utterances, entries of a manifest, or records of a dataset, read one by one.
       batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.transcribe`.
       normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
-        and characters are counted. With "whisper" a reference that it leaves empty ("um"), or that
+        and characters are counted. Tags, and spaces before closing marks, which no transcript has,
+        are taken out of references. With "whisper" a reference that it leaves empty ("um"), or that
         asks to be ignored, is in no error rate, as on the Open ASR Leaderboard; with "none" what
         is heard where nothing was said counts as insertions.
       bleu: compute corpus BLEU too, of the texts as they are.
@@ -198,7 +201,7 @@ def score(results: Sequence[Result], normaliser: str) -> dict:
     `normaliser` is as in `evaluate`.
     """
     normalise = metrics.normaliser(normaliser)
-    references = [normalise(result.reference) for result in results]
+    references = [normalise(tidy(without_tags(result.reference))) for result in results]
     rows = [
         row
         for row, reference in enumerate(references)
