@@ -82,6 +82,7 @@ def test_json():
         "segments": [both | {"words": [hello, world]}],
         "words": [hello, world],
         "tokens": [hello | {"text": "▁Héllo", "confidence": 0.9123, "probability": None}],
+        "language": None,
     }
     assert "file" not in json.loads(render(HELLO, "json"))
 
@@ -129,7 +130,8 @@ def test_highlighted_srt():
 
 def test_nothing_was_said():
     silence = Transcript("", [], [], [], 3.0)
-    nothing = '{"text": "", "tokens": [], "words": [], "segments": [], "duration": 3.0}\n'
+    nothing = '{"text": "", "tokens": [], "words": [], "segments": [], "duration": 3.0, '
+    nothing += '"language": null}\n'
     empty = ["\n", "", "WEBVTT\n", nothing, "start\tend\ttext\n", ""]
     for highlight in (False, True):
         assert [render(silence, x, highlight_words=highlight) for x in FORMATS] == empty

@@ -269,7 +269,7 @@ def settled(tail, recogniser, text, times, at):
     labels = np.array(spell(recogniser, *text), np.int32)
     tail.add(hypothesis(labels, np.array(times, np.int32), np.ones_like(labels)))
     return [
-        " ".join("+" * (not word.begins) + word.text for word in words)
+        " ".join("+" * (not word.space_before) + word.text for word in words)
         for words in tail.settle(at, 100.0)
     ]
 
