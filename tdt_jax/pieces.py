@@ -117,9 +117,9 @@ def join(
 ) -> list[Spoken]:
     """The words of a recording from those that each piece heard, all in the recording's seconds.
 
-    A word of more than two seconds may be handed over in the middle, between two tokens. Between a
-    piece's first word and the word before it is a space if their scripts have any; a closing mark
-    joins that word.
+    A word of more than two seconds may be handed over in the middle, between two tokens. Where words
+    of two pieces meet, a space is between them if their scripts have any; a closing mark joins the
+    word before.
 
     Args:
       pieces: the words of each piece, in order.
@@ -155,9 +155,10 @@ def join(
         else:
             text = decode(word.labels) if word.is_part else word.text
             space = word.space_before
-            if index == 0 and found:
+            is_new_to = found and not follows  # what is before it is of another piece
+            if is_new_to and (index == 0 or not space):
                 space = space_between(found[-1].text, text)
-            if space or not found or may_part(found[-1].text, text):
+            if space or not is_new_to or may_part(found[-1].text, text):
                 found.append(replace(word, text=text, begins=True, space_before=space))
             else:
                 found[-1] = _longer(found[-1], word, found[-1].text + text)
