@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tdt_jax import evaluation
 from tdt_jax.decode import Hypothesis
-from tdt_jax.transcript import to_transcript
+from tdt_jax.transcript import Transcript, to_transcript
 
 FRAME = 0.08
 QUICK = settings(deadline=None, derandomize=True)
@@ -125,3 +126,18 @@ def test_any_labels(found, keep_tags):
         for one, other in itertools.pairwise(parts):
             assert one.start <= other.start and one.end <= other.end
             assert one.end <= other.start + 1e-9
+
+
+def test_references_are_scored_as_transcripts_are_written():
+    """Without tags and spaces before closing marks, which no transcript can have."""
+    texts = [("<|fr|> vrai ? oui", "vrai? oui"), ("¿ qué <|es|>", "¿qué"), ("a - b", "a- b")]
+    results = [
+        evaluation.Result(
+            str(i), reference, Transcript(text, [], [], [], 1.0), num_steps=0, num_frames=1,
+            num_labels=0,
+        )
+        for i, (reference, text) in enumerate(texts)
+    ]  # fmt: skip
+    found = evaluation.score(results, "none")
+    assert [each.errors for each in found["results"]] == [0, 0, 2]
+    assert [each.reference for each in found["results"]] == [reference for reference, _ in texts]
