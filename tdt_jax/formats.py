@@ -10,6 +10,7 @@ Chinese and Korean).
 
 import bisect
 import dataclasses
+import functools
 import html
 import itertools
 import json
@@ -143,11 +144,11 @@ class _Word:
     size: int  # as of SubtitleRules
     space: int  # the size of the space before it; 0: there is none
 
-    @property
+    @functools.cached_property
     def ends_sentence(self) -> bool:
         return ends_sentence(self.text)
 
-    @property
+    @functools.cached_property
     def ends_clause(self) -> bool:
         return self.text.rstrip(CLOSING).endswith(tuple(CLAUSE_ENDS))
 
@@ -275,6 +276,7 @@ def _candidates(words: Sequence[_Word], first: int, duration: int, rules: Subtit
         if long and last > first:
             return
         following = words[last + 1].start if last + 1 < len(words) else math.inf
+        is_inside = last + 1 < len(words) and not words[last + 1].space
         pause = (following - end) / 1000
         part_of_chars = whole / (rules.size * rules.max_lines)
         fullness = max(part_of_chars, (end - start) / (1000 * rules.max_seconds))
@@ -282,11 +284,18 @@ def _candidates(words: Sequence[_Word], first: int, duration: int, rules: Subtit
         if pause >= rules.max_gap:
             yield last, _cost(word, fullness, math.inf, sentences, short)
             return
-        yield last, _cost(word, fullness, pause, sentences, short)
+        yield last, _cost(word, fullness, pause, sentences, short, is_inside)
         sentences += word.ends_sentence
 
 
-def _cost(last: _Word, fullness: float, pause: float, sentences: int, short: bool) -> float:
+def _cost(
+    last: _Word,
+    fullness: float,
+    pause: float,
+    sentences: int,
+    short: bool,
+    is_inside: bool = False,
+) -> float:
     """What a cue costs: few, evenly filled ones that end where the speech does cost least.
 
     Args:
@@ -295,35 +304,59 @@ def _cost(last: _Word, fullness: float, pause: float, sentences: int, short: boo
       pause: seconds after it; infinite where it has to end.
       sentences: that end inside it. Each costs more than one more cue, so sentences share one
         only where the cue would be `short` otherwise: gone from the screen sooner than allowed.
+      is_inside: no space follows, where others end a phrase.
     """
     cost = 1 + fullness**2 / 2 + 2 * sentences + 3 * short
     if pause == math.inf or last.ends_sentence:
         return cost
     if last.ends_clause and fullness > 1 / 3:
         return cost + 1
-    return cost + (3 - min(max(pause, 0), 1) if fullness > 1 / 2 else 3.5)
+    return cost + is_inside + (3 - min(max(pause, 0), 1) if fullness > 1 / 2 else 3.5)
 
 
 def _lines(words: Sequence[_Word], size: int) -> list[list[_Word]]:
-    """As few lines as can be; of these the narrowest, the lower ones filled first."""
-    fewest = len(_filled(words, size))
-    whole = sum(word.space + word.size for word in words) - words[0].space
-    widths = range(min(whole // fewest, size), size + 1)
-    enough = bisect.bisect_left(widths, -fewest, key=lambda width: -len(_filled(words, width)))
-    return _filled(words, widths[enough])
+    """As few lines as can be; of these the narrowest, the lower ones filled first.
+
+    Where words have no spaces between them, lines end at spaces and at the ends of clauses if
+    that takes no more lines.
+    """
+    units = [[word] for word in words]
+    fewest = len(_filled(units, size))
+    phrases = _phrases(words)
+    if len(_filled(phrases, size)) == fewest and max(map(_size, phrases)) <= size:
+        units = phrases
+    widths = range(min(_size(words) // fewest, size), size + 1)
+    enough = bisect.bisect_left(widths, -fewest, key=lambda width: -len(_filled(units, width)))
+    return _filled(units, widths[enough])
 
 
-def _filled(words: Sequence[_Word], width: int) -> list[list[_Word]]:
-    """Lines of at most `width`, or of one word, filled from the last upwards."""
+def _phrases(words: Sequence[_Word]) -> list[list[_Word]]:
+    phrases: list[list[_Word]] = []
+    for word in words:
+        before = phrases[-1][-1] if phrases else None
+        if not before or word.space or before.ends_clause or before.ends_sentence:
+            phrases.append([])
+        phrases[-1].append(word)
+    return phrases
+
+
+def _size(words: Sequence[_Word]) -> int:
+    """Of a line of words."""
+    return sum(word.space + word.size for word in words) - words[0].space
+
+
+def _filled(units: Sequence[list[_Word]], width: int) -> list[list[_Word]]:
+    """Lines of at most `width`, or of one unit, filled from the last upwards."""
     lines: list[list[_Word]] = []
     room, space = 0, 0  # left on the line; before the word that begins it
-    for word in reversed(words):
-        room -= space + word.size
+    for unit in reversed(units):
+        size = _size(unit)
+        room -= space + size
         if not lines or room < 0:
             lines.insert(0, [])
-            room = width - word.size
-        lines[0].insert(0, word)
-        space = word.space
+            room = width - size
+        lines[0][:0] = unit
+        space = unit[0].space
     return lines
 
 

@@ -117,9 +117,9 @@ def join(
 ) -> list[Spoken]:
     """The words of a recording from those that each piece heard, all in the recording's seconds.
 
-    A word of more than two seconds may be handed over in the middle, between two tokens. Where words
-    of two pieces meet, a space is between them if their scripts have any; a closing mark joins the
-    word before.
+    A word of more than two seconds may be handed over in the middle, between two tokens. Where
+    words of two pieces meet, a space is between them if their scripts have any; a closing mark
+    joins the word before.
 
     Args:
       pieces: the words of each piece, in order.

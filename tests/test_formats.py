@@ -327,6 +327,18 @@ def test_subtitles_of_japanese():
     assert "<c>今日</c><00:00:00.800><c>は</c><00:00:01.100><c>東京</c>" in stamped
 
 
+def test_lines_end_at_spaces_and_clauses_where_words_have_none():
+    assert texts(unspaced("จะ", "ไป", "ที่", "ตลาด", "นะ", " พรุ่ง", "นี้", "ครับ"), max_chars=17) == [
+        "จะไปที่ตลาดนะ|พรุ่งนี้ครับ"
+    ]
+    assert texts(unspaced(*"東京で、使うととても便利"), max_chars=18) == [
+        "東京で、|使うととても便利"
+    ]
+    assert texts(unspaced(*"東京で、使うととても便利"), max_chars=14) == [
+        "東京で、使う|ととても便利"
+    ]
+
+
 def test_a_line_has_sixteen_wide_characters():
     def longest(letter, expected, **rules):
         """Of a text that fills three cues of two lines."""
