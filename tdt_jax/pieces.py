@@ -155,10 +155,10 @@ def join(
         else:
             text = decode(word.labels) if word.is_part else word.text
             space = word.space_before
-            is_new_to = found and not follows  # what is before it is of another piece
-            if is_new_to and (index == 0 or not space):
+            meet = bool(found) and not follows  # two pieces
+            if meet and (index == 0 or not space):
                 space = space_between(found[-1].text, text)
-            if space or not is_new_to or may_part(found[-1].text, text):
+            if space or not meet or may_part(found[-1].text, text):
                 found.append(replace(word, text=text, begins=True, space_before=space))
             else:
                 found[-1] = _longer(found[-1], word, found[-1].text + text)

@@ -38,10 +38,10 @@ from tdt_jax.transcript import (
     Spoken,
     Word,
     commonest,
+    drop_tags,
     is_blank,
     spoken,
     to_word,
-    without_tags,
 )
 
 
@@ -269,7 +269,7 @@ class _Tail:
     def add(self, hypothesis: Hypothesis) -> None:
         """Take the labels of a chunk, cut to those it has."""
         if not self._keep_tags:
-            hypothesis = without_tags(hypothesis, self._recogniser.tokenizer)
+            hypothesis = drop_tags(hypothesis, self._recogniser.tokenizer)
         both = zip(self._hypothesis, hypothesis, strict=True)
         self._hypothesis = Hypothesis(
             *(np.append(*pair) if pair[1].ndim else pair[1] for pair in both)

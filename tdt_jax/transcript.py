@@ -83,7 +83,7 @@ class Spoken:
     text: str
     begins: bool = True  # False: goes on with the part before
     is_part: bool = False  # of a word that was split
-    space_before: bool = True
+    space_before: bool = True  # as of Word
 
     @property
     def start(self) -> float:
@@ -123,7 +123,7 @@ def spoken(
 ) -> list[Spoken]:
     """The words of one utterance's hypothesis; arguments as of `to_transcript`."""
     if not keep_tags:
-        hypothesis = without_tags(hypothesis, recogniser.tokenizer)
+        hypothesis = drop_tags(hypothesis, recogniser.tokenizer)
     labels = hypothesis.labels.tolist()
     words = recogniser.tokenizer.words(labels, keep_tags=keep_tags)
     tokens = _tokens(hypothesis, recogniser, duration, [word.positions for word in words])
@@ -138,7 +138,7 @@ def spoken(
     ]
 
 
-def without_tags(hypothesis: Hypothesis, tokenizer) -> Hypothesis:
+def drop_tags(hypothesis: Hypothesis, tokenizer) -> Hypothesis:
     """One utterance's hypothesis without the labels that are tags."""
     stay = ~np.isin(hypothesis.labels, list(tokenizer.tags))
     return Hypothesis(*(x[stay] if np.ndim(x) else x for x in hypothesis))
