@@ -119,9 +119,13 @@ def space_between(before: str, after: str) -> bool:
 
 
 def may_part(before: str, after: str) -> bool:
-    """Whether a line may end between two words that have no space between them."""
-    text = before + after
-    return _may_part(text, _roles(text), len(before))
+    """Whether a line may end between two words that have no space between them.
+
+    A quote that begins a word, or ends one, is where it should be.
+    """
+    roles = [NEUTRAL if character in QUOTES else _role(character) for character in before]
+    roles.append(0 if after[0] in QUOTES else _role(after[0]))
+    return _may_part(before + after, roles, len(before))
 
 
 def is_wide(character: str) -> bool:

@@ -39,7 +39,6 @@ from tdt_jax.transcript import (
     Word,
     commonest,
     drop_tags,
-    is_blank,
     spoken,
     to_word,
 )
@@ -313,9 +312,9 @@ class _Tail:
 
     def _drop(self, count: int) -> None:
         """Drop so many labels, but for whitespace at their end: what follows is apart by it."""
-        pieces = self._recogniser.tokenizer.pieces
+        decode = self._recogniser.tokenizer.decode
         dropped = self._hypothesis.labels[:count].tolist()
-        while dropped and is_blank(pieces[dropped[-1]]):
+        while dropped and not decode(dropped[-1:], keep_tags=True):
             dropped.pop()
         if dropped:
             self._before = dropped[-1:]

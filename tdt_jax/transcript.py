@@ -215,17 +215,18 @@ def _tokens(
     last = None
     for positions in words:
         said = [i for i in positions if labels[i] not in tags and _is_said(pieces[i])]
+        onset = said[0] if said else -1  # where the word begins
+        if onset - 1 in positions and is_blank(pieces[onset - 1]):
+            onset -= bool(ends[onset - 1] >= starts[onset])
         for i in positions:
             if i in said:
                 last = i
-            elif said and i < said[0]:
-                at_once = i + 1 == said[0] and ends[i] >= starts[i + 1]
-                if not (at_once and is_blank(pieces[i])):
-                    starts[i] = ends[i] = starts[said[0]]
-            elif last is not None:
-                starts[i] = ends[i] = ends[last]
-            else:
+            elif i < onset:
+                starts[i] = ends[i] = starts[onset]
+            elif i > onset and last is None:
                 last = i
+            elif i > onset:
+                starts[i] = ends[i] = ends[last]
     starts, ends = np.minimum(starts, duration), np.minimum(ends, duration)
     certainty = np.exp(-hypothesis.entropies.astype(np.float64))
     confidences = np.clip(((vocab_size + 1) * certainty - 1) / vocab_size, 0.0, 1.0)

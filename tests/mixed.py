@@ -2,6 +2,7 @@
 
 import functools
 
+from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from tdt_jax.tokenizer import SentencePiece
@@ -46,3 +47,10 @@ def spell(*pieces: str) -> list[int]:
         else:
             found += [known.index(f"<0x{value:02X}>") for value in piece.encode()]
     return found
+
+
+def any_labels():
+    """Lists of labels, most of them of text."""
+    size = tokenizer().vocab_size
+    texts = st.integers(size - len(WORDS + MARKS), size - 1)
+    return st.lists(st.one_of(texts, texts, texts, st.integers(0, size - 1)), max_size=30)

@@ -144,7 +144,6 @@ def test_files_that_are_no_tokenizer(tmp_path):
 # Words, marks and tags of a model of many scripts
 
 QUICK = settings(deadline=None, derandomize=True)
-LABELS = st.lists(st.integers(0, mixed.tokenizer().vocab_size - 1), max_size=30)
 
 
 def spelled(*pieces, keep_tags=False):
@@ -239,7 +238,7 @@ def test_characters_without_spaces():
 
 
 @QUICK
-@given(LABELS, st.booleans())
+@given(mixed.any_labels(), st.booleans())
 def test_every_label_is_in_one_word_of_the_text(labels, keep_tags):
     tokenizer = mixed.tokenizer()
     words = tokenizer.words(labels, keep_tags=keep_tags)
@@ -251,7 +250,7 @@ def test_every_label_is_in_one_word_of_the_text(labels, keep_tags):
 
 
 @QUICK
-@given(LABELS)
+@given(mixed.any_labels())
 def test_the_text_is_sentencepieces_but_for_tags_and_spaces(labels):
     tokenizer = mixed.tokenizer()
     labels = [label for label in labels if label not in tokenizer.tags]

@@ -102,7 +102,7 @@ def test_tags_are_neither_text_nor_time():
 @st.composite
 def spoken(draw):
     """Labels, times and durations as a decoder may give them."""
-    labels = draw(st.lists(st.integers(0, RECOGNISER.config.vocab_size - 1), max_size=30))
+    labels = draw(mixed.any_labels())
     durations = [draw(st.integers(0, 4)) for _ in labels]
     gaps = [draw(st.sampled_from([0, 0, 0, 1, 3, 20])) for _ in labels]
     times = np.cumsum([0, *durations])[:-1] + np.cumsum(gaps or [0])[: len(labels)]
