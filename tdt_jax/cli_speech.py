@@ -65,6 +65,11 @@ def _add_transcribe(add) -> None:
         help="of files below FOLDER, of {folder} (the name of the folder that was given), {parent} "
         "(relative to it), {stem} and {suffix}; the format is appended [%(default)s]",
     )
+    output.add_argument(
+        "--keep-tags",
+        action="store_true",
+        help='show what the model writes beside words, such as <|en|>; JSON has "language" anyway',
+    )
     output.add_argument("--overwrite", action="store_true", help="do again what is there already")
     output.add_argument(
         "--no-progress", action="store_true", help="no progress bar (nor without a terminal)"
@@ -72,6 +77,13 @@ def _add_transcribe(add) -> None:
     subtitles = command.add_argument_group("subtitles")
     subtitles.add_argument(
         "--max-chars", type=positive, default=42, metavar="N", help="of a line [42]"
+    )
+    subtitles.add_argument(
+        "--max-wide-chars",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="of a line of Japanese, Chinese or Korean, if less than half of --max-chars [16]",
     )
     subtitles.add_argument(
         "--max-lines", type=positive, default=2, metavar="N", help="of a subtitle [2]"
@@ -117,6 +129,11 @@ def _add_listen(add) -> None:
         command.add_argument(
             f"--{name}", type=float, default=default, metavar="S", help=f"seconds {what}"
         )
+    command.add_argument(
+        "--keep-tags",
+        action="store_true",
+        help="show what the model writes beside words, such as <|en|>",
+    )
 
 
 def _add_evaluate(add) -> None:
@@ -207,6 +224,7 @@ def _transcribe(options) -> int:
             max_seconds=options.max_seconds,
             min_seconds=min(1.0, options.max_seconds),
             max_gap=options.max_gap,
+            max_wide_chars=options.max_wide_chars,
         ),
         highlight_words=options.highlight_words,
     )
@@ -237,6 +255,7 @@ def _transcribe(options) -> int:
             batch_seconds=options.batch_seconds,
             piece_seconds=options.piece_seconds,
             decoder=options.decoder,
+            keep_tags=options.keep_tags,
         )
     if failed:
         complain(f"{failed} of {len(sources)} could not be transcribed")
@@ -268,6 +287,7 @@ def _listen(options) -> int:
         chunk=options.chunk,
         left=options.left,
         right=options.right,
+        keep_tags=options.keep_tags,
     )
     return 0
 

@@ -12,8 +12,10 @@ from tdt_jax.data.batches import Utterance
 from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry
 from tdt_jax.metrics import ErrorRate
+from tdt_jax.orthography import tidy
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime import compile_seconds
+from tdt_jax.tokenizer import without_tags
 from tdt_jax.transcribe import Heard, transcribe_each
 from tdt_jax.transcript import Transcript
 
@@ -141,7 +143,8 @@ def evaluate(
       items: utterances, entries of a manifest, or records of a dataset, read one by one.
       batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.transcribe`.
       normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
-        and characters are counted. With another than "none" a reference that it leaves empty
+        and characters are counted. Tags, and spaces before closing marks, which no transcript has,
+        are taken out of references. With another than "none" a reference that it leaves empty
         ("um"), or that asks to be ignored, is in no error rate, as on the Open ASR Leaderboard;
         with "none" what is heard where nothing was said counts as insertions. With "leaderboard"
         compounds merge ("white paper" is "whitepaper"), in the word error rate alone.
@@ -262,6 +265,7 @@ def normalised(results: Sequence[Result], normaliser: str) -> tuple[list[str], l
     """References and hypotheses as their words are compared."""
     normalise = metrics.normaliser(normaliser)
     references, texts = _texts(results)
+    references = [tidy(without_tags(text)) for text in references]
     return [normalise(text) for text in references], [normalise(text) for text in texts]
 
 

@@ -2,20 +2,28 @@
 
 Subtitles are made of the words: of all the ways to divide them into cues that fit the rules, the
 one that costs least (`_cost`) on the whole. Their times are in whole milliseconds.
+
+A line has `max_chars` columns, of which a wide character (Japanese, Chinese, Korean, full-width)
+takes two or more: `max_wide_chars` of them fill it, as is the custom (13 to 16 in Japanese, 16 in
+Chinese and Korean).
 """
 
+import bisect
 import dataclasses
+import functools
 import html
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tdt_jax.orthography import is_wide, may_part
 from tdt_jax.transcript import CLOSING, Transcript, ends_sentence
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv", "ctm")
 DIGITS = {"start": 3, "end": 3, "duration": 3, "confidence": 4, "probability": 4}  # of JSON
-CLAUSE_ENDS = ",;:–—،؛、，；："  # noqa: RUF001
+CLAUSE_ENDS = ",;:–—،؛、，；：､"
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,10 @@ class SubtitleRules:
     min_seconds: float = 1.0  # where the next cue and the audio's end leave room
     max_gap: float = 1.0  # seconds; a pause this long ends a cue
     min_gap: float = 0.08  # seconds that a cue kept for min_seconds leaves before the next
+    max_wide_chars: int = 16  # of a line, if that is less than half of max_chars
 
     def __post_init__(self):
-        for name in ("max_chars", "max_lines"):
+        for name in ("max_chars", "max_lines", "max_wide_chars"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("max_seconds", "max_gap"):
@@ -43,6 +52,17 @@ class SubtitleRules:
                 f"min_seconds must be in 0..max_seconds, which is {self.max_seconds}, "
                 f"got {self.min_seconds}"
             )
+
+    @property
+    def size(self) -> int:
+        """Of a line, on a scale on which all sizes are whole numbers."""
+        return self.max_chars * self.max_wide_chars
+
+    def size_of(self, text: str) -> int:
+        """Of text: a character takes its part of a line."""
+        wide = sum(map(is_wide, text))
+        narrow_size, wide_size = self.max_wide_chars, max(self.max_chars, 2 * self.max_wide_chars)
+        return (len(text) - wide) * narrow_size + wide * wide_size
 
 
 DEFAULT_RULES = SubtitleRules()
@@ -83,6 +103,9 @@ def render(
 def _json(transcript: Transcript, name: str) -> str:
     named = {"file": name} if name else {}
     value = _rounded(named | dataclasses.asdict(transcript))
+    for word in itertools.chain(value["words"], *(each["words"] for each in value["segments"])):
+        if word["space_before"]:  # as most words of most languages have
+            del word["space_before"]
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
@@ -118,12 +141,14 @@ class _Word:
     text: str  # not empty; no whitespace but single spaces
     start: int  # milliseconds
     end: int
+    size: int  # as of SubtitleRules
+    space: int  # the size of the space before it; 0: there is none
 
-    @property
+    @functools.cached_property
     def ends_sentence(self) -> bool:
         return ends_sentence(self.text)
 
-    @property
+    @functools.cached_property
     def ends_clause(self) -> bool:
         return self.text.rstrip(CLOSING).endswith(tuple(CLAUSE_ENDS))
 
@@ -140,8 +165,10 @@ class _Cue:
 
     def layout(self, texts: Iterable[str]) -> str:
         """The lines, of `texts` in place of the words."""
-        texts = iter(texts)
-        return "\n".join(" ".join(next(texts) for _ in line) for line in self.lines)
+        spaced = (
+            " " * (word.space > 0) + text for word, text in zip(self.words, texts, strict=True)
+        )
+        return "\n".join("".join(next(spaced) for _ in line).lstrip() for line in self.lines)
 
     def turns(self) -> list[tuple[int, list[int]]]:
         """When which words are said, by their positions: the first from the cue's start.
@@ -186,11 +213,7 @@ def _vtt(cues: list[_Cue], highlight_words: bool) -> str:
 
 def _cues(transcript: Transcript, rules: SubtitleRules) -> list[_Cue]:
     """All the words as cues, in order: each of positive length, none into the next."""
-    words = [
-        _Word(text, _ms(word.start), _ms(word.end))
-        for word in transcript.words
-        if (text := " ".join(word.text.split()))
-    ]
+    words = _words(transcript, rules)
     duration = _ms(transcript.duration)
     groups = _divide(words, duration, rules)
     starts: list[int] = []
@@ -204,8 +227,25 @@ def _cues(transcript: Transcript, rules: SubtitleRules) -> list[_Cue]:
         end = min(max(start + 1, *(word.end for word in group)), following)
         room = min(duration, following - 1000 * rules.min_gap)
         end = max(end, int(min(start + 1000 * rules.min_seconds, room)))
-        cues.append(_Cue(start, end, _lines(group, rules.max_chars)))
+        cues.append(_Cue(start, end, _lines(group, rules.size)))
     return cues
+
+
+def _words(transcript: Transcript, rules: SubtitleRules) -> list[_Word]:
+    """The words that are not empty; one that may begin no line is put to the word before."""
+    found: list[_Word] = []
+    for word in transcript.words:
+        text, start, end = " ".join(word.text.split()), _ms(word.start), _ms(word.end)
+        if not text:
+            continue
+        if found and not word.space_before and not may_part(found[-1].text, text):
+            before = found.pop()
+            text, start, end = before.text + text, before.start, max(before.end, end)
+            space = before.space
+        else:
+            space = rules.size_of(" ") * word.space_before
+        found.append(_Word(text, start, end, rules.size_of(text), space))
+    return found
 
 
 def _divide(words: Sequence[_Word], duration: int, rules: SubtitleRules) -> list[Sequence[_Word]]:
@@ -225,29 +265,37 @@ def _divide(words: Sequence[_Word], duration: int, rules: SubtitleRules) -> list
 def _candidates(words: Sequence[_Word], first: int, duration: int, rules: SubtitleRules):
     """Yield (position of the last word, cost) of each cue that may begin with the word `first`."""
     start = end = words[first].start
-    num_lines, width, num_chars, sentences = 0, rules.max_chars, -1, 0
+    num_lines, width, whole, sentences = 0, rules.size, -words[first].space, 0
     for last in range(first, len(words)):
         word = words[last]
-        num_chars, width = num_chars + 1 + len(word.text), width + 1 + len(word.text)
+        whole, width = whole + word.space + word.size, width + word.space + word.size
         end = max(end, word.end)
-        if width > rules.max_chars:
-            num_lines, width = num_lines + 1, len(word.text)
+        if width > rules.size:
+            num_lines, width = num_lines + 1, word.size
         long = num_lines > rules.max_lines or end - start > 1000 * rules.max_seconds
         if long and last > first:
             return
         following = words[last + 1].start if last + 1 < len(words) else math.inf
+        is_inside = last + 1 < len(words) and not words[last + 1].space
         pause = (following - end) / 1000
-        part_of_chars = num_chars / (rules.max_chars * rules.max_lines)
+        part_of_chars = whole / (rules.size * rules.max_lines)
         fullness = max(part_of_chars, (end - start) / (1000 * rules.max_seconds))
         short = min(following, duration) - start < 1000 * rules.min_seconds
         if pause >= rules.max_gap:
             yield last, _cost(word, fullness, math.inf, sentences, short)
             return
-        yield last, _cost(word, fullness, pause, sentences, short)
+        yield last, _cost(word, fullness, pause, sentences, short, is_inside)
         sentences += word.ends_sentence
 
 
-def _cost(last: _Word, fullness: float, pause: float, sentences: int, short: bool) -> float:
+def _cost(
+    last: _Word,
+    fullness: float,
+    pause: float,
+    sentences: int,
+    short: bool,
+    is_inside: bool = False,
+) -> float:
     """What a cue costs: few, evenly filled ones that end where the speech does cost least.
 
     Args:
@@ -256,33 +304,59 @@ def _cost(last: _Word, fullness: float, pause: float, sentences: int, short: boo
       pause: seconds after it; infinite where it has to end.
       sentences: that end inside it. Each costs more than one more cue, so sentences share one
         only where the cue would be `short` otherwise: gone from the screen sooner than allowed.
+      is_inside: no space follows, where others end a phrase.
     """
     cost = 1 + fullness**2 / 2 + 2 * sentences + 3 * short
     if pause == math.inf or last.ends_sentence:
         return cost
     if last.ends_clause and fullness > 1 / 3:
         return cost + 1
-    return cost + (3 - min(max(pause, 0), 1) if fullness > 1 / 2 else 3.5)
+    return cost + is_inside + (3 - min(max(pause, 0), 1) if fullness > 1 / 2 else 3.5)
 
 
-def _lines(words: Sequence[_Word], max_chars: int) -> list[list[_Word]]:
-    """As few lines as can be; of these the narrowest, the lower ones filled first."""
-    fewest = len(_filled(words, max_chars))
-    average = len(" ".join(word.text for word in words)) // fewest
-    widths = range(min(average, max_chars), max_chars + 1)
-    return next(lines for w in widths if len(lines := _filled(words, w)) == fewest)
+def _lines(words: Sequence[_Word], size: int) -> list[list[_Word]]:
+    """As few lines as can be; of these the narrowest, the lower ones filled first.
+
+    Where words have no spaces between them, lines end at spaces and at the ends of clauses if
+    that takes no more lines.
+    """
+    units = [[word] for word in words]
+    fewest = len(_filled(units, size))
+    phrases = _phrases(words)
+    if len(_filled(phrases, size)) == fewest and max(map(_size, phrases)) <= size:
+        units = phrases
+    widths = range(min(_size(words) // fewest, size), size + 1)
+    enough = bisect.bisect_left(widths, -fewest, key=lambda width: -len(_filled(units, width)))
+    return _filled(units, widths[enough])
 
 
-def _filled(words: Sequence[_Word], width: int) -> list[list[_Word]]:
-    """Lines of at most `width` characters, or of one word, filled from the last upwards."""
+def _phrases(words: Sequence[_Word]) -> list[list[_Word]]:
+    phrases: list[list[_Word]] = []
+    for word in words:
+        before = phrases[-1][-1] if phrases else None
+        if not before or word.space or before.ends_clause or before.ends_sentence:
+            phrases.append([])
+        phrases[-1].append(word)
+    return phrases
+
+
+def _size(words: Sequence[_Word]) -> int:
+    """Of a line of words."""
+    return sum(word.space + word.size for word in words) - words[0].space
+
+
+def _filled(units: Sequence[list[_Word]], width: int) -> list[list[_Word]]:
+    """Lines of at most `width`, or of one unit, filled from the last upwards."""
     lines: list[list[_Word]] = []
-    room = 0
-    for word in reversed(words):
-        room -= 1 + len(word.text)
+    room, space = 0, 0  # left on the line; before the word that begins it
+    for unit in reversed(units):
+        size = _size(unit)
+        room -= space + size
         if not lines or room < 0:
             lines.insert(0, [])
-            room = width - len(word.text)
-        lines[0].insert(0, word)
+            room = width - size
+        lines[0][:0] = unit
+        space = unit[0].space
     return lines
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from tdt_jax.audio.reading import MAX_CHANNELS, RATES, UNKNOWN_BYTES, AudioError
+from tdt_jax.orthography import may_part, width
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.streaming import Stream, StreamedWord
 from tdt_jax.transcript import PAUSE
@@ -90,15 +91,18 @@ class _Page:
             self.end_line()
         self._pending = stream.pending
         pending = self._pending if self._line else self._pending.lstrip()
-        pending = pending[: max(0, self._columns - 1 - len(self._line))]
+        room = self._columns - 1 - width(self._line)
+        while pending and width(pending) > room:
+            pending = pending[:-1]
         self._shown = bool(pending)
         if pending:
             self._write(pending)
 
     def _add(self, word: StreamedWord) -> None:
-        text = f" {word.text}" if word.begins and self._line else word.text
-        is_full = self._columns and len(self._line + text) >= self._columns
-        if is_full or (word.begins and word.start - self._end >= PAUSE):
+        text = f" {word.text}" if word.space_before and self._line else word.text
+        is_full = self._columns and width(self._line + text) >= self._columns
+        is_apart = word.space_before or (self._line and may_part(self._line, word.text))
+        if is_full or (is_apart and word.start - self._end >= PAUSE):
             self.end_line()
             text = word.text
         self._write(text)

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tdt_jax.audio.silence import quietest, sounding
-from tdt_jax.transcript import Spoken
+from tdt_jax.orthography import may_part, space_between
+from tdt_jax.transcript import Spoken, is_blank
 
 WINDOW = 0.2  # seconds that must be quiet at a cut
 SILENCE = 2.0  # seconds of digital silence that a piece may hold at most
@@ -28,7 +29,7 @@ EMPTY = np.zeros(0, np.float32)
 ALONE = 0.25  # seconds: two words whose middles are less than twice as far apart may be one
 ANOTHER = 0.12  # seconds by which words of another text count as farther apart
 NEAR = 5.0  # seconds around a cut in which both pieces may hear a word
-LONG_WORD = 2.0  # seconds; longer are the words of a language without spaces
+LONG_WORD = 2.0  # seconds; longer are telephone numbers, and what a model writes without spaces
 GAP = 0.5  # seconds between the parts of such a word that two pieces have heard, at most
 EDGE = 0.8  # seconds of a piece at both ends in which a word that it alone has heard is doubted
 
@@ -116,7 +117,9 @@ def join(
 ) -> list[Spoken]:
     """The words of a recording from those that each piece heard, all in the recording's seconds.
 
-    A word of more than two seconds may be handed over in the middle, between two tokens.
+    A word of more than two seconds may be handed over in the middle, between two tokens. Where
+    words of two pieces meet, a space is between them if their scripts have any; a closing mark
+    joins the word before.
 
     Args:
       pieces: the words of each piece, in order.
@@ -148,12 +151,26 @@ def join(
         follows = last == (number, index - 1)  # in what its own piece has heard
         if goes_on and (follows or word.start - found[-1].end < GAP):
             labels = found[-1].labels + word.labels
-            tokens = found[-1].tokens + word.tokens
-            found[-1] = Spoken(labels, tokens, decode(labels), is_part=True)
+            found[-1] = _longer(found[-1], word, decode(labels))
         else:
-            found.append(replace(word, begins=True))
+            text = decode(word.labels) if word.is_part else word.text
+            space = word.space_before
+            meet = bool(found) and not follows  # two pieces
+            if meet and (index == 0 or not space):
+                space = space_between(found[-1].text, text)
+            if space or not meet or may_part(found[-1].text, text):
+                found.append(replace(word, text=text, begins=True, space_before=space))
+            else:
+                found[-1] = _longer(found[-1], word, found[-1].text + text)
         last = number, index
     return _in_order(found)
+
+
+def _longer(word: Spoken, part: Spoken, text: str) -> Spoken:
+    """A word with another part, spelled `text`."""
+    return replace(
+        word, labels=word.labels + part.labels, tokens=word.tokens + part.tokens, text=text
+    )
 
 
 def _in_order(words: Sequence[Spoken]) -> list[Spoken]:
@@ -170,12 +187,22 @@ def _in_order(words: Sequence[Spoken]) -> list[Spoken]:
 
 
 def _split(word: Spoken) -> list[Spoken]:
+    """A long word by its tokens, each with the whitespace beside it."""
     if word.end - word.start <= LONG_WORD:
         return [word]
-    return [
-        Spoken((label,), (token,), token.text, begins=i == 0, is_part=True)
-        for i, (label, token) in enumerate(zip(word.labels, word.tokens, strict=True))
-    ]
+    groups: list[list[int]] = []
+    blank = [is_blank(token.text) for token in word.tokens]
+    for i, is_space in enumerate(blank):
+        if not groups or not (is_space or all(blank[k] for k in groups[-1])):
+            groups.append([])
+        groups[-1].append(i)
+    parts = []
+    for group in groups:
+        labels, tokens = (tuple(x[i] for i in group) for x in (word.labels, word.tokens))
+        text = "".join(token.text for token in tokens)
+        part = Spoken(labels, tokens, text, begins=not parts, is_part=True)
+        parts.append(replace(part, space_before=word.space_before))
+    return parts
 
 
 def _kept(

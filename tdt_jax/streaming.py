@@ -18,6 +18,7 @@ without any sound is left out.
 
 import functools
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import jax
@@ -32,14 +33,25 @@ from tdt_jax.features import log_mel
 from tdt_jax.model import encode
 from tdt_jax.pieces import LONG_WORD, SILENCE
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
-from tdt_jax.transcript import PAUSE, Spoken, Word, assemble, spoken
+from tdt_jax.transcript import (
+    PAUSE,
+    Spoken,
+    Word,
+    commonest,
+    drop_tags,
+    spoken,
+    to_word,
+)
 
 
 @dataclass(frozen=True)
 class StreamedWord(Word):
     """A word, its times in seconds from the stream's start."""
 
-    begins: bool = True  # False: goes on with the word before, without a space
+    @property
+    def begins(self) -> bool:
+        """`space_before`; False also where it goes on with the word before."""
+        return self.space_before
 
 
 _start = jax.jit(start_decoding, static_argnames="batch_size")
@@ -77,13 +89,14 @@ class Stream:
             ...
 
     A word is given when it is certain: the next has begun, a second of silence follows, or the
-    stream ends. One of more than two seconds, as of languages without spaces, is given in parts.
+    stream ends. One of more than two seconds, such as a telephone number, is given in parts.
     How the samples are cut into blocks makes no difference. Memory is bounded, but for the text.
 
     Attributes:
       text: all words given.
       pending: what was heard of the next, as it goes on from `text`: their sum is all there is.
       seconds: of audio that are decoded.
+      language: that tags have named most often; None if there was none.
       latency: seconds from a sound to its decoding, computation left out: chunk + right.
     """
 
@@ -94,6 +107,7 @@ class Stream:
         chunk: float = 1.6,
         left: float | None = None,
         right: float = 1.6,
+        keep_tags: bool = False,
     ):
         """Start a stream.
 
@@ -103,6 +117,7 @@ class Stream:
           left: seconds that the encoder hears before a chunk; None: 8, or for a model trained on
             shorter pieces what is left of them.
           right: seconds that it hears after. All three are rounded to whole frames.
+          keep_tags: as of `tdt_jax.transcribe`.
         """
         config = recogniser.config
         if config.predictor is None:
@@ -128,7 +143,8 @@ class Stream:
         self._num_samples = 0
         self._ended = False
         self._state = _start(recogniser.model, batch_size=1)
-        self._tail = _Tail(recogniser)
+        self._tail = _Tail(recogniser, keep_tags)
+        self._languages: Counter[str] = Counter()
         self._words: list[StreamedWord] = []  # certain, to be given
         self._text: list[str] = []
         self.pending = ""
@@ -140,6 +156,10 @@ class Stream:
     @property
     def seconds(self) -> float:
         return self._decoded * self._recogniser.config.seconds_per_frame
+
+    @property
+    def language(self) -> str | None:
+        return commonest(self._languages)
 
     def warm_up(self) -> None:
         """Compile what `push` needs."""
@@ -216,6 +236,7 @@ class Stream:
         self._filled, self._first = len(kept), self._first + leaving
         self._window[0, : len(kept)] = kept
         if found is not None:
+            self._languages.update(self._recogniser.tokenizer.languages(found.labels))
             self._tail.add(found)
         self._settle(self.seconds)
 
@@ -223,13 +244,13 @@ class Stream:
         """Take the words that are certain when `heard` seconds are decoded."""
         duration = self._num_samples / self._recogniser.config.features.sample_rate
         certain, rest = self._tail.settle(heard, duration)
-        for word, each in zip(assemble(certain, duration).words, certain, strict=True):
-            self._words.append(StreamedWord(**vars(word), begins=each.begins))
-            self._text.append(self._spaced(each))
+        for word in certain:
+            self._words.append(StreamedWord(**vars(to_word(word))))
+            self._text.append(self._spaced(word))
         self.pending = "".join(self._spaced(each) for each in rest)
 
     def _spaced(self, word: Spoken) -> str:
-        return " " + word.text if word.begins and self._text else word.text
+        return " " + word.text if word.space_before and self._text else word.text
 
     def _given(self) -> list[StreamedWord]:
         words, self._words = self._words, []
@@ -239,14 +260,16 @@ class Stream:
 class _Tail:
     """The labels that are not certain yet, in frames of the stream."""
 
-    def __init__(self, recogniser: Recogniser):
+    def __init__(self, recogniser: Recogniser, keep_tags: bool = False):
         whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
         self._hypothesis = Hypothesis(whole, zero, whole, whole, real, real, zero)
-        self._before: list[int] = []  # the last label dropped
-        self._recogniser = recogniser
+        self._before: list[int] = []  # the last label dropped that is no whitespace
+        self._recogniser, self._keep_tags = recogniser, keep_tags
 
     def add(self, hypothesis: Hypothesis) -> None:
         """Take the labels of a chunk, cut to those it has."""
+        if not self._keep_tags:
+            hypothesis = drop_tags(hypothesis, self._recogniser.tokenizer)
         both = zip(self._hypothesis, hypothesis, strict=True)
         self._hypothesis = Hypothesis(
             *(np.append(*pair) if pair[1].ndim else pair[1] for pair in both)
@@ -258,26 +281,45 @@ class _Tail:
         Returns them, and those that are not: one or none.
         """
         tokenizer, labels = self._recogniser.tokenizer, self._hypothesis.labels.tolist()
-        places = [place for _, place in tokenizer.words(labels)]
-        if not places:
-            self._drop(max(0, len(labels) - 1))  # the last may be the space before a word
+        options = dict(keep_tags=self._keep_tags)
+        words = spoken(self._hypothesis, self._recogniser, duration, **options)
+        if not words:
+            self._cut(max(0, len(labels) - 1))  # the last may be the space before a word
             return [], []
-        words = spoken(self._hypothesis, self._recogniser, duration)
-        goes_on = self._before and tokenizer.words(self._before + labels)[0][1][:2] == [0, 1]
-        *words, last = replace(words[0], begins=not goes_on), *words[1:]
+        places = [word.positions for word in tokenizer.words(labels, **options)]
+        words[0] = replace(words[0], space_before=self._space_before(labels))
+        *words, last = words
         if heard - last.end >= PAUSE:
             self._drop(places[-1][-1] + 1)
             return [*words, last], []
-        head = tokenizer.decode(last.labels[:-1])
-        if head and last.end - last.start > LONG_WORD:
+        head, tail = (
+            tokenizer.decode(part, **options) for part in (last.labels[:-1], last.labels[-1:])
+        )
+        if last.end - last.start > LONG_WORD and head and tail and head + tail == last.text:
             self._drop(places[-1][-1])
-            part = Spoken(last.labels[:-1], last.tokens[:-1], head, last.begins)
-            text = tokenizer.decode(last.labels[-1:])
-            return [*words, part], [Spoken(last.labels[-1:], last.tokens[-1:], text, begins=False)]
-        self._drop(places[-1][0])
+            given = replace(last, labels=last.labels[:-1], tokens=last.tokens[:-1], text=head)
+            rest = Spoken(last.labels[-1:], last.tokens[-1:], tail, space_before=False)
+            return [*words, given], [rest]
+        if words:
+            self._drop(places[-2][-1] + 1)
         return words, [last]
 
+    def _space_before(self, labels: list[int]) -> bool:
+        """Whether a space is before the first word of labels, after what was dropped."""
+        words = self._recogniser.tokenizer.words(self._before + labels, keep_tags=self._keep_tags)
+        first = next(word for word in words if word.positions[-1] >= len(self._before))
+        goes_on = first.positions[0] < len(self._before)
+        return first.space_before and not goes_on
+
     def _drop(self, count: int) -> None:
-        if count:
-            self._before = [int(self._hypothesis.labels[count - 1])]
-            self._hypothesis = Hypothesis(*(x[count:] if x.ndim else x for x in self._hypothesis))
+        """Drop so many labels, but for whitespace at their end: what follows is apart by it."""
+        decode = self._recogniser.tokenizer.decode
+        dropped = self._hypothesis.labels[:count].tolist()
+        while dropped and not decode(dropped[-1:], keep_tags=True):
+            dropped.pop()
+        if dropped:
+            self._before = dropped[-1:]
+            self._cut(len(dropped))
+
+    def _cut(self, count: int) -> None:
+        self._hypothesis = Hypothesis(*(x[count:] if x.ndim else x for x in self._hypothesis))

@@ -1,20 +1,46 @@
 """Text to labels and back: SentencePiece pieces, or plain characters.
 
-Both kinds offer vocab_size, pieces, encode, decode, words and save. Whitespace is normalised both
-ways: single spaces between words, none around them. Labels are 0..vocab_size - 1, and the
-transducer's blank comes after them; there are no begin, end or padding labels.
+Both kinds offer vocab_size, pieces, tags, encode, decode, words, languages and save. Whitespace is
+normalised both ways: single spaces between words, none around them. Labels are 0..vocab_size - 1,
+and the transducer's blank comes after them.
+
+What `decode` and `words` spell is written as tdt_jax.orthography says: closing marks join the word
+before, and a language without spaces has words of a piece or a few. Tags are labels that say
+something of the speech, or nothing, and are not said: `<|en|>`, `<pad>`, `<unk>`; they are left out
+unless `keep_tags`.
 """
 
+import contextlib
 import functools
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+from tdt_jax import orthography
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 CHARACTERS_FILE = "characters.json"
+UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # SentencePiece.Type
+TAG = re.compile(r"<\|[^\s<>|]+\|>")
+ANGLES = re.compile(r"<[^\s<>]+>")  # a tag, where a tokenizer's maker has defined it
+# Of two letters, or with script or region: "<|en|>", "<|zh-Hant|>", "<en-US>".
+LANGUAGE = re.compile(
+    r"<\|([a-z]{2}|yue|haw|[a-z]{2,3}(?:-[A-Z][a-z]{3})?-(?:[A-Z]{2}|\d{3})|[a-z]{2,3}-[A-Z][a-z]{3})"
+    r"\|>|<([a-z]{2,3}-[A-Z]{2})>"
+)
+
+
+class TextWord(NamedTuple):
+    """A word of the text of labels."""
+
+    text: str
+    positions: list[int]  # of the labels that spell it
+    space_before: bool  # False: follows the word before without a space
 
 
 class UnknownTextError(ValueError):
@@ -46,20 +72,26 @@ class Characters:
             raise UnknownTextError(f"no label for {' '.join(map(repr, unknown))} in {text!r}")
         return [self._index[character] for character in text]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of labels; ValueError for one outside 0..vocab_size - 1."""
-        return _squeeze("".join(self.alphabet[i] for i in _checked(ids, self.vocab_size)))
+    def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
+        """The text of labels; ValueError for one outside 0..vocab_size - 1. There are no tags."""
+        return _joined(self.words(ids, keep_tags=keep_tags))
 
-    def words(self, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
-        """The words of `decode(ids)`, each with the positions in `ids` that spell it."""
-        groups: list[list[int]] = [[]]
-        for position, label in enumerate(_checked(ids, self.vocab_size)):
-            if self.alphabet[label].isspace():
-                groups.append([])
-            else:
-                groups[-1].append(position)
-        spelled = ((self.decode([ids[i] for i in group]), group) for group in groups)
-        return [(word, group) for word, group in spelled if word]
+    def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
+        """The words of `decode(ids)`; labels of whitespace spell none."""
+        texts = [self.alphabet[i] for i in _checked(ids, self.vocab_size)]
+        return [
+            TextWord(text, [i for i in units if not texts[i].isspace()], space)
+            for text, units, space in orthography.divide(texts)
+        ]
+
+    @property
+    def tags(self) -> frozenset[int]:
+        """None."""
+        return frozenset()
+
+    def languages(self, ids: Sequence[int]) -> list[str]:
+        """None."""
+        return []
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write characters.json into `folder`, for `load`."""
@@ -75,8 +107,9 @@ class Characters:
 class SentencePiece:
     """Subword labels from a serialised SentencePiece model; a piece that starts a word begins "▁".
 
-    The unknown piece keeps its label, as in NVIDIA's models, but `encode` never produces it;
-    `decode` shows it as "⁇".
+    The unknown piece keeps its label, as in NVIDIA's models, but `encode` never produces it. Tags
+    are the unknown and control pieces, user-defined ones in angle brackets, and `<|...|>`; `encode`
+    gives user-defined ones for text that spells them, so that they can be trained on.
     """
 
     model: bytes = field(repr=False)
@@ -103,23 +136,67 @@ class SentencePiece:
             raise UnknownTextError(f"no label for {' '.join(map(repr, unknown))} in {text!r}")
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of labels; ValueError for one outside 0..vocab_size - 1."""
-        return _squeeze(self._processor.decode(_checked(ids, self.vocab_size)))
+    def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
+        """The text of labels, without tags or with them as words.
 
-    def words(self, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
-        """The words of `decode(ids)`, each with the positions in `ids` that spell it."""
-        groups: list[list[int]] = []
-        for position, label in enumerate(_checked(ids, self.vocab_size)):
-            if not groups or self.pieces[label].startswith("▁"):
-                groups.append([])
-            groups[-1].append(position)
-        spelled = ((self.decode([ids[i] for i in group]), group) for group in groups)
-        return [(word, group) for word, group in spelled if word]
+        Raises: ValueError for a label outside 0..vocab_size - 1.
+        """
+        return _joined(self.words(ids, keep_tags=keep_tags))
+
+    def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
+        """The words of `decode(ids)`.
+
+        Every label but tags is of one word, in order; a lone "▁" of that after it, or of the one
+        before it if that goes on ("▁vra", "i", "▁", "?": "vrai?") or is the last.
+        """
+        units: list[tuple[str, list[int]]] = []
+        alone: set[int] = set()
+        encoded: list[int] = []  # positions of bytes that spell characters together
+        labels = _checked(ids, self.vocab_size)
+        for position, label in [*enumerate(labels), (len(labels), None)]:
+            if label in self.tags and not keep_tags:
+                continue
+            if label is not None and self._types[label] == BYTE:
+                encoded.append(position)
+                continue
+            units += _characters([int(self.pieces[labels[i]][1:-1], 16) for i in encoded], encoded)
+            encoded = []
+            if label in self.tags:
+                alone.add(len(units))
+            if label is not None:
+                units.append((self.pieces[label].replace("▁", " "), [position]))
+        return [
+            TextWord(text, [position for i in indices for position in units[i][1]], space)
+            for text, indices, space in orthography.divide([text for text, _ in units], alone)
+        ]
+
+    @functools.cached_property
+    def tags(self) -> frozenset[int]:
+        """Labels that are tags."""
+        return frozenset(
+            label
+            for label, (piece, type) in enumerate(zip(self.pieces, self._types, strict=True))
+            if type in (UNKNOWN, CONTROL)
+            or TAG.fullmatch(piece)
+            or (type == USER_DEFINED and ANGLES.fullmatch(piece))
+        )
+
+    def languages(self, ids: Sequence[int]) -> list[str]:
+        """The languages that tags among labels name, in order."""
+        tags = (self.pieces[i] for i in _checked(ids, self.vocab_size) if i in self.tags)
+        matches = filter(None, map(LANGUAGE.fullmatch, tags))
+        return [match[1] or match[2] for match in matches]
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write tokenizer.model into `folder`, for `load`."""
         return _write(folder, SENTENCEPIECE_FILE, self.model)
+
+    @functools.cached_property
+    def _types(self) -> list[int]:
+        from sentencepiece import sentencepiece_model_pb2
+
+        model = sentencepiece_model_pb2.ModelProto.FromString(self.model)
+        return [piece.type for piece in model.pieces]
 
     @functools.cached_property
     def _processor(self):
@@ -206,6 +283,30 @@ def load(path: str | os.PathLike) -> Characters | SentencePiece:
         return Characters(json.loads(path.read_text(encoding="utf-8"))["alphabet"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a character tokenizer: {error!r}") from None
+
+
+def without_tags(text: str) -> str:
+    """The text without what looks like a tag, `<|...|>`."""
+    return TAG.sub(" ", text)
+
+
+def _joined(words: Sequence[TextWord]) -> str:
+    return "".join(" " * word.space_before + word.text for word in words).lstrip()
+
+
+def _characters(values: list[int], positions: list[int]) -> list[tuple[str, list[int]]]:
+    """The characters that bytes spell in UTF-8, with the bytes' positions; "\ufffd" is of none."""
+    units, begin = [], 0
+    while begin < len(values):
+        for end in range(begin + 1, min(begin + 4, len(values)) + 1):
+            with contextlib.suppress(UnicodeDecodeError):
+                units.append((bytes(values[begin:end]).decode(), positions[begin:end]))
+                break
+        else:
+            end = begin + 1
+            units.append(("\ufffd", positions[begin:end]))
+        begin = end
+    return units
 
 
 def _squeeze(text: str) -> str:

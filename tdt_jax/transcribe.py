@@ -25,7 +25,7 @@ from tdt_jax.encoder import subsampled_length
 from tdt_jax.inference import devices_of, hear
 from tdt_jax.pieces import Piece
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
-from tdt_jax.transcript import Spoken, Transcript, assemble, moved, spoken
+from tdt_jax.transcript import Spoken, Transcript, assemble, commonest, moved, spoken
 
 # Seconds of the batches' shapes, below that of the longest piece.
 LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
@@ -52,6 +52,7 @@ def transcribe(
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
+    keep_tags: bool = False,
     failed: dict[int, str] | None = None,
 ) -> list[Transcript | None]:
     """Transcribe files, or arrays of samples at the recogniser's sample rate.
@@ -69,6 +70,7 @@ def transcribe(
       batch_seconds: audio in a batch, padding included, on each device; by default as suits it.
       piece_seconds: the longest piece; by default as suits the model.
       decoder: "transducer" or "ctc", for a model that has both; by default the transducer if any.
+      keep_tags: what the model says beside words ("<|en|>", "<unk>") are words as well.
       failed: takes the position and the reason of what cannot be read; its transcript is None.
 
     Raises:
@@ -79,7 +81,12 @@ def transcribe(
         raise ValueError(f"audio must be a list of files or arrays, got one {type(audio).__name__}")
     audio = list(audio)
     found: list[Transcript | None] = [None] * len(audio)
-    options = dict(batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder)
+    options = dict(
+        batch_seconds=batch_seconds,
+        piece_seconds=piece_seconds,
+        decoder=decoder,
+        keep_tags=keep_tags,
+    )
     for position, heard in transcribe_each(recogniser, audio, **options):
         if isinstance(heard, Heard):
             found[position] = heard.transcript
@@ -97,6 +104,7 @@ def transcribe_each(
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
+    keep_tags: bool = False,
     progress: Callable[[float], object] = lambda seconds: None,
 ) -> Iterator[tuple[int, Heard | AudioError]]:
     """Yield (position, what was heard or why not), each as soon as it is known; see `transcribe`.
@@ -140,7 +148,7 @@ def transcribe_each(
     def completed(position: int) -> Iterator[tuple[int, Heard]]:
         recording = recordings[position]
         if recording.num_pieces == len(recording.heard):
-            yield position, _put_together(recordings.pop(position), recogniser)
+            yield position, _put_together(recordings.pop(position), recogniser, keep_tags)
 
     for item in _ahead(_read(audio, table[-1].seconds, rate)):
         recording = recordings.setdefault(item.position, _Recording())
@@ -288,20 +296,22 @@ def _ahead(items: Iterable) -> Iterator:
                 each.cancel()
 
 
-def _put_together(recording: _Recording, recogniser: Recogniser) -> Heard:
+def _put_together(recording: _Recording, recogniser: Recogniser, keep_tags: bool) -> Heard:
     """The transcript of a recording from what was heard of all its pieces."""
     parts = [recording.heard[number] for number in range(recording.num_pieces)]
     duration, hop = parts[-1].last, recogniser.config.features.hop_length
     words: list[list[Spoken]] = []
+    languages: list[str] = []
     for part in parts:
-        found = spoken(part.hypothesis, recogniser, duration - part.start)
+        found = spoken(part.hypothesis, recogniser, duration - part.start, keep_tags=keep_tags)
         words.append([moved(word, part.start) for word in found] if part.start else found)
+        languages += recogniser.tokenizer.languages(part.hypothesis.labels)
     cuts = [part.last for part in parts[:-1]]
     rate = recogniser.config.features.sample_rate
     extents = [(part.start, part.start + part.num_samples / rate) for part in parts]
     joined = cutting.join(words, cuts, extents, recogniser.tokenizer.decode)
     return Heard(
-        assemble(joined, duration),
+        assemble(joined, duration, commonest(languages)),
         sum(int(part.hypothesis.num_steps) for part in parts),
         sum(subsampled_length(part.num_samples // hop) for part in parts),
         sum(int(part.hypothesis.num_labels) for part in parts),

@@ -10,11 +10,15 @@ lasts for its predicted duration, as in NeMo. Confidence comes from the decoder'
     probability = that of the token that was chosen
 
 A word has those of its least certain token, a segment those of its least certain word.
+
+What a word is, and which labels are tags, say tdt_jax.tokenizer and tdt_jax.orthography.
 """
 
 import math
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +26,8 @@ import numpy as np
 from tdt_jax.decode import Hypothesis
 
 PAUSE = 1.0  # seconds of silence that end a segment
-SENTENCE_ENDS = ".?!…。？！।؟"  # noqa: RUF001
-CLOSING = "\"'”’»)]"  # noqa: RUF001, may stand behind a sentence's end
+SENTENCE_ENDS = ".?!…。．？！｡।॥؟۔።។៕။‼⁇⁈⁉"
+CLOSING = "\"'”’“‘»«›‹)]}）］｝」』】〉》〕〙〛"  # may stand behind a sentence's end
 ABBREVIATION = re.compile(r"(Mrs?|Ms|Dr|Prof|St|[A-Z])\.")
 
 
@@ -43,6 +47,7 @@ class Word:
     end: float
     confidence: float
     probability: float
+    space_before: bool = True  # False: follows the word before without a space
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Transcript:
     words: list[Word]
     segments: list[Segment]
     duration: float  # seconds of audio
+    language: str | None = None  # as a tag names it ("en", "pt-BR"), the commonest if many do
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,9 @@ class Spoken:
     labels: tuple[int, ...]
     tokens: tuple[Token, ...]
     text: str
-    begins: bool = True  # False: goes on with the word before
+    begins: bool = True  # False: goes on with the part before
     is_part: bool = False  # of a word that was split
+    space_before: bool = True  # as of Word
 
     @property
     def start(self) -> float:
@@ -95,30 +102,62 @@ class Spoken:
         return min(token.confidence for token in self.tokens)
 
 
-def to_transcript(hypothesis: Hypothesis, recogniser, duration: float) -> Transcript:
+def to_transcript(
+    hypothesis: Hypothesis, recogniser, duration: float, *, keep_tags: bool = False
+) -> Transcript:
     """The transcript of one utterance's hypothesis.
 
     Args:
       hypothesis: of numpy arrays without the batch dimension, cut to its labels.
       recogniser: a `tdt_jax.Recogniser`.
       duration: seconds of the audio; no time is beyond.
+      keep_tags: tags are words, of no length.
     """
-    return assemble(spoken(hypothesis, recogniser, duration), duration)
+    words = spoken(hypothesis, recogniser, duration, keep_tags=keep_tags)
+    languages = recogniser.tokenizer.languages(hypothesis.labels)
+    return assemble(words, duration, commonest(languages))
 
 
-def spoken(hypothesis: Hypothesis, recogniser, duration: float) -> list[Spoken]:
+def spoken(
+    hypothesis: Hypothesis, recogniser, duration: float, *, keep_tags: bool = False
+) -> list[Spoken]:
     """The words of one utterance's hypothesis; arguments as of `to_transcript`."""
-    tokens = _tokens(hypothesis, recogniser, duration)
+    if not keep_tags:
+        hypothesis = drop_tags(hypothesis, recogniser.tokenizer)
     labels = hypothesis.labels.tolist()
+    words = recogniser.tokenizer.words(labels, keep_tags=keep_tags)
+    tokens = _tokens(hypothesis, recogniser, duration, [word.positions for word in words])
     return [
-        Spoken(tuple(labels[i] for i in positions), tuple(tokens[i] for i in positions), text)
-        for text, positions in recogniser.tokenizer.words(labels)
+        Spoken(
+            tuple(labels[i] for i in word.positions),
+            tuple(tokens[i] for i in word.positions),
+            word.text,
+            space_before=word.space_before,
+        )
+        for word in words
     ]
 
 
-def assemble(words: Sequence[Spoken], duration: float) -> Transcript:
+def drop_tags(hypothesis: Hypothesis, tokenizer) -> Hypothesis:
+    """One utterance's hypothesis without the labels that are tags."""
+    stay = ~np.isin(hypothesis.labels, list(tokenizer.tags))
+    return Hypothesis(*(x[stay] if np.ndim(x) else x for x in hypothesis))
+
+
+def commonest(languages: Iterable[str]) -> str | None:
+    """The language that is named most often, the first of these; None if there is none."""
+    return next((language for language, _ in Counter(languages).most_common(1)), None)
+
+
+def to_word(word: Spoken) -> Word:
+    """The word as users have it."""
+    times = word.start, word.end
+    return Word(word.text, *times, *_least(word.tokens), space_before=word.space_before)
+
+
+def assemble(words: Sequence[Spoken], duration: float, language: str | None = None) -> Transcript:
     """The transcript of words, in order, in a recording of `duration` seconds."""
-    found = [Word(word.text, word.start, word.end, *_least(word.tokens)) for word in words]
+    found = [to_word(word) for word in words]
     groups: list[list[Word]] = []
     for word in found:
         if not groups or _ends_segment(groups[-1][-1], word):
@@ -126,7 +165,7 @@ def assemble(words: Sequence[Spoken], duration: float) -> Transcript:
         groups[-1].append(word)
     segments = [
         Segment(
-            " ".join(word.text for word in group),
+            _joined(group),
             group[0].start,
             max(word.end for word in group),
             *_least(group),
@@ -135,7 +174,11 @@ def assemble(words: Sequence[Spoken], duration: float) -> Transcript:
         for group in groups
     ]
     tokens = [token for word in words for token in word.tokens]
-    return Transcript(" ".join(word.text for word in found), tokens, found, segments, duration)
+    return Transcript(_joined(found), tokens, found, segments, duration, language)
+
+
+def _joined(words: Sequence[Word]) -> str:
+    return "".join(" " * word.space_before + word.text for word in words).lstrip()
 
 
 def moved(word: Spoken, seconds: float) -> Spoken:
@@ -147,35 +190,60 @@ def moved(word: Spoken, seconds: float) -> Spoken:
     return replace(word, tokens=tuple(tokens))
 
 
-def _tokens(hypothesis: Hypothesis, recogniser, duration: float) -> list[Token]:
+def _tokens(
+    hypothesis: Hypothesis, recogniser, duration: float, words: Sequence[Sequence[int]]
+) -> list[Token]:
     """From the frame of emission, for the predicted duration.
 
     A label of duration 0 (all of an RNN-T's) lasts one frame, but not into the next label's.
-    Punctuation has no length and stands at the end of the token before it.
+
+    What is not said (punctuation, tags, a lone "▁") has no length: it stands at the end of the
+    token before it; if it opens a word, where the first letter of that is said. Only a "▁" that is
+    followed by its word at once keeps its time, and the word begins with it.
+
+    Args:
+      words: positions of the labels of each word.
     """
     frame, vocab_size = recogniser.config.seconds_per_frame, recogniser.config.vocab_size
+    tags, all_pieces = recogniser.tokenizer.tags, recogniser.tokenizer.pieces
+    labels = hypothesis.labels.tolist()
+    pieces = [all_pieces[label] for label in labels]
     starts = hypothesis.times * frame
     ends = (hypothesis.times + np.maximum(hypothesis.durations, 1)) * frame
     later = np.append(starts[1:], np.inf)
     ends = np.where(hypothesis.durations == 0, np.minimum(ends, np.maximum(later, starts)), ends)
+    last = None
+    for positions in words:
+        said = [i for i in positions if labels[i] not in tags and _is_said(pieces[i])]
+        onset = said[0] if said else -1  # where the word begins
+        if onset - 1 in positions and is_blank(pieces[onset - 1]):
+            onset -= bool(ends[onset - 1] >= starts[onset])
+        for i in positions:
+            if i in said:
+                last = i
+            elif i < onset:
+                starts[i] = ends[i] = starts[onset]
+            elif i > onset and last is None:
+                last = i
+            elif i > onset:
+                starts[i] = ends[i] = ends[last]
+    starts, ends = np.minimum(starts, duration), np.minimum(ends, duration)
     certainty = np.exp(-hypothesis.entropies.astype(np.float64))
     confidences = np.clip(((vocab_size + 1) * certainty - 1) / vocab_size, 0.0, 1.0)
     probabilities = np.exp(np.minimum(hypothesis.scores.astype(np.float64), 0.0))
-    pieces, found = recogniser.tokenizer.pieces, []
-    for i, label in enumerate(hypothesis.labels.tolist()):
-        start, end = float(starts[i]), float(ends[i])
-        if found and _is_punctuation(pieces[label]):
-            start = end = found[-1].end
-        start, end = min(start, duration), min(end, duration)
-        certain = float(confidences[i]), float(probabilities[i])
-        found.append(Token(pieces[label], start, end, *certain))
-    return found
+    numbers = zip(*(x.tolist() for x in (starts, ends, confidences, probabilities)), strict=True)
+    return [Token(piece, *each) for piece, each in zip(pieces, numbers, strict=True)]
 
 
-def _is_punctuation(piece: str) -> bool:
-    """Whether a piece is punctuation alone; an apostrophe that begins a word is said with it."""
+def is_blank(piece: str) -> bool:
+    """Whether a piece is whitespace alone."""
+    return not piece.replace("▁", "").strip()
+
+
+def _is_said(piece: str) -> bool:
+    """Whether a piece is more than punctuation; an apostrophe that begins a word is."""
     text = piece.replace("▁", "").strip()
-    return bool(text) and piece != "▁'" and not any(character.isalnum() for character in text)
+    return piece == "▁'" or any(unicodedata.category(character)[0] != "P" for character in text)
 
 
 def _least(parts: Sequence[Token | Word]) -> tuple[float, float]:

@@ -287,21 +287,25 @@ def test_options_arrive(folder, monkeypatch):
     monkeypatch.setattr("tdt_jax.job.run", catch("run"))
     monkeypatch.setattr("tdt_jax.listening.listen", catch("listen"))
     arguments = "--max-chars 30 --max-lines 1 --max-seconds 5 --max-gap 0.5 --highlight-words "
-    arguments += "--batch-seconds 7 --piece-seconds 9 --decoder transducer --format srt"
+    arguments += "--batch-seconds 7 --piece-seconds 9 --decoder transducer --format srt "
+    arguments += "--max-wide-chars 12 --keep-tags"
     model, file = str(folder / "model"), str(folder / "0.wav")
     out = ["-o", str(folder / "named"), "--name", "{stem}.{suffix}"]
     assert cli.main(["transcribe", model, file, *arguments.split(), *out]) == 0
     (_, sources, output), options = calls["run"]
     assert [source.name for source in sources] == [file]
-    assert output.rules == SubtitleRules(max_chars=30, max_lines=1, max_seconds=5, max_gap=0.5)
+    assert output.rules == SubtitleRules(
+        max_chars=30, max_lines=1, max_seconds=5, max_gap=0.5, max_wide_chars=12
+    )
     assert output.highlight_words and output.formats == ("srt",)
     assert output.paths(sources[0])["srt"] == folder / "named" / "0.wav.srt"
-    passed = {key: options[key] for key in ("batch_seconds", "piece_seconds", "decoder")}
-    assert passed == dict(batch_seconds=7, piece_seconds=9, decoder="transducer")
+    names = "batch_seconds", "piece_seconds", "decoder", "keep_tags"
+    passed = {key: options[key] for key in names}
+    assert passed == dict(batch_seconds=7, piece_seconds=9, decoder="transducer", keep_tags=True)
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"")))
-    sizes = ["--chunk", "0.8", "--left", "3", "--right", "0.4"]
+    sizes = ["--chunk", "0.8", "--left", "3", "--right", "0.4", "--keep-tags"]
     assert cli.main(["listen", model, "-", *sizes]) == 0
-    assert calls["listen"][1] == dict(columns=0, chunk=0.8, left=3.0, right=0.4)
+    assert calls["listen"][1] == dict(columns=0, chunk=0.8, left=3.0, right=0.4, keep_tags=True)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError(), MemoryError("58 TiB")])

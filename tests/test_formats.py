@@ -6,10 +6,14 @@ import math
 import re
 from dataclasses import replace
 
+import mixed
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tdt_jax.formats import FORMATS, SubtitleRules, render
+from tdt_jax.orthography import divide, is_wide, width
 from tdt_jax.transcript import Segment, Token, Transcript, Word
 
 CLOCK = r"\d\d+:\d\d:\d\d[.,]\d\d\d"
@@ -82,6 +86,7 @@ def test_json():
         "segments": [both | {"words": [hello, world]}],
         "words": [hello, world],
         "tokens": [hello | {"text": "▁Héllo", "confidence": 0.9123, "probability": None}],
+        "language": None,
     }
     assert "file" not in json.loads(render(HELLO, "json"))
 
@@ -129,7 +134,8 @@ def test_highlighted_srt():
 
 def test_nothing_was_said():
     silence = Transcript("", [], [], [], 3.0)
-    nothing = '{"text": "", "tokens": [], "words": [], "segments": [], "duration": 3.0}\n'
+    nothing = '{"text": "", "tokens": [], "words": [], "segments": [], "duration": 3.0, '
+    nothing += '"language": null}\n'
     empty = ["\n", "", "WEBVTT\n", nothing, "start\tend\ttext\n", ""]
     for highlight in (False, True):
         assert [render(silence, x, highlight_words=highlight) for x in FORMATS] == empty
@@ -283,12 +289,133 @@ def require_same_on_screen(shown, highlighted):
     assert not highlighted
 
 
+# Scripts without spaces
+
+
+def unspaced(*texts: str, seconds=0.3, **options) -> Transcript:
+    """Words one after another; a space is before those that begin with one."""
+    now, words = 0.5, []
+    for text in texts:
+        space = text.startswith(" ")
+        words.append(Word(text.strip(), now, now + seconds, 0.9, 0.9, space_before=space))
+        now += seconds
+    whole = "".join(texts).strip()
+    segments = [Segment(whole, 0.5, now, 0.9, 0.9, words)]
+    return Transcript(whole, [], words, segments, now, **options)
+
+
+JAPANESE = (
+    "今日|は|東京|で|Parakeet| を|使っ|て、|会議|の|内容|を|文字|に|しま|した。|とても|便利|です！"
+)
+JAPANESE += (
+    "|それ|から|明日|も|２０|人|以上|が|参加|する|予定|な|の|で、|また|よろ|しく|お|願い|しま|す"
+)
+
+
+def test_subtitles_of_japanese():
+    talk = unspaced(*JAPANESE.split("|"))
+    assert texts(talk) == [
+        "今日は東京でParakeet を使って、|会議の内容を文字にしました。",
+        "とても便利です！それから明日も|２０人以上が参加する予定なので、",  # too short apart
+        "またよろしくお願いします",
+    ]
+    short = ["今日は東京で", "Parakeet を使って、", "会議の内容を", "文字にしました。"]
+    assert texts(talk, max_wide_chars=8, max_lines=1)[:4] == short
+    marked = render(talk, "srt", highlight_words=True)
+    assert "<u>今日</u>は東京でParakeet を使って、\n会議" in marked
+    stamped = render(talk, "vtt", highlight_words=True)
+    assert "<c>今日</c><00:00:00.800><c>は</c><00:00:01.100><c>東京</c>" in stamped
+
+
+def test_lines_end_at_spaces_and_clauses_where_words_have_none():
+    assert texts(unspaced("จะ", "ไป", "ที่", "ตลาด", "นะ", " พรุ่ง", "นี้", "ครับ"), max_chars=17) == [
+        "จะไปที่ตลาดนะ|พรุ่งนี้ครับ"
+    ]
+    assert texts(unspaced(*"東京で、使うととても便利"), max_chars=18) == [
+        "東京で、|使うととても便利"
+    ]
+    assert texts(unspaced(*"東京で、使うととても便利"), max_chars=14) == [
+        "東京で、使う|ととても便利"
+    ]
+
+
+def test_a_line_has_sixteen_wide_characters():
+    def longest(letter, expected, **rules):
+        """Of a text that fills three cues of two lines."""
+        shown = render(
+            unspaced(*letter * 6 * expected, seconds=0.05), "srt", rules=SubtitleRules(**rules)
+        )
+        lines = [line for _, _, lines in parse(shown) for line in lines]
+        assert [len(line) for line in lines] == [expected] * 6
+
+    longest("東", 16)
+    longest("東", 13, max_wide_chars=13)
+    longest("東", 10, max_chars=20)
+    longest("東", 21, max_wide_chars=99)
+    longest("ท", 42)
+    korean = parse(render(unspaced(*[" 한국어"] * 40, seconds=0.05), "srt"))
+    assert {line for _, _, lines in korean for line in lines} == {" ".join(["한국어"] * 4)}
+
+
+def test_no_line_begins_with_a_closing_mark():
+    """Also where a stream has given it as a word of its own."""
+    talk = unspaced(*("東" * 15), "。", *("京" * 15), "ー", "」", " a", ",", " b", seconds=0.05)
+    for size in range(1, 40):
+        for _, _, lines in parse(render(talk, "srt", rules=SubtitleRules(max_chars=size))):
+            assert not any(line[0] in "。ー」," for line in lines)
+
+
+def test_words_without_spaces_in_json_and_ctm():
+    talk = unspaced(" 東京", "で", " ok", language="ja")
+    found = json.loads(render(talk, "json"))
+    assert found["language"] == "ja" and found["text"] == "東京で ok"
+    for words in (found["words"], found["segments"][0]["words"]):
+        assert [word.get("space_before", True) for word in words] == [True, False, True]
+        assert "space_before" not in words[0]
+    ctm = render(talk, "ctm", name="a").splitlines()
+    assert [line.split()[:5] for line in ctm] == [
+        ["a", "1", "0.500", "0.300", "東京"],
+        ["a", "1", "0.800", "0.300", "で"],
+        ["a", "1", "1.100", "0.300", "ok"],
+    ]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from(mixed.tokenizer().pieces[-len(mixed.WORDS + mixed.MARKS) :]), max_size=60
+    ),
+    st.sampled_from(RULES),
+    st.integers(2, 20),
+    st.randoms(use_true_random=False),
+)
+def test_limits_hold_for_any_text(pieces, rules, wide, random):
+    """But for one word that is too long; no line begins or ends where it must not."""
+    rules = replace(rules, max_wide_chars=wide)
+    words = divide([piece.replace("▁", " ") for piece in pieces])
+    talk = unspaced(*(" " * w.space_before + w.text for w in words), seconds=random.uniform(0, 0.5))
+    left = [word.text for word in words]
+    for start, end, lines in parse(render(talk, "srt", rules=rules)) if words else []:
+        assert len(lines) <= rules.max_lines
+        count = 0
+        for line in lines:
+            said = []
+            while "".join(said).replace(" ", "") != line.replace(" ", ""):
+                said.append(left.pop(0))
+            count += len(said)
+            columns = width(line) <= rules.max_chars
+            assert len(said) == 1 or (columns and sum(map(is_wide, line)) <= wide)
+        assert count == 1 or end - start <= 1000 * rules.max_seconds
+    assert not left
+
+
 def test_unusable_rules_and_formats():
     with pytest.raises(ValueError, match="one of txt, srt, vtt, json, tsv, ctm, got 'doc'"):
         render(HELLO, "doc")
     for bad, message in [
         ({"max_chars": 0}, "max_chars must be at least 1, got 0"),
         ({"max_lines": -2}, "max_lines must be at least 1, got -2"),
+        ({"max_wide_chars": 0}, "max_wide_chars must be at least 1, got 0"),
         ({"max_seconds": 0}, "max_seconds must be above 0 seconds, got 0"),
         ({"max_gap": math.nan}, "max_gap must be above 0 seconds, got nan"),
         ({"min_gap": -0.1}, r"min_gap must be at least 0 seconds, got -0\.1"),

@@ -14,6 +14,7 @@ from test_transcribe import make_recogniser, noise
 from tdt_jax import listening
 from tdt_jax.audio.reading import AudioError
 from tdt_jax.listening import listen, microphone, pcm_blocks
+from tdt_jax.orthography import width
 from tdt_jax.streaming import Stream, StreamedWord
 
 # PCM and WAV
@@ -228,6 +229,16 @@ def test_words_are_written_as_they_come_a_line_up_to_each_pause(monkeypatch):
 def test_a_word_that_goes_on_has_no_space(monkeypatch):
     steps = [([("ab", 0.5, 2.5)], "c", 3.0), ([("+cd", 2.5, 3.0), ("e", 3.1, 3.2)], "", 3.5)]
     assert "".join(written(steps, monkeypatch)).replace("+", "") == "abcd e\n"
+
+
+def test_lines_of_japanese_are_as_wide_as_they_look(monkeypatch):
+    texts = ["+東京", "+で", "+Para", "+を", "+使う。"] * 4
+    words = [(text, 0.3 * i, 0.3 * i + 0.2) for i, text in enumerate(texts)]
+    parts = written([(words, "東京で", 6.0)], monkeypatch, columns=12, rest=[("+は", 8.0, 8.2)])
+    lines = [line.replace("+", "") for line in screen(parts)]
+    assert "".join(lines) == "".join(texts + ["は"]).replace("+", "")
+    assert max(map(width, lines)) < 12 + 2 and lines[-2] == "は"  # a pause is before it
+    assert not any(line[:1] == "。" for line in lines)
 
 
 def test_a_terminal_shows_what_is_pending(monkeypatch):

@@ -1,6 +1,7 @@
 """Pieces of long audio: where the cuts are, and that no word is lost or doubled at one."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -246,3 +247,59 @@ def test_a_slow_word_stays_one():
     assert alone.text == "01234" and alone.tokens == tokens
     joined = join([[slow], [word("b", 9.0, 9.3)]], [8.0], decode, overlap=2.0)
     assert [each.text for each in joined] == ["01234", "b"]
+
+
+def test_a_part_of_a_long_word_is_spelled_without_its_space():
+    """A number of v3's, "▁" and digits; one piece has heard its first token alone."""
+    tokens = tuple(
+        Token(text, 1 + i / 2, 1.4 + i / 2, 1.0, 1.0)
+        for i, text in enumerate("▁ 4 1 5 5 5".split())
+    )
+    number = Spoken(tuple(range(6)), tokens, "41555", space_before=False)
+
+    def decode(labels):
+        return "".join(tokens[label].text for label in labels).replace("▁", "")
+
+    joined = join([[number], []], [1.9], decode, overlap=0.2)
+    assert [(w.text, w.labels, w.space_before) for w in joined] == [("4", (0, 1), False)]
+    joined = join([[number]], [], decode, overlap=0.2)
+    assert [(w.text, w.labels) for w in joined] == [("41555", tuple(range(6)))]
+
+
+def in_japanese(texts, start=0.5):
+    """Words of 0.3 s, one after another, none with a space before it but the first."""
+    ends = start + 0.3 * np.arange(1, len(texts) + 1)
+    return [
+        replace(word(text, end - 0.3, end), space_before=i == 0)
+        for i, (text, end) in enumerate(zip(texts, ends, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_cuts_put_no_space_into_japanese(seed):
+    rng = np.random.default_rng(seed)
+    words = in_japanese([str(rng.choice(["東京", "で", "を。", "使", "本"])) for _ in range(180)])
+    for at in np.arange(20.0, 30.0, 0.11):
+        first, second = (
+            [each for each in words if a <= each.start and each.end <= b]
+            for a, b in ((0, at + 2), (at - 2, 60))
+        )
+        second[0] = replace(second[0], space_before=True)  # as if it began the text
+        joined = join([first, second], [at], str, overlap=2.0)
+        assert [w.text for w in joined] == [w.text for w in words], at
+        assert not any(w.space_before for w in joined[1:])
+
+
+def test_spaces_and_marks_at_cuts():
+    def joined(before, after):
+        """One piece after another, with nothing that both have heard."""
+        pieces = [[word(before, 1.0, 1.4)], [word(after, 11.0, 11.4)]]
+        found = join(pieces, [6.0], str, overlap=0.5)
+        assert sum((w.tokens for w in found), ()) == pieces[0][0].tokens + pieces[1][0].tokens
+        return "".join(" " * w.space_before + w.text for w in found).strip(), len(found)
+
+    assert joined("Yes.", "No") == ("Yes. No", 2)
+    assert joined("本", "東") == ("本東", 2) and joined("本。", "東") == ("本。東", 2)
+    assert joined("で", "Para") == ("でPara", 2) and joined("Para", "を") == ("Paraを", 2)
+    assert joined("yes", "?") == ("yes?", 1) and joined("本", "。") == ("本。", 1)
+    assert joined("¿", "Qué") == ("¿Qué", 1)

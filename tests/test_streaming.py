@@ -5,10 +5,15 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import mixed
 import numpy as np
 import pytest
 from flax import nnx
-from test_transcribe import hypothesis, make_recogniser, noise, spell
+from hypothesis import given, settings
+from test_transcribe import hypothesis, make_recogniser, noise, spell, with_tags
+from test_transcript import JAPANESE, RECOGNISER
+from test_transcript import hypothesis as heard_as
+from test_transcript import spoken as any_labels
 
 import tdt_jax as tdt
 from tdt_jax import streaming
@@ -269,7 +274,7 @@ def settled(tail, recogniser, text, times, at):
     labels = np.array(spell(recogniser, *text), np.int32)
     tail.add(hypothesis(labels, np.array(times, np.int32), np.ones_like(labels)))
     return [
-        " ".join("+" * (not word.begins) + word.text for word in words)
+        " ".join("+" * (not word.space_before) + word.text for word in words)
         for words in tail.settle(at, 100.0)
     ]
 
@@ -309,3 +314,63 @@ def test_a_piece_without_its_space_goes_on_with_the_word_before(recogniser):
     tail = _Tail(recogniser)
     assert settled(tail, recogniser, [first], [0], 1.2) == [first[1:], ""]
     assert settled(tail, recogniser, [following], [20], 1.8) == ["", f"+{following}"]
+
+
+# Scripts without spaces, marks and tags
+
+
+def given_by(tail, found, size, frame=0.08):
+    """What a tail gives of labels, `size` at a time, and at the end."""
+    words = []
+    for begin in range(0, len(found.labels), size):
+        part = type(found)(*(x[begin : begin + size] if np.ndim(x) else x for x in found))
+        words += tail.settle(float(part.times[0]) * frame, 1e9)[0]
+        tail.add(part)
+        certain, rest = tail.settle(float(part.times[-1]) * frame, 1e9)
+        assert len(rest) <= 1
+        words += certain
+    return words + tail.settle(np.inf, 1e9)[0]
+
+
+def test_words_of_japanese_are_given_one_by_one():
+    pieces, times, durations = zip(*JAPANESE, strict=True)
+    whole = heard_as(mixed.spell(*pieces), times, durations)
+    expected = to_transcript(whole, RECOGNISER, 60.0)
+    for size in (1, 2, 5):
+        words = given_by(_Tail(RECOGNISER), whole, size)
+        assert [streaming.to_word(word) for word in words] == expected.words
+
+
+def test_a_mark_joins_the_word_that_was_given_before_a_pause():
+    labels = mixed.spell("▁vra", "i", "▁", "?", "▁it", "▁", "2", "<|en|>", ".")
+    tail = _Tail(RECOGNISER)
+    words = given_by(tail, heard_as(labels, [0, 2, 3, 40, 44, 46, 90, 91, 95], [1] * 9), 1)
+    assert [(word.text, word.space_before) for word in words] == [
+        ("vrai", True), ("?", False), ("it", True), ("2.", True),
+    ]  # fmt: skip
+
+
+@settings(deadline=None, derandomize=True)
+@given(any_labels())
+def test_any_labels_are_given_whole_and_in_order(found):
+    """But for spaces that depend on what is given already, as beside a quote."""
+    for keep_tags in (False, True):
+        words = given_by(_Tail(RECOGNISER, keep_tags), found, 2)
+        text = "".join(" " * word.space_before + word.text for word in words)
+        whole = RECOGNISER.tokenizer.decode(found.labels, keep_tags=keep_tags)
+        assert text.replace(" ", "") == whole.replace(" ", "")
+        if not set(whole) & set("\"'“”„«».,:…"):
+            assert text.lstrip() == whole
+
+
+def test_a_stream_knows_its_language():
+    """Tags are shown on demand, and named by `language` anyway."""
+    recogniser, samples = with_tags(), noise(4.0)
+    hidden, shown = Stream(recogniser, **SMALL), Stream(recogniser, **SMALL, keep_tags=True)
+    assert hidden.language is None
+    for stream in (hidden, shown):
+        heard(stream, samples)
+    tags = [word for word in shown.text.split() if word[0] == "<"]
+    assert len(tags) > 3 and len(shown.text.split()) > len(tags)
+    assert hidden.text == " ".join(word for word in shown.text.split() if word[0] != "<")
+    assert hidden.language == shown.language == "ja"

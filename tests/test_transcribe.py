@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import mixed
 import numpy as np
 import pytest
 import soundfile
@@ -39,6 +40,15 @@ def make_recogniser(durations=(0, 1, 2), tokenizer=None, blank_bias=2.0):
     head.kernel = nnx.Param(head.kernel[...] * 4)
     head.bias = nnx.Param(head.bias[...].at[-1].set(blank_bias))
     return tdt.Recogniser(model, tokenizer)
+
+
+def with_tags():
+    """Says three words and three tags, one of them of a language."""
+    recogniser = make_recogniser(tokenizer=mixed.tokenizer())
+    labels = np.array(mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>"))
+    head = recogniser.model.joint.token_head
+    head.bias = nnx.Param(head.bias[...].at[labels].add(9.0).at[-1].add(6.0))
+    return recogniser
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +131,17 @@ def test_files_and_arrays_agree(recogniser, tmp_path):
     stereo = np.stack([samples, samples], axis=1)
     a, b, c = tdt.transcribe(recogniser, [tmp_path / "a.wav", samples, stereo])
     assert a == b == c
+
+
+def test_tags_are_shown_on_demand():
+    recogniser, samples = with_tags(), noise(5.0)
+    (hidden,) = tdt.transcribe(recogniser, [samples], piece_seconds=2.0)
+    (shown,) = tdt.transcribe(recogniser, [samples], piece_seconds=2.0, keep_tags=True)
+    tags = [word for word in shown.words if word.text[0] == "<"]
+    assert "<|ja|>" in {word.text for word in tags} and all(w.start == w.end for w in tags)
+    assert {word.text for word in shown.words} - {"<|ja|>", "<unk>", "<|endoftext|>"} > {"it"}
+    assert len(hidden.words) > 3 and "<" not in hidden.text
+    assert hidden.language == shown.language == "ja"
 
 
 def test_nothing_to_hear(recogniser):

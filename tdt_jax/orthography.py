@@ -1,0 +1,217 @@
+"""How text is written: where spaces stand, where words end without them, how wide characters are.
+
+By the properties of Unicode's characters, whatever the language:
+
+    closing   , . ? ! ) 。 ...    belong to the word before: no space between them
+    opening   ¿ ¡ ( „ 「 ...      belong to the word after
+    quotes    " “ ” « » ...       are what the spaces beside them say; where those don't, closing
+                                  if a quote is open or nothing follows, else opening
+    others    - – & % / ' ...     keep the spaces that they have ("42 %", "R & D", "yes - no",
+                                  "'til"), and so do a point before a letter or a digit (".NET",
+                                  ".5", "...but") and a comma or colon before a digit
+
+NeMo takes away the space before every mark of its vocabulary that Unicode calls punctuation: also
+before opening marks ("sí¿qué"), dashes, & and % ("R& D", "42%"), apostrophes ("get'til") and
+decimal points. French "vrai ?" and "« oui »" become "vrai?" and "«oui»", as words have no spaces.
+
+Japanese, Chinese, Thai, Lao, Khmer, Burmese and Tibetan have no spaces between words. There a word
+may end behind any piece of text, where a line may: not before closing marks, small kana, ー and
+what is written above, below or behind a letter, not after opening marks and vowels that are
+written before their consonant (Unicode's UAX 14; JIS X 4051 for Japanese).
+"""
+
+import functools
+import re
+import unicodedata
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+OPENS, CLOSES, NEUTRAL = 1, 2, 3  # roles of punctuation
+OPENING = "¿¡"
+KEEP_SPACES = "%‰‱٪％﹪&＆﹠@＠#＃*＊/／\\＼'＇§¶†‡•‣·‧・･′″‴※〃"
+LEADING_POINT = re.compile(r"(?<!\S)(?:[.…‥]+(?=\w)|[,:](?=\d))")
+QUOTES = {  # which quotes each may close
+    '"': '"', "“": "„", "”": "“„”", "‘": "‚", "’": "‘‚", "«": "»", "»": "«»", "‹": "›", "›": "‹›",
+}  # fmt: skip
+UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
+    "\u2e80-\u2fff\u3000-\u312f\u3190-\u33ff\u3400-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\ufe10-\ufe1f"
+    "\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U0001aff0-\U0001b16f"
+    "\U00020000-\U0003ffff]"
+)
+NEVER_FIRST = (
+    "ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶㇰㇱㇲㇳㇴㇵㇶㇷㇸㇹㇺㇻㇼㇽㇾㇿｧｨｩｪｫｬｭｮｯ"
+    "ーｰﾞﾟ゛゜々〻ゝゞヽヾ～℃℉°"
+    "\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eaf\u0eb0\u0eb2\u0eb3\u0ebd\u0ec6\u17d7"  # of Thai etc.
+)
+NEVER_LAST = (
+    "$＄£￡¥￥€₩№#＃\u200d\u2060"
+    "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4"  # vowels of Thai and Lao
+    "\u1039\u17d2\u1a60"  # what stacks consonants
+)
+# A consonant that ends a syllable: silent in Thai, without its vowel or stacked in Burmese.
+FINAL = re.compile("[\u0e01-\u0e2e][\u0e34\u0e38]?\u0e4c|[\u1000-\u1021]\u1037?[\u1039\u103a]")
+
+
+class Span(NamedTuple):
+    """A word of a text that came in units."""
+
+    text: str
+    units: list[int]  # that spell it
+    space_before: bool  # the first of a text has one
+
+
+def divide(units: Sequence[str], alone: Container[int] = ()) -> list[Span]:
+    """The words of a text that comes in units, none of which is divided.
+
+    Joined by their spaces, the words are `tidy` of the text. Whitespace alone belongs to the word
+    after it, or to the one before it if that goes on, or is the last.
+
+    Args:
+      units: of text, with the whitespace between words.
+      alone: indices of units that are words of their own.
+    """
+    units = [f" {unit} " if i in alone else unit for i, unit in enumerate(units)]
+    text = "".join(units)
+    roles = _roles(text)
+    written = _written(text, roles)
+    found: list[list] = []  # units, first, last
+    spaces: list[bool] = []
+    waiting: list[int] = []  # units of whitespace
+    end = 0
+    for i, unit in enumerate(units):
+        begin, end = end, end + len(unit)
+        core = unit.strip()
+        if not core:
+            waiting.append(i)
+            continue
+        first = begin + len(unit) - len(unit.lstrip())
+        last = first + len(core) - 1
+        space, begins = True, True
+        if found:
+            before = found[-1][2]
+            space = any(written[before + 1 : first])
+            begins = space or (before + 1 == first and _may_part(text, roles, first))
+            begins = begins or i in alone or found[-1][0][-1] in alone
+        if begins:
+            found.append([[], first, last])
+            spaces.append(space)
+        found[-1][0] += [*waiting, i]
+        found[-1][2] = last
+        waiting = []
+    if found:
+        found[-1][0] += waiting
+    return [
+        Span("".join(written[first : last + 1]), indices, space)
+        for (indices, first, last), space in zip(found, spaces, strict=True)
+    ]
+
+
+def tidy(text: str) -> str:
+    """The text with single spaces, none around it and none between a mark and its word."""
+    return "".join(_written(text, _roles(text))).strip()
+
+
+def space_between(before: str, after: str) -> bool:
+    """Whether two stretches of text, cut apart at a pause, have a space between them."""
+    is_one = len(divide([before, f" {after}"])) == 1
+    return not (is_one or _is_unspaced(before[-1]) or _is_unspaced(after[0]))
+
+
+def may_part(before: str, after: str) -> bool:
+    """Whether a line may end between two words that have no space between them.
+
+    A quote that begins a word, or ends one, is where it should be.
+    """
+    roles = [NEUTRAL if character in QUOTES else _role(character) for character in before]
+    roles.append(0 if after[0] in QUOTES else _role(after[0]))
+    return _may_part(before + after, roles, len(before))
+
+
+def is_wide(character: str) -> bool:
+    """Whether a character takes two columns (Unicode's UAX 11: wide and full-width)."""
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def width(text: str) -> int:
+    """Columns of a terminal."""
+    return len(text) + sum(map(is_wide, text))
+
+
+@functools.lru_cache(1 << 12)
+def _is_unspaced(character: str) -> bool:
+    return UNSPACED.match(character) is not None and not character.isdecimal()
+
+
+@functools.lru_cache(1 << 12)
+def _role(character: str) -> int:
+    """Of punctuation that is no quote; 0 of everything else."""
+    category = unicodedata.category(character)
+    if category == "Ps" or character in OPENING:
+        return OPENS
+    if category == "Pe" or (category == "Po" and character not in KEEP_SPACES):
+        return CLOSES
+    return NEUTRAL if category[0] == "P" else 0
+
+
+def _roles(text: str) -> list[int]:
+    """The role of every character."""
+    roles = [_role(character) for character in text]
+    for match in LEADING_POINT.finditer(text):
+        roles[match.start() : match.end()] = [NEUTRAL] * len(match[0])
+    opened: list[str] = []  # quotes
+    for i, quote in enumerate(text):
+        if roles[i] == OPENS:
+            if quote in "„‚":
+                opened.append(quote)
+            continue
+        if quote not in QUOTES:
+            continue
+        left, right = i - 1, i + 1
+        while left >= 0 and roles[left] == OPENS:
+            left -= 1
+        while right < len(text) and (roles[right] == CLOSES or text[right] in QUOTES):
+            right += 1
+        after_space = left < 0 or text[left].isspace()
+        before_space = right == len(text) or text[right].isspace()
+        pairs = [k for k, other in enumerate(opened) if other in QUOTES[quote]]
+        if after_space != before_space:
+            role = OPENS if after_space else CLOSES
+        elif pairs or right == len(text):
+            role = CLOSES
+        else:
+            role = NEUTRAL if quote == "’" else OPENS  # it may be an apostrophe
+        roles[i] = role
+        if role == OPENS:
+            opened.append(quote)
+        elif role == CLOSES and pairs:
+            del opened[pairs[-1] :]
+    return roles
+
+
+def _written(text: str, roles: Sequence[int]) -> list[str]:
+    """What is written of every character: of whitespace one space, or nothing."""
+    written = list(text)
+    for match in re.finditer(r"\s+", text):
+        first, last = match.start(), match.end()
+        is_dropped = (last < len(text) and roles[last] == CLOSES) or (
+            first and roles[first - 1] == OPENS
+        )
+        written[first:last] = ["" if is_dropped else " "] + [""] * (last - first - 1)
+    return written
+
+
+def _may_part(text: str, roles: Sequence[int], at: int) -> bool:
+    """Whether a word, or a line, may end before the character `at`, which no space is before."""
+    before, after = text[at - 1], text[at]
+    if roles[at] in (CLOSES, NEUTRAL) or roles[at - 1] == OPENS or before in NEVER_LAST:
+        return False
+    category = unicodedata.category(after)
+    if category[0] == "M" or category == "Cf" or after in NEVER_FIRST or FINAL.match(text, at):
+        return False
+    if _is_unspaced(before) or _is_unspaced(after):
+        return True
+    place = at - 1
+    while place > 0 and roles[place] in (CLOSES, NEUTRAL):
+        place -= 1
+    return place < at - 1 and _is_unspaced(text[place])
