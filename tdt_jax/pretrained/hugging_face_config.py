@@ -24,7 +24,7 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
     if kind is None:
         known = ", ".join(MODEL_TYPES)
         raise ValueError(f"model_type is {shown(model_type)}; {known} are supported")
-    if not isinstance(config.get("encoder_config"), dict):
+    if not isinstance(config.get("encoder_config") or {}, dict):
         config.refuse(f"encoder_config is {shown(config.get('encoder_config'))}, not fields")
         config.finish()
     features = FeatureConfig(
@@ -49,6 +49,8 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
         width = config.size("decoder_hidden_size", "width", 640)
         layers = config.size("num_decoder_layers", "layers", 2)
         durations = config.whole_numbers("durations", (0, 1, 2, 3, 4))
+        if durations is None and kind == "TDT":
+            config.refuse("durations is None, not a list of whole numbers")
         options.update(
             predictor=PredictorConfig(width=width, num_layers=layers),
             joint=JointConfig(width=width),
@@ -71,8 +73,7 @@ def _encoder_config(config: Fields) -> EncoderConfig:
     kernel = config.size(name("conv_kernel_size"), "small", 9)
     bias = config.flag(name("attention_bias"), True)
     config.require(name("convolution_bias"), bias, default=True)
-    config.require(name("num_key_value_heads"), heads, default=heads)
-    config.require(name("hidden_act"), "silu", default="silu")
+    config.require(name("hidden_act"), "silu", "swish", default="silu")
     config.require(name("subsampling_factor"), 8, default=8)
     config.require(name("subsampling_conv_kernel_size"), 3, default=3)
     config.require(name("subsampling_conv_stride"), 2, default=2)
