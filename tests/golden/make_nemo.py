@@ -5,8 +5,9 @@
     python tests/golden/make_nemo.py unified    # parakeet_unified.nemo, nemo_unified.npz
 
 The hybrid is a TDT with a CTC head. The unified is an RNN-T with the fields of
-parakeet-unified-en-0.6b's configuration, whose context is limited in streaming only. Greedy decoding is NeMo's sequential one; utterances of the TDT that reach its most number of labels
-at a frame are left out (it then moves a frame too far).
+parakeet-unified-en-0.6b's configuration, whose context is limited in streaming only. Greedy
+decoding is NeMo's sequential one; utterances of the TDT that reach its most number of labels at a
+frame are left out (it then moves a frame too far).
 """
 
 import io
