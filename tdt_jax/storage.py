@@ -66,7 +66,7 @@ def load(
     is_native = path.is_dir() and not _is_hugging_face(path)
     has_archives = is_native and not (path / CHECKPOINTS).exists() and any(path.glob("*.nemo"))
     if has_archives:
-        path = path / _only_archive(str(path), [file.name for file in path.glob("*.nemo")])
+        path = path / _only_archive(str(path), sorted(file.name for file in path.glob("*.nemo")))
     if is_native and not has_archives:
         found = _load_native(path, which, dtype, sharding)
     else:
@@ -119,7 +119,7 @@ def _load_pretrained(path: Path, dtype: str | None, sharding: Placement | None) 
 def _only_archive(place: str, names: Sequence[str]) -> str:
     """The one .nemo archive of a folder or repository; of several one must be named."""
     if len(names) > 1:
-        choices = ", ".join(f"{place}/{name}" for name in sorted(names))
+        choices = ", ".join(f"{place}/{name}" for name in names)
         raise ValueError(f"{place} holds {len(names)} .nemo files; name one of them: {choices}")
     return names[0]
 
@@ -150,21 +150,26 @@ def _from_hub(name: str) -> Path:
         except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
             raise ValueError(f"there is no {name!r} here, and the Hub gave none: {error}") from None
 
+    def archives(folder: Path) -> list[str]:
+        try:
+            return sorted(each.filename for each in fetched("*.nemo", dry_run=True))
+        except ValueError:  # the Hub may be out of reach: what it gave before
+            if before := sorted(folder.rglob("*.nemo")):
+                return [each.relative_to(folder).as_posix() for each in before]
+            raise
+
     if not file:
         folder = Path(fetched("*.json", "*.safetensors"))
         if any(folder.glob("*.safetensors")) and _is_hugging_face(folder):
             return folder
-        try:
-            archives = [each.filename for each in fetched("*.nemo", dry_run=True)]
-        except ValueError:  # the Hub is out of reach, and gave what was fetched before
-            archives = [str(each.relative_to(folder)) for each in folder.rglob("*.nemo")]
-        if not archives:
+        if not (names := archives(folder)):
             raise ValueError(f"{name} holds neither a Parakeet model of transformers nor a .nemo")
-        file = _only_archive(repository, archives)
-    path = Path(fetched(glob.escape(file))) / file
-    if not path.is_file():
-        raise ValueError(f"the repository {repository} holds no {file}")
-    return path
+        file = _only_archive(repository, names)
+    folder = Path(fetched(glob.escape(file)))
+    if not (folder / file).is_file():
+        there = ", ".join(archives(folder)) or "none"
+        raise ValueError(f"{repository} holds no {file}; its .nemo files: {there}")
+    return folder / file
 
 
 def _load_native(
