@@ -209,6 +209,8 @@ def write_configs(config: ModelConfig, tokenizer: SentencePiece, dtype: str) -> 
         special["pad_token"] = "<pad>" if pad != blank else "<blank>"
         extra = ("<blank>",)
         generation["decoder_start_token_id"] = blank
+    if "<|endoftext|>" in tokenizer.pieces:
+        special["eos_token"] = "<|endoftext|>"
     if kind == "TDT":
         generation["suppress_tokens"] = [blank + 1 + i for i in range(len(config.durations))]
     processor = {
@@ -243,5 +245,5 @@ def write_configs(config: ModelConfig, tokenizer: SentencePiece, dtype: str) -> 
     }
     return {
         **{name: json.dumps(content, indent=2) for name, content in files.items()},
-        TOKENIZER: to_tokenizer_json(tokenizer, extra),
+        TOKENIZER: to_tokenizer_json(tokenizer, extra, tuple(special.values())),
     }
