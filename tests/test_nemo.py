@@ -285,6 +285,16 @@ def test_the_normalisation_of_features_is_read_and_written(tmp_path, written, no
     assert config["preprocessor"]["normalize"] == written
 
 
+def test_numbers_are_those_of_nemo(tmp_path):
+    """YAML 1.1 takes 1e-5 for text."""
+    contents = members()
+    text = contents["model_config.yaml"].decode()
+    assert "dither: 1.0e-05" in text
+    contents["model_config.yaml"] = text.replace("dither: 1.0e-05", "dither: 1e-5").encode()
+    found = tdt.load(pack(tmp_path / "a.nemo", contents)).config.features.dither
+    assert found == 1e-5
+
+
 def test_yaml_runs_nothing(tmp_path):
     laughs = "a0: &a0 [x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

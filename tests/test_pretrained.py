@@ -25,7 +25,8 @@ import tdt_jax as tdt
 from tdt_jax import presets
 from tdt_jax.checkpoint import named_leaves
 from tdt_jax.inference import eval_step
-from tdt_jax.pretrained import convert, tables
+from tdt_jax.pretrained import convert, hugging_face_config, nemo_config, tables
+from tdt_jax.pretrained.fields import Fields
 from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
 from tdt_jax.pretrained.nemo import read_nemo, write_nemo
 from tdt_jax.recogniser import MismatchError, abstract_model, with_parameters, without_ctc
@@ -615,6 +616,118 @@ def test_the_published_model_has_the_published_tensors():
     tracked = config.encoder.num_layers  # num_batches_tracked
     assert len(expected) + tracked == 723
     assert sum(int(np.prod(shape)) for shape in expected.values()) + tracked == 627_057_310
+
+
+def published(*, encoder=(), **changes):
+    """A model_config.yaml as NVIDIA's archives have it, with what differs from v2's."""
+    transducer = {
+        "decoder": {
+            "normalization_mode": None,
+            "blank_as_pad": True,
+            "prednet": {"pred_hidden": 640, "pred_rnn_layers": 2, "dropout": 0.2},
+        },
+        "joint": {
+            "jointnet": {"joint_hidden": 640, "activation": "relu", "dropout": 0.2},
+            "num_extra_outputs": 5,
+        },
+        "decoding": {
+            "strategy": "greedy_batch",
+            "model_type": "tdt",
+            "durations": [0, 1, 2, 3, 4],
+            "greedy": {"max_symbols": 10},
+        },
+    }
+    return {
+        "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",
+        "labels": ["x"] * 1024,
+        "tokenizer": {"dir": None, "type": "bpe", "model_path": "nemo:a_tokenizer.model"},
+        "preprocessor": {
+            "sample_rate": 16000, "normalize": "per_feature", "window_size": 0.025,
+            "window_stride": 0.01, "window": "hann", "features": 128, "n_fft": 512,
+            "frame_splicing": 1, "dither": 1e-5, "pad_to": 0, "pad_value": 0.0,
+        },
+        "encoder": {
+            "feat_in": 128, "feat_out": -1, "n_layers": 24, "d_model": 1024, "use_bias": False,
+            "subsampling": "dw_striding", "subsampling_factor": 8,
+            "subsampling_conv_channels": 256, "causal_downsampling": False,
+            "ff_expansion_factor": 4, "self_attention_model": "rel_pos", "n_heads": 8,
+            "att_context_size": [-1, -1], "att_context_style": "regular", "xscaling": False,
+            "untie_biases": True, "pos_emb_max_len": 5000, "conv_kernel_size": 9,
+            "conv_norm_type": "batch_norm", "conv_context_size": None, "dropout": 0.1,
+            "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1, **dict(encoder),
+        },
+        **transducer,
+        **changes,
+    }  # fmt: skip
+
+
+def read_published(config, has_ctc_head=False):
+    found, _ = nemo_config.read_config(
+        Fields(config, "yaml", nemo_config.NULLS), has_ctc_head=has_ctc_head
+    )
+    return found
+
+
+def test_published_configurations_are_read():
+    v2 = published()
+    assert read_published(v2) == presets.PARAKEET_TDT_0_6B_V2
+    v3 = published(labels=["x"] * 8192)
+    assert read_published(v3) == presets.PARAKEET_TDT_0_6B_V3
+    hybrid = published(
+        target="nemo.collections.asr.models.hybrid_rnnt_ctc_bpe_models.EncDecHybridRNNTCTCBPEModel",
+        encoder={"feat_in": 80, "n_layers": 17, "d_model": 512, "use_bias": True},
+        preprocessor=v2["preprocessor"] | {"features": 80},
+        decoder={"prednet": {"pred_hidden": 640, "pred_rnn_layers": 1, "dropout": 0.2}},
+    )
+    assert read_published(hybrid, has_ctc_head=True) == presets.PARAKEET_TDT_CTC_110M
+
+    unified = published(
+        encoder={
+            "att_chunk_context_size": [[70], [1, 2, 7, 13], [0, 1, 2, 3, 4, 7, 13]],
+            "att_context_style": "chunked_limited_with_rc", "conv_context_style": "dcc",
+            "xscaling": True, "reduction": None, "reduction_position": None,
+            "reduction_factor": 1,
+        },
+        joint={"jointnet": v2["joint"]["jointnet"]},
+        decoding={"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+    )  # fmt: skip
+    del unified["encoder"]["use_bias"]
+    encoder = dataclasses.replace(
+        presets.PARAKEET_TDT_0_6B_V2.encoder, use_bias=True, scale_input=True
+    )
+    assert read_published(unified) == dataclasses.replace(
+        presets.PARAKEET_TDT_0_6B_V2, encoder=encoder, durations=None
+    )
+
+
+def test_the_published_folder_is_read():
+    """config.json and processor_config.json of parakeet-tdt-0.6b-v3."""
+    config = {
+        "architectures": ["ParakeetForTDT"], "blank_token_id": 8192, "decoder_hidden_size": 640,
+        "dtype": "float32", "durations": [0, 1, 2, 3, 4],
+        "encoder_config": {
+            "activation_dropout": 0.1, "attention_bias": False, "attention_dropout": 0.1,
+            "conv_kernel_size": 9, "convolution_bias": False, "dropout": 0.1,
+            "dropout_positions": 0.0, "hidden_act": "silu", "hidden_size": 1024,
+            "initializer_range": 0.02, "intermediate_size": 4096, "layerdrop": 0.1,
+            "max_position_embeddings": 5000, "model_type": "parakeet_encoder",
+            "num_attention_heads": 8, "num_hidden_layers": 24, "num_key_value_heads": 8,
+            "num_mel_bins": 128, "scale_input": False, "subsampling_conv_channels": 256,
+            "subsampling_conv_kernel_size": 3, "subsampling_conv_stride": 2,
+            "subsampling_factor": 8,
+        },
+        "hidden_act": "relu", "initializer_range": 0.02, "is_encoder_decoder": True,
+        "max_symbols_per_step": 10, "model_type": "parakeet_tdt", "num_decoder_layers": 2,
+        "pad_token_id": 2, "transformers_version": "5.6.0.dev0", "vocab_size": 8193,
+    }  # fmt: skip
+    extractor = {
+        "feature_extractor_type": "ParakeetFeatureExtractor", "feature_size": 128,
+        "hop_length": 160, "n_fft": 512, "padding_side": "right", "padding_value": 0.0,
+        "preemphasis": 0.97, "return_attention_mask": True, "sampling_rate": 16000,
+        "win_length": 400,
+    }  # fmt: skip
+    found = hugging_face_config.read_config(Fields(config, "a"), Fields(extractor, "b"))
+    assert found == presets.PARAKEET_TDT_0_6B_V3
 
 
 def test_every_mismatch_is_in_one_error(tmp_path):

@@ -8,6 +8,7 @@ import gzip
 import io
 import os
 import posixpath
+import re
 import tarfile
 import tempfile
 import zlib
@@ -134,6 +135,8 @@ def _yaml(content: bytes) -> dict:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
                 raise yaml.YAMLError("it has merge keys")
 
+    exponent_only = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")  # 1e-5 is a number to NeMo
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent_only, list("-+0123456789"))
     try:
         return yaml.load(content, Loader)
     except Exception as error:  # constructors of plain values raise many kinds
