@@ -446,6 +446,9 @@ def test_a_feature_extractor_has_a_file_of_its_own_where_the_processor_has_none(
     assert tdt.load(folder).config.features.window_length == 320
     (folder / "processor_config.json").unlink()
     assert tdt.load(folder).config.features.window_length == 320
-    edit(folder, "preprocessor_config.json", feature_size=80)
+    edit(folder, "preprocessor_config.json", win_length="long")
+    with pytest.raises(ValueError, match="win_length is 'long'"):
+        tdt.load(folder)
+    edit(folder, "preprocessor_config.json", win_length=320, feature_size=80)
     with pytest.raises(ValueError, match=r"preprocessor_config\.json: feature_size is 80"):
         tdt.load(folder)

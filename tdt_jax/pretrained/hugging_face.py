@@ -50,12 +50,14 @@ def read_hugging_face(folder: str | os.PathLike) -> Opened:
 
 
 def _feature_extractor(folder: Path) -> Fields:
-    """The feature extractor's configuration, from where transformers takes it: the processor's
-    file where it is part of that, else a file of its own."""
+    """The feature extractor's configuration: a part of the processor's, or else its own file.
+
+    So transformers looks for it.
+    """
     if (folder / PROCESSOR).is_file():
         processor = _json(folder, PROCESSOR)
         for name in ("feature_extractor", "audio_processor"):
-            if name in processor:
+            if processor.get(name) is not None:
                 return Fields(processor[name], f"{PROCESSOR}'s {name}")
     found = _json(folder, FEATURE_EXTRACTOR) if (folder / FEATURE_EXTRACTOR).is_file() else {}
     return Fields(found, FEATURE_EXTRACTOR)

@@ -17,7 +17,8 @@ CLASSES = {  # by kind, and whether a transducer has a CTC head
     ("transducer", True): "hybrid_rnnt_ctc_bpe_models.EncDecHybridRNNTCTCBPEModel",
     ("ctc", True): "ctc_bpe_models.EncDecCTCModelBPE",
 }
-# What NeMo 3.0.0 makes of a null, where that isn't the field's default.
+# What a null means to NeMo 3.0.0 where it is not the field's default. A null that NeMo fails on is
+# the default here as well.
 NULLS = {
     "preprocessor.window_size": None,
     "preprocessor.window_stride": None,
@@ -203,7 +204,7 @@ def _attention_context(config: Fields) -> tuple[int, int] | None:
     first = value[0] if isinstance(value, list) and isinstance(value[0], list) else value
     is_pair = isinstance(first, list) and len(first) == 2 and all(type(n) is int for n in first)
     if not is_pair or max(first) == 0 or (min(first) < 0 <= max(first)):
-        config.refuse(f"{path} is {shown(value)}; two limits above 0 or none are supported")
+        config.refuse(f"{path} is {shown(value)}; two limits, not both 0, or none are supported")
         return None
     return None if max(first) < 0 else tuple(first)
 
