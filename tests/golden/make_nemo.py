@@ -129,6 +129,7 @@ def build(make, name, is_good):
                 break
         else:
             raise SystemExit("no seed gives what is needed within the cap")
+        model.cfg.tokenizer.dir = None  # a folder that is gone
         model.save_to(str(HERE / name))
     return model, kept, found
 
