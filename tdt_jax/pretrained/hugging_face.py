@@ -22,7 +22,7 @@ from tdt_jax.tokenizer import SENTENCEPIECE_FILE, SentencePiece
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
-PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+PROCESSOR, FEATURE_EXTRACTOR = "processor_config.json", "preprocessor_config.json"
 DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 SHARD = 4 << 30  # bytes of tensors in a file, at most
 MAX_JSON = 256 << 20  # bytes
@@ -30,8 +30,10 @@ MAX_JSON = 256 << 20  # bytes
 
 def is_hugging_face(folder: Path) -> bool:
     """Whether the folder holds a model of transformers, rather than one of this package."""
-    path = folder / CONFIG
-    return path.is_file() and "model_type" in _json(path)
+    try:
+        return (folder / CONFIG).is_file() and "model_type" in _json(folder, CONFIG)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
 
 
 def read_hugging_face(folder: str | os.PathLike) -> Opened:
@@ -41,41 +43,51 @@ def read_hugging_face(folder: str | os.PathLike) -> Opened:
       ValueError: if it is not one of a model that this package has, or is damaged.
     """
     folder = Path(folder)
-    name = next((name for name in PROCESSORS if (folder / name).is_file()), PROCESSORS[0])
-    processor = _json(folder / name) if (folder / name).is_file() else {}
-    model = read_config(
-        Fields(_json(folder / CONFIG), f"{folder}/{CONFIG}"),
-        Fields(processor.get("feature_extractor", processor), f"{folder}/{name}"),
-    )
+    model = read_config(Fields(_json(folder, CONFIG), CONFIG), _feature_extractor(folder))
     stored = dict(_tensors(folder))
     model = blank_embedding(model, stored, tables.hugging_face_name)
     return Opened(model, _tokenizer(folder, model), stored, tables.hugging_face_name, ())
 
 
-def _json(path: Path) -> dict:
+def _feature_extractor(folder: Path) -> Fields:
+    """The feature extractor's configuration: a part of the processor's, or else its own file.
+
+    So transformers looks for it.
+    """
+    if (folder / PROCESSOR).is_file():
+        processor = _json(folder, PROCESSOR)
+        for name in ("feature_extractor", "audio_processor"):
+            if processor.get(name) is not None:
+                return Fields(processor[name], f"{PROCESSOR}'s {name}")
+    found = _json(folder, FEATURE_EXTRACTOR) if (folder / FEATURE_EXTRACTOR).is_file() else {}
+    return Fields(found, FEATURE_EXTRACTOR)
+
+
+def _json(folder: Path, name: str) -> dict:
+    path = folder / name
     if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes")
+        raise ValueError(f"{name} has {path.stat().st_size} bytes")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise ValueError(f"{name} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, not fields")
+        raise ValueError(f"{name} holds a {type(found).__name__}, not fields")
     return found
 
 
 def _tokenizer(folder: Path, model: ModelConfig) -> SentencePiece:
     if (folder / TOKENIZER).is_file():
         if (folder / TOKENIZER).stat().st_size > MAX_JSON:
-            raise ValueError(f"{folder / TOKENIZER} is larger than {MAX_JSON} bytes")
+            raise ValueError(f"{TOKENIZER} is larger than {MAX_JSON} bytes")
         text = (folder / TOKENIZER).read_text(encoding="utf-8")
         try:
             return from_tokenizer_json(text, model.vocab_size)
         except ValueError as error:
-            raise ValueError(f"{folder / TOKENIZER}: {error}") from None
+            raise ValueError(f"{TOKENIZER}: {error}") from None
     if (folder / SENTENCEPIECE_FILE).is_file():
         return SentencePiece((folder / SENTENCEPIECE_FILE).read_bytes())
-    raise ValueError(f"{folder} holds neither {TOKENIZER} nor {SENTENCEPIECE_FILE}")
+    raise ValueError(f"there is neither {TOKENIZER} nor {SENTENCEPIECE_FILE}")
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
@@ -83,12 +95,12 @@ def _tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
     if not (folder / INDEX).is_file():
         yield from _file_tensors(folder / WEIGHTS)
         return
-    places = _json(folder / INDEX).get("weight_map")
+    places = _json(folder, INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
-        raise ValueError(f"{folder / INDEX} has no weight_map of names")
+        raise ValueError(f"{INDEX} has no weight_map of names")
     for file in sorted(set(places.values())):
         if Path(file).name != file:
-            raise ValueError(f"{folder / INDEX} names a file outside the folder: {file!r}")
+            raise ValueError(f"{INDEX} names a file outside the folder: {file!r}")
         for name, tensor in _file_tensors(folder / file):
             if places.get(name) == file:
                 yield name, tensor
@@ -99,7 +111,7 @@ def _file_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
     import safetensors
 
     if not path.is_file():
-        raise ValueError(f"there is no {path}")
+        raise ValueError(f"there is no {path.name}")
     try:
         with safetensors.safe_open(path, "numpy"):  # that sizes and offsets are as they must be
             pass
@@ -107,12 +119,12 @@ def _file_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(size))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{path.name} is damaged: {error}") from None
     dtypes = {**DTYPES, "BF16": ml_dtypes.bfloat16}
     header.pop("__metadata__", None)
     for name, entry in header.items():
         if entry["dtype"] not in dtypes:
-            raise ValueError(f"{path}: {name} is of type {entry['dtype']}")
+            raise ValueError(f"{path.name}: {name} is of type {entry['dtype']}")
         dtype, shape = np.dtype(dtypes[entry["dtype"]]), tuple(entry["shape"])
         yield (
             name,
@@ -199,6 +211,8 @@ def write_configs(config: ModelConfig, tokenizer: SentencePiece, dtype: str) -> 
         special["pad_token"] = "<pad>" if pad != blank else "<blank>"
         extra = ("<blank>",)
         generation["decoder_start_token_id"] = blank
+    if "<|endoftext|>" in tokenizer.pieces:
+        special["eos_token"] = "<|endoftext|>"
     if kind == "TDT":
         generation["suppress_tokens"] = [blank + 1 + i for i in range(len(config.durations))]
     processor = {
@@ -228,10 +242,10 @@ def write_configs(config: ModelConfig, tokenizer: SentencePiece, dtype: str) -> 
     files = {
         CONFIG: whole,
         "generation_config.json": generation,
-        PROCESSORS[0]: processor,
+        PROCESSOR: processor,
         "tokenizer_config.json": tokenizer_config,
     }
     return {
         **{name: json.dumps(content, indent=2) for name, content in files.items()},
-        TOKENIZER: to_tokenizer_json(tokenizer, extra),
+        TOKENIZER: to_tokenizer_json(tokenizer, extra, tuple(special.values())),
     }

@@ -24,10 +24,11 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
     if kind is None:
         known = ", ".join(MODEL_TYPES)
         raise ValueError(f"model_type is {shown(model_type)}; {known} are supported")
-    if not isinstance(config.get("encoder_config"), dict):
-        config.refuse(f"encoder_config is {shown(config.get('encoder_config'))}, not fields")
+    fields = config.get("encoder_config")
+    if not (fields is None or isinstance(fields, dict)):
+        config.refuse(f"encoder_config is {shown(fields)}, not fields")
         config.finish()
-    features = FeatureConfig(
+    features = dict(
         num_mels=config.size("encoder_config.num_mel_bins", "small", 80),
         sample_rate=processor.size("sampling_rate", "width", 16000),
         fft_length=processor.size("n_fft", "width", 512),
@@ -35,7 +36,7 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
         hop_length=processor.size("hop_length", "width", 160),
         preemphasis=processor.rate("preemphasis", 0.97),
     )
-    processor.require("feature_size", features.num_mels, default=features.num_mels)
+    processor.require("feature_size", features["num_mels"], default=features["num_mels"])
     processor.finish()
     encoder = _encoder_config(config)
     entries = config.size("vocab_size", "vocabulary", 1025 if kind == "CTC" else 8193)
@@ -49,6 +50,8 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
         width = config.size("decoder_hidden_size", "width", 640)
         layers = config.size("num_decoder_layers", "layers", 2)
         durations = config.whole_numbers("durations", (0, 1, 2, 3, 4))
+        if durations is None and kind == "TDT":
+            config.refuse("durations is None, not a list of whole numbers")
         options.update(
             predictor=PredictorConfig(width=width, num_layers=layers),
             joint=JointConfig(width=width),
@@ -57,7 +60,10 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
         )
     config.finish()
     return ModelConfig(
-        vocab_size=max(1, entries - 1), features=features, encoder=encoder, **options
+        vocab_size=max(1, entries - 1),
+        features=FeatureConfig(**features),
+        encoder=encoder,
+        **options,
     )
 
 
@@ -71,8 +77,7 @@ def _encoder_config(config: Fields) -> EncoderConfig:
     kernel = config.size(name("conv_kernel_size"), "small", 9)
     bias = config.flag(name("attention_bias"), True)
     config.require(name("convolution_bias"), bias, default=True)
-    config.require(name("num_key_value_heads"), heads, default=heads)
-    config.require(name("hidden_act"), "silu", default="silu")
+    config.require(name("hidden_act"), "silu", "swish", default="silu")
     config.require(name("subsampling_factor"), 8, default=8)
     config.require(name("subsampling_conv_kernel_size"), 3, default=3)
     config.require(name("subsampling_conv_stride"), 2, default=2)

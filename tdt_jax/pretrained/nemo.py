@@ -8,6 +8,7 @@ import gzip
 import io
 import os
 import posixpath
+import re
 import tarfile
 import tempfile
 import zlib
@@ -20,7 +21,7 @@ from tdt_jax.config import FeatureConfig
 from tdt_jax.features import mel_filters
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.fields import Fields
-from tdt_jax.pretrained.nemo_config import read_config
+from tdt_jax.pretrained.nemo_config import NULLS, read_config
 from tdt_jax.pretrained.nemo_written_config import write_config
 from tdt_jax.pretrained.opened import Opened, blank_embedding
 from tdt_jax.pretrained.torch_file import read_torch_file, write_torch_file
@@ -41,23 +42,23 @@ def read_nemo(path: str | os.PathLike) -> Opened:
     path = Path(path)
     file = _unpacked(path)
     try:
-        return _opened(path, file)
+        return _opened(file)
     except BaseException:
         file.close()
         raise
 
 
-def _opened(path: Path, file: BinaryIO) -> Opened:
-    members = _members(file, path)
-    config = Fields(_yaml(_small(file, members[CONFIG])), f"{path.name}/{CONFIG}")
+def _opened(file: BinaryIO) -> Opened:
+    members = _members(file)
+    config = Fields(_yaml(_small(file, members[CONFIG])), CONFIG, NULLS)
     stored = read_torch_file(file, members[WEIGHTS].offset_data)
     model, tokenizer_name = read_config(
         config, has_ctc_head="ctc_decoder.decoder_layers.0.weight" in stored
     )
     tokenizer = members.get(tokenizer_name)
     if tokenizer is None:
-        raise ValueError(f"{path} holds no tokenizer {tokenizer_name!r}")
-    _check_features(stored, model.features, path)
+        raise ValueError(f"it holds no tokenizer {tokenizer_name!r}")
+    _check_features(stored, model.features)
     return Opened(
         blank_embedding(model, stored, tables.nemo_name),
         SentencePiece(_small(file, tokenizer)),
@@ -81,17 +82,17 @@ def _unpacked(path: Path) -> BinaryIO:
             while block := source.read(1 << 20):
                 unpacked.write(block)
                 if unpacked.tell() > limit:
-                    raise ValueError(f"{path} unpacks to more than {MAX_RATIO} times its size")
+                    raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size")
     except (OSError, EOFError, zlib.error) as error:
         unpacked.close()
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"it is damaged: {error}") from None
     except BaseException:
         unpacked.close()
         raise
     return unpacked
 
 
-def _members(file: BinaryIO, path: Path) -> dict[str, tarfile.TarInfo]:
+def _members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
     """The archive's plain files by name, the configuration and the weights among them."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -103,17 +104,17 @@ def _members(file: BinaryIO, path: Path) -> dict[str, tarfile.TarInfo]:
                 if member.isdir():
                     continue
                 if name.startswith(("/", "..")) or not member.isreg() or member.issparse():
-                    raise ValueError(f"{path} has a member {member.name!r} that is no plain file")
+                    raise ValueError(f"it has a member {member.name!r} that is no plain file")
                 if name in members:
-                    raise ValueError(f"{path} has two members {name!r}")
+                    raise ValueError(f"it has two members {name!r}")
                 if member.offset_data + member.size > size:
-                    raise ValueError(f"{path} is truncated: it ends within {name!r}")
+                    raise ValueError(f"it is truncated: it ends within {name!r}")
                 members[name] = member
     except (tarfile.TarError, EOFError, RecursionError) as error:
-        raise ValueError(f"{path} is not a .nemo archive: {error}") from None
+        raise ValueError(f"it is not a .nemo archive: {error}") from None
     for name in (CONFIG, WEIGHTS):
         if name not in members:
-            raise ValueError(f"{path} is not a .nemo archive: it holds no {name}")
+            raise ValueError(f"it is not a .nemo archive: it holds no {name}")
     return members
 
 
@@ -134,13 +135,15 @@ def _yaml(content: bytes) -> dict:
             if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
                 raise yaml.YAMLError("it has merge keys")
 
+    exponent_only = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")  # 1e-5 is a number to NeMo
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent_only, list("-+0123456789"))
     try:
         return yaml.load(content, Loader)
     except Exception as error:  # constructors of plain values raise many kinds
         raise ValueError(f"{CONFIG} is not YAML: {error}") from None
 
 
-def _check_features(stored: dict, features: FeatureConfig, path: Path) -> None:
+def _check_features(stored: dict, features: FeatureConfig) -> None:
     """The window and the mel filters that the archive carries are those computed here."""
     ours = {
         WINDOW: np.hanning(features.window_length),
@@ -150,10 +153,10 @@ def _check_features(stored: dict, features: FeatureConfig, path: Path) -> None:
         if name not in stored:
             continue
         if stored[name].shape != expected.shape:
-            raise ValueError(f"{path}: {name} is {stored[name].shape}, expected {expected.shape}")
+            raise ValueError(f"{name} is {stored[name].shape}, expected {expected.shape}")
         difference = np.max(np.abs(stored[name].read() - expected))
         if not difference < 1e-4:
-            raise ValueError(f"{path}: {name} differs by {difference} from the features here")
+            raise ValueError(f"{name} differs by {difference} from the features here")
 
 
 # Writing

@@ -1,5 +1,7 @@
 """A ModelConfig as NeMo's model_config.yaml."""
 
+import math
+
 from tdt_jax.config import FeatureConfig, ModelConfig
 from tdt_jax.pretrained.nemo_config import CLASSES, MODELS
 
@@ -24,8 +26,8 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict:
             "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
             "sample_rate": features.sample_rate,
             "normalize": _written_normalize(features),
-            "window_size": features.window_length / features.sample_rate,
-            "window_stride": features.hop_length / features.sample_rate,
+            "window_size": _seconds(features.window_length, features.sample_rate),
+            "window_stride": _seconds(features.hop_length, features.sample_rate),
             "window": "hann",
             "features": features.num_mels,
             "n_fft": features.fft_length,
@@ -94,6 +96,12 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict:
             "decoding": {"strategy": "greedy"},
         }
     return written
+
+
+def _seconds(num_samples: int, rate: int) -> float:
+    """Seconds of which NeMo, which rounds down, makes as many samples."""
+    seconds = num_samples / rate
+    return seconds if int(seconds * rate) == num_samples else math.nextafter(seconds, math.inf)
 
 
 def _written_normalize(features: FeatureConfig) -> str | dict:

@@ -7,6 +7,7 @@ of the highest score; tokenizer.json lists the merges from first to last.
 import base64
 import itertools
 import json
+from collections.abc import Collection
 
 from tdt_jax.tokenizer import SentencePiece
 
@@ -19,13 +20,21 @@ class UnsupportedError(ValueError):
     """A tokenizer of another kind."""
 
 
-def to_tokenizer_json(tokenizer: SentencePiece, extra_tokens: tuple[str, ...] = ()) -> str:
-    """The tokenizer.json of a SentencePiece model; `extra_tokens` (special) follow its pieces."""
+def to_tokenizer_json(
+    tokenizer: SentencePiece,
+    extra_tokens: tuple[str, ...] = (),
+    special: Collection[str] = (),
+) -> str:
+    """The tokenizer.json of a SentencePiece model.
+
+    `extra_tokens` follow its pieces; they, its unknown and control pieces, and of those that the
+    user defined the `special`, are left out where a text is decoded without special tokens.
+    """
     model = _proto(tokenizer.model)
     pieces = [piece.piece for piece in model.pieces]
     unknown = next((piece.piece for piece in model.pieces if piece.type == UNKNOWN), "<unk>")
     added = [
-        (index, piece.piece, piece.type != USER_DEFINED)
+        (index, piece.piece, piece.type != USER_DEFINED or piece.piece in special)
         for index, piece in enumerate(model.pieces)
         if piece.type in (UNKNOWN, CONTROL, USER_DEFINED)
     ]
@@ -124,12 +133,12 @@ def from_tokenizer_json(text: str, vocab_size: int) -> SentencePiece:
         raise ValueError(f"a tokenizer cannot have {vocab_size} pieces")
     if missing := [index for index in range(vocab_size) if index not in pieces]:
         raise ValueError(
-            f"tokenizer.json has {len(pieces)} pieces and none with index {missing[0]}; the model "
-            f"has {vocab_size}"
+            f"it has {len(pieces)} pieces and none with index {missing[0]}; the model has "
+            f"{vocab_size}"
         )
     metaspace = [step for step in spaces if step.get("type") == "Metaspace"]
     if not metaspace or metaspace[0].get("replacement") != "▁":
-        raise ValueError("tokenizer.json does not write spaces as '▁' (Metaspace)")
+        raise ValueError("it does not write spaces as '▁' (Metaspace)")
 
     model = sentencepiece_model_pb2.ModelProto()
     for index in range(vocab_size):
@@ -142,7 +151,7 @@ def from_tokenizer_json(text: str, vocab_size: int) -> SentencePiece:
         elif body.get("byte_fallback") and _is_byte(pieces[index]):
             piece.type = BYTE
     if not any(piece.type == UNKNOWN for piece in model.pieces):
-        raise ValueError(f"tokenizer.json has no unknown piece {unknown!r} among the model's")
+        raise ValueError(f"it has no unknown piece {unknown!r} among the model's")
     bytes_there = sum(piece.type == BYTE for piece in model.pieces) == 256
     if not bytes_there:
         for piece in model.pieces:
