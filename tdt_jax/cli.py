@@ -5,7 +5,7 @@ import sys
 
 from tdt_jax import __version__
 from tdt_jax.cli_benchmark import add_benchmark
-from tdt_jax.cli_options import MODEL_HELP
+from tdt_jax.cli_options import MODEL_HELP, complain
 from tdt_jax.cli_prepare import add_prepare
 from tdt_jax.cli_speech import add_speech
 
@@ -101,5 +101,10 @@ def _convert(options) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     storage.save(recogniser, target, format=options.to)
     config = recogniser.config
+    if options.to == "nemo" and config.features.silence is not None:
+        complain(
+            "NeMo's features count silence in their mean and deviation, which this model's leave "
+            "out: NeMo transcribes silence beside speech less well with it"
+        )
     print(f"{target}: {config.kind}, {config.vocab_size} tokens")
     return 0

@@ -1,5 +1,6 @@
 """Hostile and damaged archives and folders: a clear error, nothing outside, nothing executed."""
 
+import dataclasses
 import gc
 import io
 import json
@@ -8,12 +9,15 @@ import tarfile
 import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import yaml
 
 import tdt_jax as tdt
+from tdt_jax import cli
 from tdt_jax.pretrained.nemo_written_config import _seconds
+from tdt_jax.recogniser import Recogniser, abstract_model
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHIVE = GOLDEN / "parakeet_hybrid.nemo"
@@ -283,6 +287,24 @@ def test_the_normalisation_of_features_is_read_and_written(tmp_path, written, no
         config = next(each for each in archive if each.name.endswith("model_config.yaml"))
         config = yaml.safe_load(archive.extractfile(config).read())
     assert config["preprocessor"]["normalize"] == written
+
+
+def test_silence_that_statistics_leave_out_survives_the_format(tmp_path, capsys):
+    recogniser = tdt.load(with_config(tmp_path))
+    assert recogniser.config.features.silence is None
+    features = dataclasses.replace(recogniser.config.features, silence=22.0)
+    config = dataclasses.replace(recogniser.config, features=features)
+    structure = jax.tree.structure(abstract_model(config))
+    model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
+    tdt.save(Recogniser(model, recogniser.tokenizer), tmp_path / "run")
+    written = tmp_path / "again.nemo"
+    assert cli.main(["convert", str(tmp_path / "run"), str(written), "--to", "nemo"]) == 0
+    assert "NeMo's features count silence" in capsys.readouterr().err
+    assert tdt.load(written).config.features == features
+    with pytest.raises(ValueError, match="leave out silence"):
+        tdt.save(tdt.load(written), tmp_path / "hf", format="hf")
+    with pytest.raises(ValueError, match=r"tdt_jax\.silence is -1, not decibels above 0"):
+        tdt.load(with_config(tmp_path, tdt_jax={"silence": -1}))
 
 
 def test_numbers_are_those_of_nemo(tmp_path):

@@ -121,6 +121,7 @@ def model_config(config: ModelConfig, *, pad: int | None = None, dtype: str = "f
         "a CTC head beside the transducer's": kind != "CTC" and config.ctc,
         "local attention": encoder.attention_context is not None,
         "features that are not normalised by utterance": features.normalize is not None,
+        "features whose mean and deviation leave out silence": features.silence is not None,
         "a joint network of another width than the predictor": (
             config.joint is not None and config.joint.width != config.predictor.width
         ),

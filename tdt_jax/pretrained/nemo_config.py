@@ -109,6 +109,7 @@ def _feature_options(config: Fields) -> dict:
         preemphasis=config.rate("preprocessor.preemph", 0.97),
         dither=config.rate("preprocessor.dither", 1e-5),
         normalize=_normalize(config),
+        silence=_silence(config),
     )
 
 
@@ -145,6 +146,15 @@ def _normalize(config: Fields) -> tuple[float, float] | None:
         "that all bins share are supported"
     )
     return None
+
+
+def _silence(config: Fields) -> float | None:
+    """Of models that this package has trained: how far below speech silence is."""
+    value = config.get("tdt_jax.silence")
+    if value is not None and not (type(value) in (int, float) and value > 0):
+        config.refuse(f"tdt_jax.silence is {shown(value)}, not decibels above 0")
+        return None
+    return value
 
 
 def _encoder_config(config: Fields, num_mels: int) -> EncoderConfig:

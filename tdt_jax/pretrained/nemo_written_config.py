@@ -13,6 +13,8 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict:
         raise ValueError("NeMo's embedding of blank is zero; this model has a learned one")
     left, right = encoder.attention_context or (-1, -1)
     written = {
+        # NeMo passes over it: its features count all frames, ours leave out silence.
+        "tdt_jax": {"silence": features.silence},
         "target": MODELS + CLASSES["ctc" if config.predictor is None else "transducer", config.ctc],
         "sample_rate": features.sample_rate,
         "tokenizer": {
