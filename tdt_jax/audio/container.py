@@ -9,12 +9,12 @@ is anyone's, as in broadcasts, it is where the first of its streams begins.
     blocks   |00000|~~~~~~~~~|000000|~~~~~~~~~~~~~~|
 """
 
-import functools
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
+from tdt_jax.audio.parts import tag_size
 from tdt_jax.audio.request import (
     AudioError,
     Block,
@@ -27,11 +27,12 @@ BLOCK = 1 << 16  # samples of a channel that are yielded at a time
 BUFFER = 1 << 16  # bytes read at a time
 MOST_PROBED = 50_000_000, 60_000_000  # bytes and microseconds looked through for a late stream
 GAP = 0.1  # seconds: less is jitter of the time stamps
+HOLE = 0.005  # likewise where every sample is counted
 RESTART = 1.0  # seconds back: a part whose clock begins anew
 LONGEST_GAP = 24 * 3600.0  # seconds, where nothing says how long the recording is
 CUT = 10.0  # seconds: a longer jump of a broadcast's clock is where something was cut out
 TOLERANCE = 0.1  # seconds that may be missing at the end
-TOLERANCE_OF_MANY = 1.0  # likewise, if the promise is that of the longest stream
+TOLERANCE_OF_MANY = 0.5  # likewise, if the promise is that of the longest stream
 PREROLL = 1.0  # seconds decoded before what is wanted, for codecs that build on what was before
 # By FFmpeg's names of formats:
 FROM_ZERO = {"mov", "matroska", "avi", "nut"}  # time lines that begin at 0
@@ -46,6 +47,7 @@ SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63}
 TIMED = ("audio", "video", "subtitle")  # streams whose packets show how far a file goes
 MOST_FAILURES = 100  # of reading on, one after the other
 MOST_PADDING = 4096  # samples that an encoder may add at the end
+MP3_TAGS = b"Xing", b"Info", b"VBRI", b"APETAGEX", b"LYRICSBEGIN", b"TAG"
 SPECIAL = {"comment", "visual_impaired", "hearing_impaired", "dub", "karaoke", "descriptions"}
 
 
@@ -62,7 +64,9 @@ def blocks(
     """
     with _opened(file, name, ignore_length=ignore_length) as container:
         track = _track(container, name, request)
-        yield from _gathered(_Reader(container, track, name, request, file).blocks())
+        reader = _Reader(container, track, name, request, file)
+        reader.is_promising &= not ignore_length
+        yield from _gathered(reader.blocks())
 
 
 def seconds(file: BinaryIO, name: str) -> float | None:
@@ -83,9 +87,7 @@ def _opened(file: BinaryIO, name: str, *, ignore_length: bool = False, probed=No
         options |= {"probesize": str(probed[0]), "analyzeduration": str(probed[1])}
     file.seek(0)
     try:
-        container = av.open(
-            file, options=options, metadata_errors="replace", buffer_size=BUFFER
-        )
+        container = av.open(file, options=options, metadata_errors="replace", buffer_size=BUFFER)
     except (av.FFmpegError, ValueError) as error:
         if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
             raise
@@ -109,8 +111,11 @@ def _track(container, name: str, request: Request):
     tracks = container.streams.audio
     if not tracks:
         kinds = sorted({stream.type for stream in container.streams})
-        raise UnknownFormatError(f"FFmpeg: there is no sound in it, only {' and '.join(kinds)}"
-                                 if kinds else "FFmpeg: there is nothing in it")
+        raise UnknownFormatError(
+            f"FFmpeg: there is no sound in it, only {' and '.join(kinds)}"
+            if kinds
+            else "FFmpeg: there is nothing in it"
+        )
     if request.track is not None:
         if request.track > len(tracks):
             raise AudioError(
@@ -158,12 +163,7 @@ def _xing_seconds(file: BinaryIO, rate: int) -> float | None:
     """The length that the first frame of an MP3 says, of itself and what was encoded with it."""
     position = file.tell()
     file.seek(0)
-    head = file.read(10)
-    if head[:3] == b"ID3":
-        size = functools.reduce(lambda size, byte: size << 7 | byte & 127, head[6:], 0)
-        file.seek(10 + size)
-    else:
-        file.seek(0)
+    file.seek(tag_size(file.read(10)) or 0)
     frame = file.read(256)
     file.seek(position)
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
@@ -180,6 +180,7 @@ class _Reader:
         self._container, self._track, self._name, self._request = container, track, name, request
         self._family = _family(container)
         self._promised, self._tolerance = _promised(container, track, file)
+        self.is_promising = self._family in PROMISING  # whether the file says where it ends
         self._origin = self._first_time()
         self._shift = 0.0  # seconds, to the time line from the clock of the present part
         self._position: float | None = None  # seconds, of the next sample; None: nothing yet
@@ -221,8 +222,8 @@ class _Reader:
                     block, padding = self._within(block)
                     if block:
                         yield block
-            if packet.is_corrupt:
-                self._note(packet, "marked as corrupt")
+            if packet.is_corrupt and self._pending is None:
+                self._pending = self._position or 0.0, 0.0, "marked as corrupt"
         self._finish()
 
     def _first_time(self) -> float:
@@ -230,7 +231,8 @@ class _Reader:
         starts = [
             float(stream.start_time * stream.time_base)
             for stream in self._container.streams
-            if stream.type in ("audio", "video") and stream.start_time is not None
+            if stream.type in ("audio", "video")
+            and stream.start_time is not None
             and "attached_pic" not in _kinds(stream)
         ]
         first = min(starts, default=0.0)
@@ -262,8 +264,8 @@ class _Reader:
 
     def _note(self, packet, reason: str) -> None:
         """Remember a fault, until it is known whether sound follows."""
-        if self._track.codec_context.name.startswith("mp3") and _is_xing(packet):
-            return  # the header of a file that was joined to another
+        if self._family == "mp3" and any(tag in bytes(packet)[:64] for tag in MP3_TAGS):
+            return  # of a file that was joined to another
         time, seconds, reason = self._pending or (self._position or 0.0, 0.0, reason)
         seconds += float((packet.duration or 0) * (packet.time_base or 0))
         self._pending = time, seconds, reason
@@ -276,10 +278,12 @@ class _Reader:
     def _placed(self, frame) -> Iterator[Block]:
         """A frame, and before it zeros where nothing was recorded."""
         rate, samples, layout = frame.sample_rate, _samples(frame), _layout(frame)
-        gap = 0.0
-        if self._family in SPARSE | DENSE and frame.time is not None:
+        gap, least = 0.0, HOLE if self._family in DENSE or self._pending else GAP
+        if self._family not in SPARSE | DENSE:
+            gap = self._pending[1] if self._pending else 0.0
+        elif frame.time is not None:
             gap = frame.time - self._origin + self._shift - self._position
-        if gap < -RESTART or (gap > GAP and not self._is_credible(gap)):
+        if gap < -RESTART or (gap > least and not self._is_credible(gap)):
             self._shift -= gap
             if gap > 0:
                 self._request.warn(
@@ -287,13 +291,13 @@ class _Reader:
                     f"{self._position:.2f} s; what follows is taken to follow on"
                 )
             gap = 0.0
-        if self._pending:
-            if self._begun or self._family in PROMISING:
+        if was_pending := self._pending:
+            if self._begun or self.is_promising:
                 self._lose(*self._pending)
             self._pending = None
         self._begun = True
-        if gap > GAP:
-            if self._family in DENSE:
+        if gap > least:
+            if self._family in DENSE and not was_pending:
                 self._lose(self._position, gap, "a part is missing")
             remaining = round(gap * rate)
             while remaining:
@@ -338,9 +342,9 @@ class _Reader:
             if self._pending:
                 raise UnknownFormatError(f"FFmpeg: {self._pending[2]}")
             return
-        if self._pending and self._family in PROMISING:
+        if self._pending and self.is_promising:
             self._lose(*self._pending)
-        elif self._pending:  # cut at any place, as such files are
+        elif self._pending and self._pending[1]:  # cut at any place, as such files are
             _, seconds, reason = self._pending
             self._request.warn(f"{self._name} is damaged in its last {seconds:.2f} s ({reason})")
         if self._fault:
@@ -354,11 +358,6 @@ class _Reader:
                 f"{self._name} is truncated: its header promises {self._promised:.2f} s, it holds "
                 f"{reached:.2f} s"
             )
-
-
-def _is_xing(packet) -> bool:
-    frame = bytes(packet)[:64]
-    return b"Xing" in frame or b"Info" in frame
 
 
 _layouts: dict[str, tuple[str, ...]] = {}

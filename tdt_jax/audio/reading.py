@@ -7,15 +7,18 @@ changed by soxr block by block: hours of audio cost their samples only.
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from tdt_jax.audio import container, ogg, sndfile
+from tdt_jax.audio import container, sndfile
 from tdt_jax.audio.downmix import mixed
 from tdt_jax.audio.items import File, resolved
+from tdt_jax.audio.parts import Part, Section, parts
 from tdt_jax.audio.request import (
     AudioError,
     AudioWarning,
@@ -27,7 +30,6 @@ from tdt_jax.audio.request import (
 )
 
 BLOCK = 1 << 18  # samples yielded at a time of an array
-OGG = b"OggS"
 LOUDEST = 1e10  # of samples; integers taken for floats stay below
 UNHEARD = 2.0**-24  # between the highest and the lowest sample of a recording without sound
 
@@ -156,18 +158,17 @@ def header_seconds(path) -> float | None:
     with _reading(found) as file:
         if sndfile.understates(file):
             return None
-        if file.read(4) != OGG:
-            return _seconds(found.source, file, found.name)
         lengths = [
-            _seconds(section, section, found.name)
-            for section, _ in _sections(file, ogg.parts(file))
+            _seconds(source, opened, found.name) for source, opened, _ in _sections(found, file)
         ]
-        return None if None in lengths else sum(lengths)
+    return None if None in lengths else sum(lengths)
 
 
-def _seconds(source, file: BinaryIO, name: str) -> float | None:
+def _seconds(source: Path | BinaryIO, file: BinaryIO, name: str) -> float | None:
     reasons = []
-    for way in (lambda: sndfile.seconds(source), lambda: container.seconds(file, name)):
+    by_sndfile = functools.partial(sndfile.seconds, source)
+    by_container = functools.partial(container.seconds, file, name)
+    for way in _in_order(file, by_sndfile, by_container):
         try:
             return way()
         except UnknownFormatError as error:
@@ -188,51 +189,42 @@ def _reading(found: File) -> Iterator[BinaryIO]:
 
 def _file_blocks(found: File, request: Request) -> Iterator[Block]:
     with _reading(found) as file:
-        if file.read(4) == OGG:
-            yield from _ogg_blocks(found, file, request)
-        elif sndfile.understates(file):
+        if sndfile.understates(file):
             yield from container.blocks(file, found.name, request, ignore_length=True)
-        else:
-            yield from _decoded(found.source, file, found.name, request)
+            return
+        sections = list(_sections(found, file))
+        for _, _, part in sections:
+            if part.fault:
+                request.lost(f"{found.name} is damaged or truncated: {part.fault}")
+        if not (part.is_ended or part.fault):
+            request.warn(f"{found.name} has no mark at its end, some of which may be missing")
+        offset = end = 0.0
+        whole = dataclasses.replace(request, start=0.0, stop=None)
+        for source, opened, part in sections:
+            wanted = request if len(sections) == 1 else whole
+            for block in _decoded(source, opened, found.name, wanted, is_damaged=bool(part.fault)):
+                end = offset + block.time + len(block.samples) / block.rate
+                yield block._replace(time=offset + block.time)
+            offset = end
 
 
-def _ogg_blocks(found: File, file: BinaryIO, request: Request) -> Iterator[Block]:
-    """The blocks of all parts of an Ogg file, one after the other."""
-    parts = ogg.parts(file)
-    for part in parts:
-        if part.fault:
-            request.lost(f"{found.name} is damaged or truncated: {part.fault}")
-    if not parts[-1].is_ended and not parts[-1].fault:
-        request.warn(f"{found.name} has no mark at its end, some of which may be missing")
-    if len(parts) == 1 and not parts[0].fault:
-        yield from _decoded(found.source, file, found.name, request)
-        return
-    offset = end = 0.0
-    whole = dataclasses.replace(request, start=0.0, stop=None)
-    for section, part in _sections(file, parts):
-        if part.fault:
-            blocks = container.blocks(section, found.name, whole)
-        else:
-            blocks = _decoded(section, section, found.name, whole)
-        for block in blocks:
-            end = offset + block.time + len(block.samples) / block.rate
-            yield block._replace(time=offset + block.time)
-        offset = end
+def _sections(found: File, file: BinaryIO) -> Iterator[tuple[Path | BinaryIO, BinaryIO, Part]]:
+    """The files that a file is of: as libsndfile and as FFmpeg should open each."""
+    several = parts(file)
+    for part in several:
+        section = Section(file, part.start, part.end)
+        yield (found.source, file, part) if len(several) == 1 else (section, section, part)
 
 
-def _sections(file: BinaryIO, parts: Iterable[ogg.Part]) -> Iterator[tuple[BinaryIO, ogg.Part]]:
-    return ((ogg.Section(file, part.start, part.end), part) for part in parts)
-
-
-def _decoded(source, file: BinaryIO, name: str, request: Request) -> Iterator[Block]:
-    """Yield a file's blocks in the way that knows its format."""
-    file.seek(0)
-    ways = [
-        lambda: container.blocks(file, name, request),
-        lambda: sndfile.blocks(source, name, request),
-    ]
-    if file.read(4) in sndfile.MAGIC and request.track in (None, 1):
-        ways.reverse()
+def _decoded(
+    source: Path | BinaryIO, file: BinaryIO, name: str, request: Request, *, is_damaged: bool
+) -> Iterator[Block]:
+    """Yield a file's blocks in the first of the ways that know its format."""
+    by_sndfile = functools.partial(sndfile.blocks, source, name, request)
+    by_container = functools.partial(container.blocks, file, name, request)
+    ways = [by_container]
+    if not is_damaged and request.track in (None, 1):
+        ways = _in_order(file, by_sndfile, by_container)
     reasons = []
     for way in ways:
         try:
@@ -247,6 +239,13 @@ def _decoded(source, file: BinaryIO, name: str, request: Request) -> Iterator[Bl
             yield from _clipped(container.blocks(file, name, rest), rest)
             return
     raise _undecodable(name, reasons)
+
+
+def _in_order(file: BinaryIO, by_sndfile: Callable, by_container: Callable) -> list[Callable]:
+    """The better way for a file's format, then the other."""
+    file.seek(0)
+    is_known = file.read(4) in sndfile.MAGIC
+    return [by_sndfile, by_container] if is_known else [by_container, by_sndfile]
 
 
 def _undecodable(name: str, reasons: list[str]) -> AudioError:
@@ -269,13 +268,11 @@ def _clipped(blocks: Iterable[Block], request: Request) -> Iterator[Block]:
         if begin < min(end, size):
             time = block.time + begin / block.rate
             yield block._replace(time=time, samples=block.samples[begin:end])
-        if end < size or end == size and request.stop is not None:
+        if end < size or (end == size and request.stop is not None):
             return
 
 
-def _resampled(
-    blocks: Iterable[tuple[int, np.ndarray]], sample_rate: int
-) -> Iterator[np.ndarray]:
+def _resampled(blocks: Iterable[tuple[int, np.ndarray]], sample_rate: int) -> Iterator[np.ndarray]:
     """The blocks at one rate, whatever that of each."""
     import soxr
 

@@ -81,7 +81,8 @@ def _opened(source: Path | BinaryIO):
     try:
         file = soundfile.SoundFile(source)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        raise UnknownFormatError(f"libsndfile: {error}") from None
+        reason = getattr(error, "error_string", str(error))
+        raise UnknownFormatError(f"libsndfile: {reason}") from None
     with file:
         if file.channels > MOST_CHANNELS:
             raise UnknownFormatError(f"libsndfile: {file.channels} channels")

@@ -1,5 +1,6 @@
-"""The parts of an Ogg file: each a file of its own, one after the other ("chained")."""
+"""Files that are several, one after the other: chained Ogg, joined MP3."""
 
+import functools
 import io
 import os
 import struct
@@ -7,19 +8,18 @@ import zlib
 from typing import BinaryIO, NamedTuple
 
 HEADER = struct.Struct("<4sBBqIIIB")  # magic, version, flags, granule, serial, number, CRC, lacing
-CONTINUED, FIRST, LAST = 1, 2, 4  # flags
+FIRST, LAST = 2, 4  # flags of a page
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 CHUNK = 1 << 20  # bytes looked at for the next page
 
 
 class Part(NamedTuple):
-    """One link of the chain."""
+    """One of the files."""
 
     start: int  # bytes
     end: int
-    num_streams: int
-    fault: str | None  # what is wrong with it
-    is_ended: bool  # whether each stream's last page says that it is the last
+    fault: str | None = None  # what is wrong with it
+    is_ended: bool = True  # as far as it says where its end is
 
 
 class Section(io.RawIOBase):
@@ -51,7 +51,40 @@ class Section(io.RawIOBase):
 
 
 def parts(file: BinaryIO) -> list[Part]:
-    """The parts of a file, every page checked: its CRC, and that none is missing before it.
+    """The files that a file is of, in order; one, if it is of another format."""
+    file.seek(0)
+    head = file.read(4)
+    if head == b"OggS":
+        return _of_ogg(file)
+    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+        return _of_mp3(file)
+    return [Part(0, file.seek(0, os.SEEK_END))]
+
+
+def tag_size(header: bytes) -> int | None:
+    """Bytes of the ID3v2 tag that begins with these 10, or None if none does."""
+    if header[:3] != b"ID3" or len(header) < 10 or max(header[6:10]) > 127:
+        return None
+    return 10 + functools.reduce(lambda size, byte: size << 7 | byte, header[6:10], 0)
+
+
+def _of_mp3(file: BinaryIO) -> list[Part]:
+    """The parts begin with a tag, which a decoder takes for sound if it is not at the beginning."""
+    starts, position = [0], 0
+    while (position := _find(file, b"ID3", position + 1)) is not None:
+        file.seek(position)
+        size = tag_size(file.read(10))
+        if size is not None:
+            file.seek(position + size)
+            sync = file.read(2)
+            if sync[:1] == b"\xff" and sync[1:] >= b"\xe0":
+                starts.append(position)
+    end = file.seek(0, os.SEEK_END)
+    return [Part(*each) for each in zip(starts, [*starts[1:], end], strict=True)]
+
+
+def _of_ogg(file: BinaryIO) -> list[Part]:
+    """The links of a chain, every page checked: its CRC, and that none is missing before it.
 
     Source: RFC 3533.
     """
@@ -67,7 +100,7 @@ def parts(file: BinaryIO) -> list[Part]:
             file.seek(position)
             if position and _is_tag(header):
                 break
-            following = _next_page(file, position + 1)
+            following = _find(file, b"OggS", position + 1)
             if following is None:
                 fault = fault or f"it breaks off in the middle of a page, at byte {position}"
                 break
@@ -77,7 +110,7 @@ def parts(file: BinaryIO) -> list[Part]:
             continue
         flags, serial, number, size = page
         if flags & FIRST and not in_header:  # the next link
-            found.append(Part(start, position, len(numbers), fault, not open_serials))
+            found.append(Part(start, position, fault, not open_serials))
             start, numbers, open_serials, fault = position, {}, set(), None
         in_header = bool(flags & FIRST)
         if serial in numbers and number != numbers[serial]:
@@ -86,7 +119,7 @@ def parts(file: BinaryIO) -> list[Part]:
         (open_serials.discard if flags & LAST else open_serials.add)(serial)
         position += size
     end = file.seek(0, os.SEEK_END)
-    found.append(Part(start, end, len(numbers), fault, not open_serials))
+    found.append(Part(start, end, fault, not open_serials))
     return found
 
 
@@ -113,13 +146,13 @@ def _is_tag(header: bytes) -> bool:
     return header[:3] == b"TAG" or not any(header)
 
 
-def _next_page(file: BinaryIO, position: int) -> int | None:
-    """Where the next page may begin."""
+def _find(file: BinaryIO, pattern: bytes, position: int) -> int | None:
+    """Where the next such bytes are."""
     while True:
         file.seek(position)
         data = file.read(CHUNK)
-        if (place := data.find(b"OggS")) >= 0:
+        if (place := data.find(pattern)) >= 0:
             return position + place
-        if len(data) < 4:
+        if len(data) < len(pattern):
             return None
-        position += len(data) - 3
+        position += len(data) - len(pattern) + 1
