@@ -9,6 +9,7 @@ is anyone's, as in broadcasts, it is where the first of its streams begins.
     blocks   |00000|~~~~~~~~~|000000|~~~~~~~~~~~~~~|
 """
 
+import math
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from tdt_jax.audio.parts import tag_size
 from tdt_jax.audio.request import (
+    TOLERANCE,
     AudioError,
     Block,
     Request,
@@ -29,25 +31,25 @@ MOST_PROBED = 50_000_000, 60_000_000  # bytes and microseconds looked through fo
 GAP = 0.1  # seconds: less is jitter of the time stamps
 HOLE = 0.005  # likewise where every sample is counted
 RESTART = 1.0  # seconds back: a part whose clock begins anew
-LONGEST_GAP = 24 * 3600.0  # seconds, where nothing says how long the recording is
+LONGEST_GAP = 6 * 3600.0  # seconds; beyond, the time stamps are wrong
 CUT = 10.0  # seconds: a longer jump of a broadcast's clock is where something was cut out
-TOLERANCE = 0.1  # seconds that may be missing at the end
-TOLERANCE_OF_MANY = 0.5  # likewise, if the promise is that of the longest stream
+TOLERANCE_OF_MANY = 0.5  # seconds, as TOLERANCE, if the promise is that of the longest stream
 PREROLL = 1.0  # seconds decoded before what is wanted, for codecs that build on what was before
 # By FFmpeg's names of formats:
-FROM_ZERO = {"mov", "matroska", "avi", "nut"}  # time lines that begin at 0
+FROM_ZERO = {"mov", "matroska", "nut"}  # time lines that begin at 0
 BROADCAST = {"mpegts", "mpeg", "wtv"}
-SPARSE = FROM_ZERO | BROADCAST | {"asf", "flv", "rm", "mxf", "gxf"}  # a gap is silence
+SPARSE = FROM_ZERO | BROADCAST | {"asf", "flv", "mxf", "gxf"}  # a gap is silence
 DENSE = {"ogg", "flac"}  # a gap is damage; the time stamps of all others only count
 SEEKABLE = {"mov", "matroska"}  # to the right place, whatever is in them
-PROMISING = FROM_ZERO | {"ogg", "flac", "asf", "flv", "wav", "w64", "aiff", "au", "caf", "ape",
-                         "tta", "wv", "tak", "mpc", "mpc8"}  # fmt: skip
+PROMISING = FROM_ZERO | {"ogg", "flac", "avi", "asf", "flv", "wav", "w64", "aiff", "au", "caf",
+                         "ape", "tta", "wv", "tak", "mpc", "mpc8"}  # fmt: skip
 CHECKED = {"flac", "wavpack", "tta", "ac3", "eac3", "truehd"}  # codecs with checksums
 SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63}
 TIMED = ("audio", "video", "subtitle")  # streams whose packets show how far a file goes
 MOST_FAILURES = 100  # of reading on, one after the other
 MOST_PADDING = 4096  # samples that an encoder may add at the end
 MP3_TAGS = b"Xing", b"Info", b"VBRI", b"APETAGEX", b"LYRICSBEGIN", b"TAG"
+CORRUPT = "marked as corrupt"
 SPECIAL = {"comment", "visual_impaired", "hearing_impaired", "dub", "karaoke", "descriptions"}
 
 
@@ -62,7 +64,7 @@ def blocks(
     Raises: UnknownFormatError before the first block; AudioError for a file without the wanted
     track; as `request.lost`, for damage and a missing end.
     """
-    with _opened(file, name, ignore_length=ignore_length) as container:
+    with _opened(file, ignore_length=ignore_length) as container:
         track = _track(container, name, request)
         reader = _Reader(container, track, name, request, file)
         reader.is_promising &= not ignore_length
@@ -71,12 +73,12 @@ def blocks(
 
 def seconds(file: BinaryIO, name: str) -> float | None:
     """The length that a file's header says, or None. Raises UnknownFormatError."""
-    with _opened(file, name) as container:
+    with _opened(file) as container:
         track = _track(container, name, Request(warn=lambda message: None))
         return _promised(container, track, file)[0]
 
 
-def _opened(file: BinaryIO, name: str, *, ignore_length: bool = False, probed=None):
+def _opened(file: BinaryIO, *, ignore_length: bool = False, probed=None):
     import av
 
     # No protocol: a playlist must not open other files, or addresses.
@@ -89,13 +91,11 @@ def _opened(file: BinaryIO, name: str, *, ignore_length: bool = False, probed=No
     try:
         container = av.open(file, options=options, metadata_errors="replace", buffer_size=BUFFER)
     except (av.FFmpegError, ValueError) as error:
-        if isinstance(error, OSError) and not isinstance(error, av.FFmpegError):
-            raise
         raise UnknownFormatError(f"FFmpeg: {_reason(error)}") from None
     if container.streams.audio or probed or not container.streams.video:
         return container
     container.close()  # the sound of a film may come late
-    return _opened(file, name, probed=MOST_PROBED)
+    return _opened(file, probed=MOST_PROBED)
 
 
 def _reason(error: Exception) -> str:
@@ -118,9 +118,7 @@ def _track(container, name: str, request: Request):
         )
     if request.track is not None:
         if request.track > len(tracks):
-            raise AudioError(
-                f"{name} has {len(tracks)} audio tracks, there is no track {request.track}"
-            )
+            raise AudioError(f"{name} has no audio track {request.track}; it has {len(tracks)}")
         return tracks[request.track - 1]
     chosen = max(tracks, key=_rank)
     if len(tracks) > 1:
@@ -144,6 +142,8 @@ def _kinds(stream) -> set[str]:
 
 def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
     """Seconds to the recording's end by its header, if it says that, and how far it may be off."""
+    import av
+
     family = _family(container)
     if family == "mov":
         if not track.duration:
@@ -151,7 +151,7 @@ def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
         return float((max(track.start_time or 0, 0) + track.duration) * track.time_base), TOLERANCE
     if not container.duration:
         return None, 0.0
-    seconds = container.duration / 1_000_000
+    seconds = container.duration / av.time_base
     if family == "mp3":
         counted = _xing_seconds(file, track.codec_context.sample_rate)
         return counted and min(counted, seconds), TOLERANCE
@@ -184,7 +184,7 @@ class _Reader:
         self._origin = self._first_time()
         self._shift = 0.0  # seconds, to the time line from the clock of the present part
         self._position: float | None = None  # seconds, of the next sample; None: nothing yet
-        self._reached = 0.0  # seconds, by the packets of any stream
+        self._reached = 0.0  # seconds, by the packets of other streams
         self._pending: tuple[float, float, str] | None = None  # time, seconds, reason of a fault
         self._begun = False  # whether there was sound
         self._lost, self._fault = 0.0, None  # seconds in all; when and why first
@@ -200,8 +200,8 @@ class _Reader:
         sought = self._family in SEEKABLE and self._request.start > PREROLL
         if sought:
             target = self._request.start - PREROLL + self._origin
-            self._container.seek(round(target * 1_000_000))
-        padding = None  # what goes beyond the promised end, if nothing follows
+            self._container.seek(round(target * av.time_base))
+        padding: list[Block] = []  # what goes beyond the promised end, if no more follows
         for packet in self._packets():
             if packet.stream is not self._track:
                 continue
@@ -216,14 +216,11 @@ class _Reader:
                 if self._position is None:
                     self._position = self._start(frame) if sought else 0.0
                     check_rate(frame.sample_rate, self._name)
-                if padding:
-                    yield padding
                 for block in self._placed(frame):
-                    block, padding = self._within(block)
-                    if block:
-                        yield block
+                    padding.append(block)
+                    yield from self._inside(padding)
             if packet.is_corrupt and self._pending is None:
-                self._pending = self._position or 0.0, 0.0, "marked as corrupt"
+                self._pending = self._position or 0.0, 0.0, CORRUPT
         self._finish()
 
     def _first_time(self) -> float:
@@ -253,7 +250,7 @@ class _Reader:
             try:
                 for packet in self._container.demux(streams):
                     failures = 0
-                    if packet.pts is not None:
+                    if packet.stream is not self._track and packet.pts is not None:
                         end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                         self._reached = max(self._reached, end - self._origin)
                     yield packet
@@ -280,7 +277,7 @@ class _Reader:
         rate, samples, layout = frame.sample_rate, _samples(frame), _layout(frame)
         gap, least = 0.0, HOLE if self._family in DENSE or self._pending else GAP
         if self._family not in SPARSE | DENSE:
-            gap = self._pending[1] if self._pending else 0.0
+            gap = self._pending[1] if self._pending and self._begun else 0.0
         elif frame.time is not None:
             gap = frame.time - self._origin + self._shift - self._position
         if gap < -RESTART or (gap > least and not self._is_credible(gap)):
@@ -288,8 +285,11 @@ class _Reader:
             if gap > 0:
                 self._request.warn(
                     f"the time stamps of {self._name} jump by {gap:.0f} s at "
-                    f"{self._position:.2f} s; what follows is taken to follow on"
+                    f"{self._position:.2f} s; what comes is taken to follow on"
                 )
+                if self._promised is not None:
+                    self._promised = max(self._promised - gap, 0.0)
+                self._reached = self._position
             gap = 0.0
         if was_pending := self._pending:
             if self._begun or self.is_promising:
@@ -310,23 +310,26 @@ class _Reader:
         self._position += len(samples) / rate
 
     def _is_credible(self, gap: float) -> bool:
-        if self._family in BROADCAST:
-            return gap <= CUT or self._position == 0.0
-        if self._promised is None:
-            return gap <= LONGEST_GAP
-        return self._position + gap <= self._promised + self._tolerance
+        if self._family in BROADCAST and self._begun and gap > CUT:
+            return False
+        end = math.inf if self._promised is None else self._promised + self._tolerance
+        return gap <= LONGEST_GAP and self._position + gap <= end
 
-    def _within(self, block: Block) -> tuple[Block | None, Block | None]:
-        """A block's part before the promised end, and behind it if that is less than a frame."""
+    def _inside(self, held: list[Block]) -> list[Block]:
+        """Take from `held` what is before the promised end, and all if it cannot be padding."""
         if self._family != "mov" or self._promised is None:
-            return block, None
-        size = round((self._promised - block.time) * block.rate)
-        if not len(block.samples) - MOST_PADDING < size < len(block.samples):
-            return block, None
-        size = max(size, 0)
-        inside = block._replace(samples=block.samples[:size]) if size else None
+            inside, held[:] = list(held), []
+            return inside
+        block = held.pop()
+        size = max(round((self._promised - block.time) * block.rate), 0)
+        if size >= len(block.samples):
+            return [block]
         time = block.time + size / block.rate
-        return inside, block._replace(time=time, samples=block.samples[size:])
+        held.append(block._replace(time=time, samples=block.samples[size:]))
+        inside = [block._replace(samples=block.samples[:size])] if size else []
+        if sum(len(each.samples) for each in held) > MOST_PADDING:
+            inside, held[:] = inside + held, []
+        return inside
 
     def _lose(self, time: float, seconds: float, reason: str) -> None:
         if time + seconds < self._request.start:
@@ -342,21 +345,23 @@ class _Reader:
             if self._pending:
                 raise UnknownFormatError(f"FFmpeg: {self._pending[2]}")
             return
-        if self._pending and self.is_promising:
-            self._lose(*self._pending)
-        elif self._pending and self._pending[1]:  # cut at any place, as such files are
-            _, seconds, reason = self._pending
-            self._request.warn(f"{self._name} is damaged in its last {seconds:.2f} s ({reason})")
-        if self._fault:
-            self._request.warn(
-                f"{self._name} is damaged: {self._lost:.2f} s of {self._position:.2f} s could not "
-                "be read, from {:.2f} s on ({})".format(*self._fault)
-            )
         reached = max(self._position, self._reached)
         if self._promised is not None and self._promised - reached > self._tolerance:
             self._request.lost(
                 f"{self._name} is truncated: its header promises {self._promised:.2f} s, it holds "
                 f"{reached:.2f} s"
+            )
+        elif self._pending and self._pending[2] != CORRUPT:
+            if self.is_promising:
+                self._lose(*self._pending)
+            else:  # cut at any place, as such files are
+                _, seconds, why = self._pending
+                self._request.warn(f"{self._name} is damaged in its last {seconds:.2f} s ({why})")
+        if self._fault:
+            time, why = self._fault
+            self._request.warn(
+                f"{self._name} is damaged: {self._lost:.2f} s of {self._position:.2f} s could not "
+                f"be read, from {time:.2f} s on ({why})"
             )
 
 

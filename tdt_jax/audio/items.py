@@ -168,7 +168,7 @@ def _file(file) -> File:
     name = getattr(file, "name", None)
     name = name if isinstance(name, str) else "the open file"
     if not (hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())):
-        kept = tempfile.SpooledTemporaryFile(IN_MEMORY)
+        kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         shutil.copyfileobj(file, kept)
         file = kept
     if not file.seek(0, os.SEEK_END):

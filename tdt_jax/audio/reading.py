@@ -77,7 +77,8 @@ def audio_blocks(
         sampling_rate, bytes, or path, as `datasets` has it; or a function that is called with
         `sample_rate` and returns such an array.
       array_rate: of an array that comes without one, in Hz; by default `sample_rate`.
-      start, stop: seconds: what is between the two, to the sample; by default everything.
+      start, stop: seconds: what is between the two, to the sample (in Matroska, to its clock's
+        millisecond); by default everything.
       track: which audio track, from 1; by default the main one, and if there are others, `warn` is
         told.
       damaged: "error", or "skip" for what can be had of a damaged or truncated file, at its place;
@@ -146,14 +147,18 @@ def audio_seconds(path) -> float:
     """
     seconds = header_seconds(path)
     if seconds is None:
-        request = Request(warn=lambda message: None)
-        blocks = _file_blocks(resolved(path, 0), request)
-        seconds = sum(len(block.samples) / block.rate for block in blocks)
+        found, request = resolved(path, 0), Request(warn=lambda message: None)
+        seconds = sum(len(block.samples) / block.rate for block in _file_blocks(found, request))
+        if not seconds:
+            raise AudioError(f"{found.name} holds no samples")
     return seconds
 
 
 def header_seconds(path) -> float | None:
-    """The length of an audio file in seconds, if its header says it. Errors as `audio_seconds`."""
+    """The length of an audio file in seconds, if its header says it.
+
+    Raises: AudioError naming the file, if it is missing, a folder or empty.
+    """
     found = resolved(path, 0)
     with _reading(found) as file:
         if sndfile.understates(file):
@@ -165,15 +170,12 @@ def header_seconds(path) -> float | None:
 
 
 def _seconds(source: Path | BinaryIO, file: BinaryIO, name: str) -> float | None:
-    reasons = []
     by_sndfile = functools.partial(sndfile.seconds, source)
     by_container = functools.partial(container.seconds, file, name)
     for way in _in_order(file, by_sndfile, by_container):
-        try:
+        with contextlib.suppress(UnknownFormatError):
             return way()
-        except UnknownFormatError as error:
-            reasons.append(str(error))
-    raise _undecodable(name, reasons)
+    return None
 
 
 @contextlib.contextmanager
@@ -250,7 +252,7 @@ def _in_order(file: BinaryIO, by_sndfile: Callable, by_container: Callable) -> l
 
 def _undecodable(name: str, reasons: list[str]) -> AudioError:
     why = "; ".join(reason.rstrip(".") for reason in reasons)
-    return AudioError(f"{name} cannot be decoded: not audio, or damaged ({why})")
+    return AudioError(f"{name} is damaged or not audio: it cannot be decoded ({why})")
 
 
 def _array_blocks(block: Block) -> Iterator[Block]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+TOLERANCE = 0.1  # seconds that may be missing at the end
 RATES = (4_000, 768_000)  # Hz; outside, the header is damaged
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tdt_jax.audio.request import (
+    TOLERANCE,
     Block,
     BrokenError,
     Request,
@@ -23,7 +24,6 @@ MOST_CHANNELS = 2  # of more, libsndfile does not tell which is which
 UNKNOWN_BYTES = 0x7FFFF000  # a size this large in a header: written to a pipe, length unknown
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's count for a FLAC of unknown length, at whose end it fails
 FORGIVEN = 64  # bytes: writers disagree about whether a size counts its own header and padding
-TOLERANCE = 0.1  # seconds
 PATHS = (str, os.PathLike)
 
 
@@ -40,6 +40,8 @@ def blocks(source: Path | BinaryIO, name: str, request: Request) -> Iterator[Blo
         check_rate(rate, name)
         if missing := _missing(file.extra_info, num_frames / rate):
             request.lost(f"{name} is truncated: {missing}")
+        if file.channels > MOST_CHANNELS:
+            raise UnknownFormatError(f"libsndfile: {file.channels} channels")
         done = min(round(request.start * rate), num_frames)
         if done:
             file.seek(done)
@@ -84,8 +86,6 @@ def _opened(source: Path | BinaryIO):
         reason = getattr(error, "error_string", str(error))
         raise UnknownFormatError(f"libsndfile: {reason}") from None
     with file:
-        if file.channels > MOST_CHANNELS:
-            raise UnknownFormatError(f"libsndfile: {file.channels} channels")
         if file.frames >= UNKNOWN_FRAMES:
             raise UnknownFormatError("libsndfile: its header does not say how long it is")
         yield file
@@ -108,27 +108,25 @@ def _missing(log: str, seconds: float) -> str | None:
 
 
 def understates(file: BinaryIO) -> bool:
-    """Whether a WAV file goes on behind its data, as if its size had never been filled in.
+    """Whether a WAV file goes on behind its data, as if the size had never been filled in.
 
-    So does one of a recorder that crashed, whose size is 0 or that of an earlier moment, and one of
-    more than 4 GiB whose size has overflown.
+    The size of what a crashed recorder wrote is 0, or that of an earlier moment; that of more than
+    4 GiB has overflown.
     """
-    file.seek(0, os.SEEK_END)
-    length = file.tell()
+    length = file.seek(0, os.SEEK_END)
     file.seek(0)
-    head, position = file.read(12), 12
+    head, end = file.read(12), 12
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return False
-    while True:
-        file.seek(position)
+    name = b""
+    while name != b"data":
+        file.seek(end)
         chunk = file.read(8)
-        size = int.from_bytes(chunk[4:], "little")
-        position += 8 + size + size % 2
-        if len(chunk) < 8 or position + FORGIVEN > length:
+        name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+        end += 8 + size + size % 2
+        if len(chunk) < 8 or end + FORGIVEN > length:
             return False
-        if chunk[:4] == b"data":
-            break
-    file.seek(position)
-    after = file.read(8)
-    is_chunk = after[:4].isascii() and after[:4].decode("ascii").isprintable()
-    return not is_chunk or position + int.from_bytes(after[4:], "little") > length + FORGIVEN
+    file.seek(end)
+    chunk = file.read(8)
+    is_chunk = chunk[:4].isascii() and chunk[:4].decode("ascii").isprintable()
+    return not is_chunk or end + int.from_bytes(chunk[4:], "little") > length + FORGIVEN
