@@ -43,6 +43,7 @@ DENSE = {"ogg", "flac"}  # a gap is damage; the time stamps of all others only c
 SEEKABLE = {"mov", "matroska"}  # to the right place, whatever is in them
 PROMISING = FROM_ZERO | {"ogg", "flac", "avi", "asf", "flv", "wav", "w64", "aiff", "au", "caf",
                          "ape", "tta", "wv", "tak", "mpc", "mpc8"}  # fmt: skip
+SAFE_PLANES = 8  # PyAV reads beyond the pointers of a frame of so many planes
 CHECKED = {"flac", "wavpack", "tta", "ac3", "eac3", "truehd"}  # codecs with checksums
 SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63}
 TIMED = ("audio", "video", "subtitle")  # streams whose packets show how far a file goes
@@ -152,6 +153,10 @@ def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
     if not container.duration:
         return None, 0.0
     seconds = container.duration / av.time_base
+    if family == "avi":  # FFmpeg shortens the duration of what is cut, but not these counts
+        seconds = max(seconds, float(track.frames * track.time_base))
+    if family == "caf" and track.codec_context.name.startswith("pcm"):
+        seconds = max(seconds, track.frames / track.codec_context.sample_rate)
     if family == "mp3":
         counted = _xing_seconds(file, track.codec_context.sample_rate)
         return counted and min(counted, seconds), TOLERANCE
@@ -370,14 +375,24 @@ _layouts: dict[str, tuple[str, ...]] = {}
 
 def _samples(frame) -> np.ndarray:
     """A frame's samples [S, channels] float32, of full scale 1."""
-    kind, samples = frame.format.name.removesuffix("p"), frame.to_ndarray()
     channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= SAFE_PLANES:
+        frame = _packed(frame)
+    kind, samples = frame.format.name.removesuffix("p"), frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
     if kind == "u8":
         return (samples.astype(np.float32) - 128) / 128
     if kind in SCALES:
         return samples.astype(np.float32) / SCALES[kind]
     return samples.astype(np.float32)
+
+
+def _packed(frame):
+    """The frame with its channels interleaved."""
+    import av
+
+    converter = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+    return converter.resample(frame)[0]
 
 
 def _layout(frame) -> tuple[str, ...]:

@@ -23,6 +23,10 @@ BLOCK = 1 << 18  # samples decoded at a time, all channels together
 MOST_CHANNELS = 2  # of more, libsndfile does not tell which is which
 UNKNOWN_BYTES = 0x7FFFF000  # a size this large in a header: written to a pipe, length unknown
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's count for a FLAC of unknown length, at whose end it fails
+SIZES = re.compile(  # of chunks, in libsndfile's log of a header
+    r"^ *(?:RIFF|RIFX|RF64|riff|data|FORM|SSND|Data Size) *: (\d+) \(should be (\d+)\)",
+    re.MULTILINE,
+)
 FORGIVEN = 64  # bytes: writers disagree about whether a size counts its own header and padding
 PATHS = (str, os.PathLike)
 
@@ -97,7 +101,7 @@ def _missing(log: str, seconds: float) -> str | None:
     It reads such files as if they were whole, as long as `seconds`.
     """
     found = None
-    for promised, present in re.findall(r" : (\d+) \(should be (\d+)\)", log):
+    for promised, present in SIZES.findall(log):
         if int(present) + FORGIVEN < int(promised) < UNKNOWN_BYTES:
             whole = seconds * int(promised) / max(int(present), 1)
             found = (
