@@ -14,7 +14,6 @@ import numpy as np
 from tdt_jax.audio.request import AudioError, Block
 
 MAX_CHANNELS = 32
-IN_MEMORY = 1 << 26  # bytes of a file that cannot be read twice; more go to a temporary file
 INTEGERS = (np.int8, np.int16, np.int32)
 
 
@@ -94,6 +93,8 @@ def samples_of(audio, rate) -> Block:
     if not 0 < rate == int(rate):
         raise AudioError(f"a sample rate is a whole number of Hz, got {rate}")
     samples = _array(audio)
+    if samples.ndim == 0:
+        raise AudioError(f"an object of type {type(audio).__name__} is not audio")
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
         raise AudioError(
             f"samples must be [S] or [S, channels] with at most {MAX_CHANNELS} channels, "
@@ -168,10 +169,11 @@ def _file(file) -> File:
     name = getattr(file, "name", None)
     name = name if isinstance(name, str) else "the open file"
     if not (hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())):
-        kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+        kept = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(file, kept)
         file = kept
-    if not file.seek(0, os.SEEK_END):
+    file.seek(0, os.SEEK_END)
+    if not file.tell():
         raise AudioError(f"{name} is empty")
     file.seek(0)
     if not isinstance(file.read(1), bytes):

@@ -120,7 +120,7 @@ def as_samples(audio, sample_rate: int = 16000) -> np.ndarray:
     """
     found = resolved(audio, sample_rate)
     if isinstance(found, File):
-        return read_audio(audio, sample_rate)
+        return read_audio(found, sample_rate)
     parts = []
     for rate, block in mixed([found]):
         _require_usable(block, "the array")

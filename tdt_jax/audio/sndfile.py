@@ -23,10 +23,8 @@ BLOCK = 1 << 18  # samples decoded at a time, all channels together
 MOST_CHANNELS = 2  # of more, libsndfile does not tell which is which
 UNKNOWN_BYTES = 0x7FFFF000  # a size this large in a header: written to a pipe, length unknown
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's count for a FLAC of unknown length, at whose end it fails
-SIZES = re.compile(  # of chunks, in libsndfile's log of a header
-    r"^ *(?:RIFF|RIFX|RF64|riff|data|FORM|SSND|Data Size) *: (\d+) \(should be (\d+)\)",
-    re.MULTILINE,
-)
+# Of chunks, in libsndfile's log of a header; bytes per second ("Bytes/sec") are corrected alike.
+SIZES = re.compile(r"^[\w ]+: (\d+) \(should be (\d+)\)", re.MULTILINE)
 FORGIVEN = 64  # bytes: writers disagree about whether a size counts its own header and padding
 PATHS = (str, os.PathLike)
 
