@@ -379,8 +379,8 @@ class Unreadable(io.BytesIO):
 def test_every_bad_item_reaches_failed(recogniser):
     bad = [None, 5, object(), (i for i in "ab"), Unreadable(b"RIFF"), io.StringIO("a"), b"", {},
            {"array": "abc", "sampling_rate": 8000}, {"path": None}, (0, noise(1.0)), "a\0b",
-           b"RIFF", [["x"]], np.array("a"), np.zeros(9, object), ("a.wav", 16000), lambda rate: 1 / 0, tdt,
-           np.zeros((2, 3, 4)), (noise(1.0), 16000, 1)]  # fmt: skip
+           b"RIFF", [["x"]], np.array("a"), np.zeros(9, object), ("a.wav", 16000), tdt,
+           lambda rate: 1 / 0, np.zeros((2, 3, 4)), (noise(1.0), 16000, 1)]  # fmt: skip
     failed = {}
     found = tdt.transcribe(recogniser, [*bad, noise(1.0)], failed=failed)
     assert found[:-1] == [None] * len(bad) and found[-1] is not None

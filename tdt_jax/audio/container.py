@@ -150,7 +150,7 @@ def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
         if not track.duration:
             return None, 0.0
         return float((max(track.start_time or 0, 0) + track.duration) * track.time_base), TOLERANCE
-    if not container.duration:
+    if not container.duration or track.codec_context is None:
         return None, 0.0
     seconds = container.duration / av.time_base
     if family == "avi":  # FFmpeg shortens the duration of what is cut, but not these counts
@@ -263,6 +263,8 @@ class _Reader:
             except av.FFmpegError as error:
                 failures += 1
                 self._pending = self._pending or (self._position or 0.0, 0.0, _reason(error))
+            except IndexError:  # PyAV's, of a stream that comes later than the others
+                failures += 1
 
     def _note(self, packet, reason: str) -> None:
         """Remember a fault, until it is known whether sound follows."""
