@@ -333,6 +333,21 @@ def test_a_page_that_is_missing_is_noticed(tmp_path):
     assert any("1.00 s of 4.00 s could not be read, from 1" in each for each in warnings)
 
 
+@pytest.mark.parametrize("tail", [b"TAG" + bytes(125), bytes(5000)])
+def test_what_follows_the_last_page_is_no_damage_but_a_hole_is(tmp_path, tail):
+    path = tmp_path / "a.opus"
+    encode(path, [[(0, sine(4.0, 48000))]], 48000, "libopus", format="ogg")
+    data = bytearray(path.read_bytes())
+    path.write_bytes(data + tail)
+    samples, warnings = read(path)
+    assert len(samples) == 64000 and warnings == []
+    page = data.index(b"OggS", len(data) // 2)
+    data[page : page + len(tail)] = bytes(len(tail))
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="a page is damaged at byte"):
+        read(path)
+
+
 def test_damaged_takes_two_words(tmp_path):
     with pytest.raises(ValueError, match="damaged must be 'error' or 'skip', got 'yes'"):
         read(tmp_path / "a.wav", damaged="yes")

@@ -56,9 +56,14 @@ def parts(file: BinaryIO) -> list[Part]:
     head = file.read(4)
     if head == b"OggS":
         return _of_ogg(file)
-    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0"):
+    if is_mp3(head):
         return _of_mp3(file)
     return [Part(0, file.seek(0, os.SEEK_END))]
+
+
+def is_mp3(head: bytes) -> bool:
+    """Whether a file that begins so may be an MP3: a tag, or a frame of MPEG audio."""
+    return head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
 def tag_size(header: bytes) -> int | None:
@@ -76,8 +81,7 @@ def _of_mp3(file: BinaryIO) -> list[Part]:
         size = tag_size(file.read(10))
         if size is not None:
             file.seek(position + size)
-            sync = file.read(2)
-            if sync[:1] == b"\xff" and sync[1:] >= b"\xe0":
+            if is_mp3(file.read(4)):
                 starts.append(position)
     end = file.seek(0, os.SEEK_END)
     return [Part(*each) for each in zip(starts, [*starts[1:], end], strict=True)]
@@ -97,10 +101,9 @@ def _of_ogg(file: BinaryIO) -> list[Part]:
     while header := file.read(HEADER.size):
         page = _page(header, file)
         if page is None:
-            file.seek(position)
-            if position and _is_tag(header):
-                break
             following = _find(file, b"OggS", position + 1)
+            if following is None and position and _is_tag(header):
+                break
             if following is None:
                 fault = fault or f"it breaks off in the middle of a page, at byte {position}"
                 break

@@ -18,7 +18,7 @@ import numpy as np
 from tdt_jax.audio import container, sndfile
 from tdt_jax.audio.downmix import mixed
 from tdt_jax.audio.items import File, resolved
-from tdt_jax.audio.parts import Part, Section, parts
+from tdt_jax.audio.parts import Part, Section, is_mp3, parts
 from tdt_jax.audio.request import (
     AudioError,
     AudioWarning,
@@ -244,10 +244,12 @@ def _decoded(
 
 
 def _in_order(file: BinaryIO, by_sndfile: Callable, by_container: Callable) -> list[Callable]:
-    """The better way for a file's format, then the other."""
+    """The better way for a file's format, then the other if it may know it."""
     file.seek(0)
-    is_known = file.read(4) in sndfile.MAGIC
-    return [by_sndfile, by_container] if is_known else [by_container, by_sndfile]
+    head = file.read(4)
+    if is_mp3(head):  # of which libsndfile reads the first part only
+        return [by_container]
+    return [by_sndfile, by_container] if head in sndfile.MAGIC else [by_container, by_sndfile]
 
 
 def _undecodable(name: str, reasons: list[str]) -> AudioError:
