@@ -10,6 +10,7 @@ Dimensions, in shape comments everywhere:
 
 from tdt_jax import presets
 from tdt_jax.alignment import Alignment, Occupancy, align, occupancy
+from tdt_jax.audio.request import AudioError, AudioWarning
 from tdt_jax.config import (
     AugmentConfig,
     Bucket,

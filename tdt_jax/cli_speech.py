@@ -48,6 +48,17 @@ def _add_transcribe(add) -> None:
         "paths", nargs="+", metavar="PATH", help="a file, folder, glob pattern, or -"
     )
     add_batch(command)
+    command.add_argument(
+        "--track",
+        type=positive,
+        metavar="N",
+        help="of the audio tracks of a film; by default its main one, and it is said which",
+    )
+    command.add_argument(
+        "--allow-damaged",
+        action="store_true",
+        help="transcribe what can be had of damaged and truncated files, and say what is missing",
+    )
     output = command.add_argument_group("output")
     output.add_argument(
         "-f",
@@ -229,7 +240,8 @@ def _transcribe(options) -> int:
         highlight_words=options.highlight_words,
     )
     with contextlib.ExitStack() as stack:
-        sources = job.find([path for path in options.paths if path != job.STANDARD_INPUT])
+        paths = [path for path in options.paths if path != job.STANDARD_INPUT]
+        sources = job.find(paths, report=complain)
         if job.STANDARD_INPUT in options.paths:
             stdin = job.Source(Path(), is_stdin=True)
             job.check_names([*sources, stdin], output)
@@ -251,6 +263,9 @@ def _transcribe(options) -> int:
             sources,
             output,
             report=lambda why: complain(f"skipped {why}"),
+            warn=complain,
+            track=options.track,
+            damaged="skip" if options.allow_damaged else "error",
             progress=stack.enter_context(progress_bar(total, hidden=hidden)),
             batch_seconds=options.batch_seconds,
             piece_seconds=options.piece_seconds,

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdt_jax.audio.reading import AudioError, header_seconds
+from tdt_jax.audio.reading import header_seconds
+from tdt_jax.audio.request import AudioError, warn
 from tdt_jax.formats import DEFAULT_RULES, FORMATS, SubtitleRules, render
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.transcribe import Heard, transcribe_each
@@ -25,9 +26,15 @@ from tdt_jax.transcript import Transcript
 
 # What is taken from a folder; a file that is named is tried whatever its name.
 SUFFIXES = set(
-    ".wav .wave .w64 .flac .ogg .oga .opus .mp3 .mp2 .m4a .m4b .mp4 .aac .aif .aiff .aifc .au .snd "
-    ".caf .wma .webm .mkv .mov .avi .amr .3gp .sph .rf64".split()
+    # sound
+    ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .opus .spx .mp1 .mp2 .mp3 .mpa .m4a .m4b .m4r .aac "
+    ".adts .ac3 .eac3 .ec3 .dts .aif .aiff .aifc .au .snd .caf .wma .mka .weba .amr .awb .3ga .dss "
+    ".gsm .g722 .qcp .sph .nist .ape .tta .wv .tak .mpc .shn .ra .voc .dsf .dff .oma "
+    # film
+    ".mp4 .m4v .mov .qt .mkv .mk3d .webm .avi .divx .wmv .asf .ts .m2ts .mts .m2t .mpg .mpeg .vob "
+    ".flv .f4v .f4a .ogv .ogm .3gp .3g2 .rm .rmvb .mxf .dv .wtv".split()
 )
+MAX_NAMED = 5  # of the files that were left out
 STANDARD_INPUT = "-"
 DEFAULT_NAME = "{parent}/{stem}"
 FIELDS = ("folder", "parent", "stem", "suffix")
@@ -102,10 +109,16 @@ class Output:
         }
 
 
-def find(paths: Sequence[str]) -> list[Source]:
-    """The recordings that paths mean, each once: files, folders (all below them), glob patterns.
+def find(
+    paths: Sequence[str], *, report: Callable[[str], object] = lambda text: None
+) -> list[Source]:
+    """The recordings that paths mean, each name once: files, folders (all below them), patterns.
 
-    Hidden files, and folders that are links, are not looked into.
+    Hidden files, and folders that are links, are not looked into. Links to one recording are
+    several.
+
+    Args:
+      report: takes how many files of a folder were left out for their names, and some of them.
 
     Raises: ValueError for a folder or pattern without audio. A file that isn't there is for the
     job to report.
@@ -113,7 +126,7 @@ def find(paths: Sequence[str]) -> list[Source]:
     found: dict[str, Source] = {}
     for text in paths:
         if os.path.isdir(text):
-            sources = _below(Path(text))
+            sources = _below(Path(text), report)
         elif not os.path.exists(text) and glob.has_magic(text):
             matches = sorted(glob.glob(text, recursive=True))
             sources = [_single(each) for each in matches if os.path.isfile(each)]
@@ -122,7 +135,7 @@ def find(paths: Sequence[str]) -> list[Source]:
         else:
             sources = [_single(text)]
         for source in sources:
-            found.setdefault(os.path.realpath(source.path), source)
+            found.setdefault(os.path.abspath(source.path), source)
     return list(found.values())
 
 
@@ -130,17 +143,26 @@ def _single(text: str) -> Source:
     return Source(Path(text), folder=Path(os.path.abspath(text)).parent.name)
 
 
-def _below(folder: Path) -> list[Source]:
+def _below(folder: Path, report: Callable[[str], object]) -> list[Source]:
     os.listdir(folder)  # an error says why it cannot be read
     name = Path(os.path.abspath(folder)).name
-    sources = [
-        Source(path, os.path.relpath(path.parent, folder), name)
+    files = [
+        path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if not path.name.startswith(".") and not path.is_dir()
     ]
-    if not sources:
+    taken = [path for path in files if path.suffix.lower() in SUFFIXES]
+    left_out = [path for path in files if path.suffix.lower() not in SUFFIXES]
+    if left_out:
+        named = ", ".join(_shown(path.relative_to(folder)) for path in left_out[:MAX_NAMED])
+        more = f" and {len(left_out) - MAX_NAMED} more" if len(left_out) > MAX_NAMED else ""
+        report(
+            f"{len(left_out)} of {len(files)} files in {_shown(folder)} are left out, their names "
+            f"being none of audio: {named}{more}"
+        )
+    if not taken:
         raise ValueError(f"there is no audio in the folder {_shown(folder)}")
-    return sources
+    return [Source(path, os.path.relpath(path.parent, folder), name) for path in taken]
 
 
 @contextlib.contextmanager
@@ -242,6 +264,7 @@ def run(
     output: Output,
     *,
     report: Callable[[str], object],
+    warn: Callable[[str], object] = warn,
     progress: Callable[[float], object] = lambda seconds: None,
     **options,
 ) -> int:
@@ -249,11 +272,19 @@ def run(
 
     Args:
       report: takes what went wrong with a recording, which it names.
+      warn: takes what should be known of one.
       progress, options: as of `tdt_jax.transcribe.transcribe_each`.
     """
     failed = 0
     paths = (source.path for source in sources)
-    heard = transcribe_each(recogniser, paths, progress=progress, **options)
+    spools = [source for source in sources if source.is_stdin]
+
+    def warn_by_name(text: str) -> None:
+        for source in spools:
+            text = text.replace(str(source.path), source.name)
+        warn(_shown(text))
+
+    heard = transcribe_each(recogniser, paths, progress=progress, warn=warn_by_name, **options)
     for position, result in heard if output.folder else _in_order(heard):
         source = sources[position]
         if not isinstance(result, Heard):

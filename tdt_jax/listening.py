@@ -8,7 +8,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from tdt_jax.audio.reading import MAX_CHANNELS, RATES, UNKNOWN_BYTES, AudioError
+from tdt_jax.audio.items import MAX_CHANNELS
+from tdt_jax.audio.request import RATES, AudioError
+from tdt_jax.audio.sndfile import UNKNOWN_BYTES
 from tdt_jax.orthography import may_part, width
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.streaming import Stream, StreamedWord

@@ -9,14 +9,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from tdt_jax import pieces as cutting
-from tdt_jax.audio.reading import AudioError, audio_blocks
+from tdt_jax.audio.items import is_single
+from tdt_jax.audio.reading import audio_blocks
+from tdt_jax.audio.request import AudioError, Request, warn
 from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import bucket_samples
@@ -47,15 +47,23 @@ class Heard(NamedTuple):
 
 def transcribe(
     recogniser: Recogniser,
-    audio: Iterable[str | Path | np.ndarray],
+    audio,
     *,
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
     keep_tags: bool = False,
+    sample_rate: int | None = None,
+    track: int | None = None,
+    damaged: str = "error",
     failed: dict[int, str] | None = None,
-) -> list[Transcript | None]:
-    """Transcribe files, or arrays of samples at the recogniser's sample rate.
+) -> list[Transcript | None] | Transcript | None:
+    """Transcribe one recording, or many: files, or arrays of samples.
+
+    A recording is a path; an open binary file, or the bytes of one; an array [S] or [S, channels]
+    of NumPy, PyTorch ([channels, S] too) or JAX; (rate, array) or (array, rate); or a dict with
+    array and sampling_rate, bytes, or path, as `datasets` has it. Anything else that can be
+    iterated over is many of them.
 
     Audio longer than a piece (half a minute, or what the model was trained on) is cut at its pauses
     into pieces that overlap by up to eight seconds; with local attention
@@ -66,26 +74,34 @@ def transcribe(
 
     Args:
       recogniser: from `tdt_jax.load`.
-      audio: paths, or arrays [S] or [S, channels].
+      audio: a recording, or an iterable of them.
       batch_seconds: audio in a batch, padding included, on each device; by default as suits it.
       piece_seconds: the longest piece; by default as suits the model.
       decoder: "transducer" or "ctc", for a model that has both; by default the transducer if any.
       keep_tags: what the model says beside words ("<|en|>", "<unk>") are words as well.
+      sample_rate: of arrays that come without one, in Hz; by default the recogniser's.
+      track: which of a file's audio tracks, from 1; by default the main one, which an AudioWarning
+        names if there are others.
+      damaged: "error", or "skip" for what can be had of damaged and truncated files, words at their
+        places; an AudioWarning says how much is missing.
       failed: takes the position and the reason of what cannot be read; its transcript is None.
 
+    Returns: the transcript of one recording, a list of those of many.
     Raises:
       AudioError: for audio that cannot be read, unless `failed` is given.
-      ValueError: for a decoder that the model has not, or a single file.
+      ValueError: for a decoder that the model has not.
     """
-    if isinstance(audio, str | Path | np.ndarray):
-        raise ValueError(f"audio must be a list of files or arrays, got one {type(audio).__name__}")
-    audio = list(audio)
+    is_one = is_single(audio)
+    audio = [audio] if is_one else list(audio)
     found: list[Transcript | None] = [None] * len(audio)
     options = dict(
         batch_seconds=batch_seconds,
         piece_seconds=piece_seconds,
         decoder=decoder,
         keep_tags=keep_tags,
+        sample_rate=sample_rate,
+        track=track,
+        damaged=damaged,
     )
     for position, heard in transcribe_each(recogniser, audio, **options):
         if isinstance(heard, Heard):
@@ -94,25 +110,31 @@ def transcribe(
             raise heard
         else:
             failed[position] = str(heard)
-    return found
+    return found[0] if is_one else found
 
 
 def transcribe_each(
     recogniser: Recogniser,
-    audio: Iterable[str | Path | np.ndarray],
+    audio: Iterable,
     *,
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
     keep_tags: bool = False,
+    sample_rate: int | None = None,
+    track: int | None = None,
+    damaged: str = "error",
     progress: Callable[[float], object] = lambda seconds: None,
+    warn: Callable[[str], object] = warn,
 ) -> Iterator[tuple[int, Heard | AudioError]]:
     """Yield (position, what was heard or why not), each as soon as it is known; see `transcribe`.
 
     Recordings are read in a thread, while the device is at work. `progress` is called with seconds
-    of audio that are done.
+    of audio that are done, `warn` with what should be known of a recording, whose name it holds.
     """
     recogniser.check_decoder(decoder)
+    reading = dict(array_rate=sample_rate, track=track, damaged=damaged)
+    Request(track=track, damaged=damaged)  # an error comes early
     rate = recogniser.config.features.sample_rate
     table = _shapes(recogniser, batch_seconds, piece_seconds)
     rows = {seconds: [] for seconds in sorted({bucket.seconds for bucket in table})}
@@ -150,9 +172,11 @@ def transcribe_each(
         if recording.num_pieces == len(recording.heard):
             yield position, _put_together(recordings.pop(position), recogniser, keep_tags)
 
-    for item in _ahead(_read(audio, table[-1].seconds, rate)):
+    for item in _ahead(_read(audio, table[-1].seconds, rate, reading)):
         recording = recordings.setdefault(item.position, _Recording())
         if isinstance(item, _End):
+            for message in item.warnings:
+                warn(message)
             recording.num_pieces = item.num_pieces
             if item.error is None:
                 yield from completed(item.position)
@@ -260,21 +284,26 @@ class _End(NamedTuple):
     position: int
     num_pieces: int | None
     error: AudioError | None
+    warnings: list[str]
 
 
-def _read(audio: Iterable, longest: float, rate: int) -> Iterator[_Task | _End]:
+def _read(audio: Iterable, longest: float, rate: int, options: dict) -> Iterator[_Task | _End]:
     """Yield the pieces of every recording, and after its last piece its end."""
     overlap = _overlap(longest)
     sizes = dict(longest=round(longest * rate), overlap=round(overlap * rate), sample_rate=rate)
     for position, item in enumerate(audio):
-        number = 0
+        number, warnings = 0, []
         try:
-            for piece in cutting.cut(audio_blocks(item, rate), **sizes):
+            blocks = audio_blocks(item, rate, warn=warnings.append, **options)
+            for piece in cutting.cut(blocks, **sizes):
                 yield _Task(position, number, piece)
                 number += 1
-            yield _End(position, number, None)
+            yield _End(position, number, None, warnings)
         except AudioError as error:
-            yield _End(position, None, error)
+            yield _End(position, None, error, warnings)
+        except Exception as error:  # of somebody's object, or of a decoder
+            why = f"a recording cannot be read ({type(error).__name__}: {error})"
+            yield _End(position, None, AudioError(why), warnings)
 
 
 def _overlap(longest: float) -> float:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from media import encode
 from test_transcribe import make_recogniser, noise
 
 import tdt_jax as tdt
@@ -55,6 +56,36 @@ def test_bad_files_are_named_and_skipped(folder, capsys):
     captured = capsys.readouterr()
     assert [line.split("\t")[0] for line in captured.out.splitlines()] == [files[0], files[3]]
     assert "text.wav" in captured.err and "missing.wav" in captured.err
+
+
+def test_damaged_files_and_tracks(folder, tmp_path, capsys):
+    """Skipped, or transcribed with a word about what is missing."""
+    data = (folder / "1.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: 44 + 48000])
+    soundfile.write(tmp_path / "whole.wav", noise(2.0, 1)[:24000], 16000)
+    soundfile.write(tmp_path / "none.wav", np.zeros(16000), 16000)
+    model, cut = str(folder / "model"), str(tmp_path / "cut.wav")
+    assert cli.main(["transcribe", model, cut]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and "skipped" in captured.err and "truncated" in captured.err
+    assert cli.main(["transcribe", model, cut, "--allow-damaged"]) == 0
+    captured = capsys.readouterr()
+    assert "0.50 s of 2.00 s are missing" in captured.err and "skipped" not in captured.err
+    assert cli.main(["transcribe", model, str(tmp_path / "whole.wav")]) == 0
+    assert capsys.readouterr().out == captured.out != "\n"
+    encode(tmp_path / "film.mkv", [[(0, noise(1.0, i))] for i in range(2)], 16000, "pcm_s16le")
+    texts = []
+    for options in ([], ["--track", "1"], ["--track", "2"]):
+        assert cli.main(["transcribe", model, str(tmp_path / "film.mkv"), *options]) == 0
+        captured = capsys.readouterr()
+        texts.append(captured.out)
+        assert ("has 2 audio tracks; read is 1" in captured.err) == (not options)
+    assert texts[0] == texts[1] != texts[2]
+    assert cli.main(["transcribe", model, str(tmp_path / "film.mkv"), "--track", "3"]) == 1
+    assert "has no audio track 3; it has 2" in capsys.readouterr().err
+    assert cli.main(["transcribe", model, str(tmp_path / "none.wav")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "\n" and f"no sound in {tmp_path / 'none.wav'}" in captured.err
 
 
 def test_json_has_word_times(folder, capsys):

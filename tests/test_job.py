@@ -44,12 +44,42 @@ def test_folders_patterns_and_files(tree):
     assert len(job.find([str(tree)])) == 4
     assert job.find(["gone.wav"])[0].path == Path("gone.wav")  # the job reports it
     assert len(job.find(["x" * 5000])) == 1  # likewise
+    for name in ("link.wav", "broken.wav"):
+        (tree / "deep" / name).symlink_to(tree / ("b.wav" if name == "link.wav" else "nowhere"))
+    linked = job.find([str(tree)])  # a link is a name of its own; one to nothing is for the job
+    assert names(linked, tree)[2:5] == ["deep/a.WAV", "deep/broken.wav", "deep/er/c.mp3"]
+    assert len(linked) == 6
+    for name in ("link.wav", "broken.wav"):
+        (tree / "deep" / name).unlink()
     odd = tree / "what[1].wav"  # a pattern, if there were no such file
     odd.touch()
     assert names(job.find([str(odd)]), tree) == ["what[1].wav"]
     for paths, message in (([str(tree / "empty")], "no audio in"), (["*.nothing"], "no file")):
         with pytest.raises(ValueError, match=message):
             job.find(paths)
+
+
+def test_what_a_folder_has_besides_is_counted_and_named(tree):
+    said = []
+    job.find([str(tree)], report=said.append)
+    assert said == [
+        f"1 of 5 files in {tree} are left out, their names being none of audio: read.me"
+    ]
+    for name in "abcdef":
+        (tree / "deep" / f"{name}.pdf").touch()
+    (tree / ".hidden").touch()
+    job.find([str(tree), str(tree / "b.wav")], report=said.append)
+    assert said[1].startswith(f"7 of 11 files in {tree} are left out")
+    five = ", ".join(f"deep/{name}.pdf" for name in "abcde")
+    assert said[1].endswith(f"their names being none of audio: {five} and 2 more")
+
+
+def test_usual_names_are_taken(tmp_path):
+    usual = """wav mp3 m4a flac opus ogg aac mp4 mkv mov avi webm ts m2ts mts mpg mpeg flv f4v vob
+    wmv wma asf ogv mka amr awb 3gp 3g2 qt ac3 eac3 dts mp1 mp2 dss caf au aiff w64""".split()
+    for name in usual:
+        (tmp_path / f"a.{name.upper()}").touch()
+    assert len(job.find([str(tmp_path)], report=pytest.fail)) == len(usual)
 
 
 def test_names_follow_the_template(tmp_path):
@@ -157,6 +187,21 @@ def test_standard_output_takes_what_can_be_told_apart(formats, number, message):
         return
     with pytest.raises(ValueError, match=message):
         job.check_names(sources, Output(formats))
+
+
+def test_warnings_name_recordings_as_they_are_shown(tmp_path, monkeypatch):
+    odd = Path(os.fsdecode(b"caf\xe9.wav"))
+    stdin = Source(tmp_path / "spool", is_stdin=True)
+
+    def heard(recogniser, paths, *, warn, **options):
+        for path in paths:
+            warn(f"no sound in {path}")
+        return iter([])
+
+    monkeypatch.setattr("tdt_jax.job.transcribe_each", heard)
+    said = []
+    job.run(None, [Source(odd), stdin], Output(), report=pytest.fail, warn=said.append)
+    assert said == ["no sound in caf\ufffd.wav", "no sound in -"]
 
 
 def test_one_ctm_has_every_recording_once():

@@ -1,10 +1,10 @@
 """Transcripts: times, words, pieces of long audio, and one answer whatever the batch."""
 
 import dataclasses
+import io
 import sys
 import time
 import weakref
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import mixed
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from flax import nnx
 from tiny_run import get_config
 
@@ -364,11 +365,84 @@ def test_a_long_recording_does_not_wait_for_a_rare_one(listener):
     assert order.index(0) < 30 and sorted(order) == list(range(61))
 
 
-def test_one_file_is_not_a_list(recogniser):
-    for audio in ("a.wav", Path("a.wav"), noise(1.0)):
-        with pytest.raises(ValueError, match="must be a list of files or arrays, got one"):
-            tdt.transcribe(recogniser, audio)
-    assert len(tdt.transcribe(recogniser, iter([noise(1.0)]))) == 1
+def test_one_recording_gives_one_transcript(recogniser, tmp_path):
+    """In whatever form; a list of one gives a list."""
+    samples = noise(1.0)
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    data = (tmp_path / "a.wav").read_bytes()
+    (expected,) = tdt.transcribe(recogniser, iter([samples]))
+    for audio in (samples, tmp_path / "a.wav", data, io.BytesIO(data), (16000, samples),
+                  (samples, 16000), {"array": samples, "sampling_rate": 16000},
+                  jnp.asarray(samples), lambda rate: samples):  # fmt: skip
+        assert tdt.transcribe(recogniser, audio) == expected
+        assert tdt.transcribe(recogniser, [audio]) == [expected]
+    failed = {}
+    assert tdt.transcribe(recogniser, "gone.wav", failed=failed) is None
+    assert failed == {0: "no audio file at gone.wav"}
+
+
+def test_arrays_at_another_rate(recogniser):
+    samples = noise(2.0)
+    slow = soxr.resample(samples, 16000, 8000)
+    found = tdt.transcribe(recogniser, [slow, (16000, samples), samples[:8000]], sample_rate=8000)
+    assert [each.duration for each in found] == [2.0, 2.0, 1.0]
+    assert tdt.transcribe(recogniser, (8000, slow)).text == found[0].text
+    assert tdt.transcribe(recogniser, samples).text == found[1].text
+
+
+class Unreadable(io.BytesIO):
+    def read(self, *_):
+        raise RuntimeError("the network is down")
+
+    readinto = read
+
+
+def test_every_bad_item_reaches_failed(recogniser):
+    bad = [None, 5, object(), (i for i in "ab"), Unreadable(b"RIFF"), io.StringIO("a"), b"", {},
+           {"array": "abc", "sampling_rate": 8000}, {"path": None}, (0, noise(1.0)), "a\0b",
+           b"RIFF", [["x"]], np.array("a"), np.zeros(9, object), ("a.wav", 16000), tdt,
+           lambda rate: 1 / 0, np.zeros((2, 3, 4)), (noise(1.0), 16000, 1)]  # fmt: skip
+    failed = {}
+    found = tdt.transcribe(recogniser, [*bad, noise(1.0)], failed=failed)
+    assert found[:-1] == [None] * len(bad) and found[-1] is not None
+    assert sorted(failed) == list(range(len(bad))) and all(failed.values())
+    for item in bad:
+        with pytest.raises(AudioError):
+            tdt.transcribe(recogniser, [item])
+
+
+def test_what_a_transcript_does_not_show_is_said(recogniser, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    with pytest.warns(tdt.AudioWarning, match=r"no sound in .*a\.wav"):
+        assert tdt.transcribe(recogniser, tmp_path / "a.wav").text == ""
+    said = []
+    heard = list(transcribe_each(recogniser, [tmp_path / "a.wav", noise(1.0)], warn=said.append))
+    assert len(heard) == 2 and said == [f"no sound in {tmp_path / 'a.wav'}"]
+    for wrong in (dict(track=0), dict(damaged="no")):
+        with pytest.raises(ValueError, match=r"tracks are counted|damaged must be"):
+            tdt.transcribe(recogniser, [], **wrong)
+
+
+def test_words_after_damage_keep_their_places(listener, tmp_path):
+    """What is lost is left out; everything else is as it is in the whole."""
+    recogniser, _ = listener
+    samples, words = bursts(60.0, 2)
+    path = tmp_path / "a.flac"
+    soundfile.write(path, samples, 16000)
+    whole = tdt.transcribe(recogniser, path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4] = b"\0\0\0\0"
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=r"a\.flac is truncated or damaged"):
+        tdt.transcribe(recogniser, path)
+    with pytest.warns(tdt.AudioWarning, match=r"0\.\d\d s of 60\.00 s could not be read"):
+        found = tdt.transcribe(recogniser, path, damaged="skip")
+    assert found.duration == 60.0
+    times = {round(word.start, 2): word.text for word in whole.words}
+    same = [word for word in found.words if times.get(round(word.start, 2)) == word.text]
+    assert len(whole.words) == len(words) and len(same) >= len(words) - 3
+    assert found.words[-1] == whole.words[-1]
 
 
 def test_many_recordings_share_batches_and_stay_apart(listener):

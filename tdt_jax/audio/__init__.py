@@ -1,7 +1,13 @@
-"""Samples on the host, with numpy only.
+"""Samples on the host, without JAX.
 
-reading    files and arrays to mono float32 samples; AudioError
-encoded    the same from bytes in memory; samples to FLAC
+reading    recordings of any kind to mono float32 samples: what the rest of the package calls
+request    which part of a recording is wanted; AudioError, AudioWarning
+items      what Python programs have recordings as: paths, open files, bytes, arrays with a rate
+parts      files that are several: chained Ogg, joined MP3
+sndfile    a file's samples by libsndfile
+container  a file's samples by FFmpeg (PyAV), at their places on the time line
+downmix    channels to one
+encoded    files in memory, as prepared datasets hold them; samples to FLAC
 silence    where a recording sounds, and more of the silence that it has
 waveform   changes of an utterance's samples before training: speed, silence, noise
 """

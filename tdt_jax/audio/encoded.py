@@ -4,13 +4,14 @@ import io
 
 import numpy as np
 
-from tdt_jax.audio.reading import RATES, UNKNOWN_FRAMES, AudioError, as_samples
-
-INTEGERS = {"PCM_16", "PCM_24"}  # libsndfile's names of what FLAC and most WAV files hold
+from tdt_jax.audio.items import File
+from tdt_jax.audio.reading import mono
+from tdt_jax.audio.request import AudioError, check_rate
+from tdt_jax.audio.sndfile import UNKNOWN_FRAMES
 
 
 def decode(data: bytes, name: str, sample_rate: int = 16000) -> np.ndarray:
-    """Decode the bytes of a FLAC, WAV or Ogg file to mono samples at `sample_rate` Hz.
+    """Decode the bytes of an audio file to mono samples at `sample_rate` Hz.
 
     Returns: [S] float32.
     Raises: AudioError naming `name`, if they are not audio, truncated, without samples, of an
@@ -29,13 +30,17 @@ def length(data: bytes, name: str) -> tuple[int, int]:
 
 
 def _decoded(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    if data[:4] != b"fLaC":
+        return mono(File(io.BytesIO(data), name))
     import soundfile
 
-    try:
+    try:  # what large corpora are of: nothing that has to be mixed, copied or looked for
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, num_frames, subtype = file.samplerate, file.frames, file.subtype
+            rate, num_frames, channels = file.samplerate, file.frames, file.channels
             if num_frames >= UNKNOWN_FRAMES:
                 raise AudioError(f"{name} does not say how long it is")
+            if channels > 1 or not num_frames:
+                return mono(File(io.BytesIO(data), name))
             samples = file.read(dtype="float32")
     except soundfile.SoundFileError as error:
         raise AudioError(f"{name} is damaged or not audio ({error})") from None
@@ -43,14 +48,8 @@ def _decoded(data: bytes, name: str) -> tuple[np.ndarray, int]:
         raise AudioError(
             f"{name} is truncated: its header promises {num_frames} frames, it holds {len(samples)}"
         )
-    if not RATES[0] <= rate <= RATES[1]:
-        raise AudioError(f"{name} has an impossible sample rate: {rate} Hz")
-    if subtype in INTEGERS and samples.ndim == 1 and len(samples):
-        return samples, rate  # nothing that could be wrong, or has to be copied
-    try:
-        return as_samples(samples), rate
-    except AudioError as error:
-        raise AudioError(f"{name}: {error}") from None
+    check_rate(rate, name)
+    return samples, rate
 
 
 def flac(samples: np.ndarray, sample_rate: int) -> bytes:

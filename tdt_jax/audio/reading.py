@@ -1,297 +1,300 @@
-"""Audio files to samples: float32, mono, at one rate; what is wrong with a file is an AudioError.
+"""Recordings to samples: float32, mono, at one rate; what is wrong with one is an AudioError.
 
-libsndfile decodes what it knows (wav, flac, ogg, opus, mp3, aiff, au, ...), audioread the rest if
-it finds a decoder, and soxr resamples block by block: hours of audio cost their samples only.
+libsndfile decodes the formats that it knows best (tdt_jax.audio.sndfile), FFmpeg all others
+(tdt_jax.audio.container); whichever does, channels are mixed (tdt_jax.audio.downmix) and rates
+changed by soxr block by block: hours of audio cost their samples only.
 """
 
 import contextlib
+import dataclasses
 import functools
-import io
-import os
-import re
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-BLOCK = 1 << 18  # samples decoded at a time, all channels together
-RATES = (4_000, 768_000)  # Hz; outside, the header is damaged
-MAX_CHANNELS = 32
+from tdt_jax.audio import container, sndfile
+from tdt_jax.audio.downmix import mixed
+from tdt_jax.audio.items import File, resolved
+from tdt_jax.audio.parts import Part, Section, is_mp3, parts
+from tdt_jax.audio.request import (
+    AudioError,
+    AudioWarning,
+    Block,
+    BrokenError,
+    Request,
+    UnknownFormatError,
+    warn,
+)
+
+BLOCK = 1 << 18  # samples yielded at a time of an array
 LOUDEST = 1e10  # of samples; integers taken for floats stay below
-UNKNOWN_BYTES = 0x7FFFF000  # a size this large in a header: written to a pipe, length unknown
-UNKNOWN_FRAMES = 1 << 62  # libsndfile's count for a FLAC of unknown length, at whose end it fails
-UNRECOGNISED = 1  # libsndfile's error code for a format it does not know
+UNHEARD = 2.0**-24  # between the highest and the lowest sample of a recording without sound
+
+__all__ = ["AudioError", "AudioWarning", "as_samples", "audio_blocks", "audio_seconds",
+           "header_seconds", "read_audio"]  # fmt: skip
 
 
-class AudioError(ValueError):
-    """An audio file or array that cannot be used; the message names it and says why."""
-
-
-def read_audio(path: str | os.PathLike, sample_rate: int = 16000) -> np.ndarray:
+def read_audio(path, sample_rate: int = 16000, **options) -> np.ndarray:
     """Decode an audio file to mono samples at `sample_rate` Hz.
 
-    Channels are averaged and integer formats scaled to [-1, 1). A file that holds less than its
-    header promises is an error, not a shorter utterance. (Formats made for streams promise nothing:
-    an Ogg file cut between two pages, or an MP3 without a length header, is read as it is.)
+    Takes what `audio_blocks` takes, options included.
 
     Returns: [S] float32, writable.
-    Raises: AudioError naming the file, if it is missing, a folder, empty, not audio, truncated,
-    without samples, or holds NaN or infinite samples.
+    Raises: as `audio_blocks`.
     """
     samples = bytearray()
-    for block in _file_blocks(path, sample_rate):
+    for block in audio_blocks(path, sample_rate, **options):
         samples += block.tobytes()
     return np.frombuffer(samples, np.float32)
 
 
-def audio_blocks(audio, sample_rate: int = 16000) -> Iterator[np.ndarray]:
-    """What `as_samples` gives, block by block: a file of any length in bounded memory.
+def audio_blocks(
+    audio,
+    sample_rate: int = 16000,
+    *,
+    array_rate: int | None = None,
+    start: float = 0.0,
+    stop: float | None = None,
+    track: int | None = None,
+    damaged: str = "error",
+    warn: Callable[[str], object] = warn,
+) -> Iterator[np.ndarray]:
+    """Yield mono samples at `sample_rate` Hz, block by block: any length in bounded memory.
 
-    A fault in a file may show after some blocks only.
+    Channels are mixed as in a standard down-mix, without letting two sides cancel; integer formats
+    are scaled to [-1, 1). Sound stays at its place on the time line. A file that holds less than
+    its header promises, or is damaged inside, is an error, not a shorter utterance; a fault may
+    show after some blocks only. (Formats made for streams promise nothing: an Ogg file cut between
+    two pages, or an MP3 without a length header, is read as it is.)
+
+    Args:
+      audio: a path; the bytes of a file; an open binary file, which is read from its beginning;
+        an array [S] or [S, channels], also of PyTorch or JAX, of floats with full scale 1 or PCM as
+        int8, uint8, int16 or int32; (rate, array) or (array, rate); a dict with array and
+        sampling_rate, bytes, or path, as `datasets` has it; or a function that is called with
+        `sample_rate` and returns such an array.
+      array_rate: of an array that comes without one, in Hz; by default `sample_rate`.
+      start, stop: seconds: what is between the two, to the sample (in Matroska, to its clock's
+        millisecond); by default everything.
+      track: which audio track, from 1; by default the main one, and if there are others, `warn` is
+        told.
+      damaged: "error", or "skip" for what can be had of a damaged or truncated file, at its place;
+        `warn` is told how much is missing.
+      warn: takes what should be known of a recording; by default it becomes an AudioWarning.
+
+    Yields: [S] float32 each.
+    Raises: AudioError naming the file, if it is missing, a folder, empty, not audio, truncated,
+    damaged, without samples, or holds NaN or infinite samples; for arrays of another shape or type.
     """
-    if isinstance(audio, (str, os.PathLike)):
-        yield from _file_blocks(audio, sample_rate)
-    else:
-        samples = as_samples(audio, sample_rate)
-        yield from (samples[i : i + BLOCK] for i in range(0, len(samples), BLOCK))
+    request = Request(start, stop, track, damaged, warn)
+    found = resolved(audio, array_rate or sample_rate)
+    name = found.name if isinstance(found, File) else "the array"
+    blocks = _file_blocks(found, request) if isinstance(found, File) else _array_blocks(found)
+    low, high, num_samples = math.inf, -math.inf, 0
 
+    def watched():
+        nonlocal low, high
+        for rate, block in mixed(_clipped(blocks, request)):
+            _require_usable(block, name)
+            low, high = min(low, block.min()), max(high, block.max())
+            yield rate, block
 
-def _file_blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
-    import soxr
-
-    path = _checked(path)
-    stream, num_samples = None, 0
-    for rate, block in _readable(path):
-        _require_finite(block, path)
-        if rate != sample_rate:
-            stream = stream or soxr.ResampleStream(rate, sample_rate, 1)
-            block = stream.resample_chunk(block)
-        num_samples += len(block)
-        yield block
-    if stream:
-        block = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    for block in _resampled(watched(), sample_rate):
         num_samples += len(block)
         yield block
     if not num_samples:
-        raise AudioError(f"{path} holds no samples")
+        where = f" after {start:g} s" if start else ""
+        raise AudioError(f"{name} holds no samples{where}")
+    if high - low < UNHEARD:
+        warn(f"no sound in {name}")
 
 
 def as_samples(audio, sample_rate: int = 16000) -> np.ndarray:
-    """Mono float32 samples of a file, or of an array that is already at `sample_rate` Hz.
-
-    Arrays: [S] or [S, channels]; floats with full scale 1, or PCM as int8, uint8, int16 or int32.
-    A function is called with the rate, and returns such an array.
+    """Mono float32 samples of a recording in any form that `audio_blocks` takes.
 
     Returns: [S] float32.
-    Raises: AudioError as `read_audio`, and for arrays of another shape or type.
+    Raises: AudioError as there.
     """
-    if isinstance(audio, (str, os.PathLike)):
-        return read_audio(audio, sample_rate)
-    samples = np.asarray(audio(sample_rate) if callable(audio) else audio)
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
-        raise AudioError(
-            f"samples must be [S] or [S, channels] with at most {MAX_CHANNELS} channels, "
-            f"got shape {samples.shape}"
-        )
-    if samples.size == 0:
-        raise AudioError(f"the array holds no samples: shape {samples.shape}")
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype in (np.int8, np.int16, np.int32):
-        samples = samples.astype(np.float32) / (-float(np.iinfo(samples.dtype).min))
-    elif not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError(
-            f"samples must be floats, int8, uint8, int16 or int32, got {samples.dtype}"
-        )
-    samples = samples.astype(np.float32)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1)
-    _require_finite(samples, "the array")
-    return samples
+    found = resolved(audio, sample_rate)
+    if isinstance(found, File):
+        return read_audio(found, sample_rate)
+    parts = []
+    for rate, block in mixed([found]):
+        _require_usable(block, "the array")
+        parts.append((rate, block))
+    return np.concatenate(list(_resampled(parts, sample_rate)))
 
 
-def audio_seconds(path: str | os.PathLike) -> float:
+def mono(found: File) -> tuple[np.ndarray, int]:
+    """A file's samples [S] at its own rate (of several, the first), and that rate in Hz."""
+    parts = []
+    for rate, block in mixed(_file_blocks(found, Request())):
+        _require_usable(block, found.name)
+        parts.append((rate, block))
+    if not parts:
+        raise AudioError(f"{found.name} holds no samples")
+    rate = parts[0][0]
+    return np.concatenate(list(_resampled(parts, rate))), rate
+
+
+def audio_seconds(path) -> float:
     """The length of an audio file in seconds: its header's word, or counted where that is silent.
 
     Raises: AudioError naming the file, if it is missing, a folder, empty or not audio.
     """
     seconds = header_seconds(path)
     if seconds is None:
-        path = Path(path)
-        seconds = sum(len(block) / rate for rate, block in _blocks(path))
+        found, request = resolved(path, 0), Request(warn=lambda message: None)
+        seconds = sum(len(block.samples) / block.rate for block in _file_blocks(found, request))
+        if not seconds:
+            raise AudioError(f"{found.name} holds no samples")
     return seconds
 
 
-def header_seconds(path: str | os.PathLike) -> float | None:
-    """The length of an audio file in seconds, if its header says it. Errors as `audio_seconds`."""
-    import soundfile
+def header_seconds(path) -> float | None:
+    """The length of an audio file in seconds, if its header says it.
 
-    path = _checked(path)
-    with contextlib.suppress(soundfile.SoundFileError, TypeError), _opened(path) as (file, length):
-        return None if length is None else length / file.samplerate
+    Raises: AudioError naming the file, if it is missing, a folder or empty.
+    """
+    found = resolved(path, 0)
+    with _reading(found) as file:
+        if sndfile.understates(file):
+            return None
+        lengths = [
+            _seconds(source, opened, found.name) for source, opened, _ in _sections(found, file)
+        ]
+    return None if None in lengths else sum(lengths)
+
+
+def _seconds(source: Path | BinaryIO, file: BinaryIO, name: str) -> float | None:
+    by_sndfile = functools.partial(sndfile.seconds, source)
+    by_container = functools.partial(container.seconds, file, name)
+    for way in _in_order(file, by_sndfile, by_container):
+        with contextlib.suppress(UnknownFormatError):
+            return way()
     return None
 
 
-def _checked(path: str | os.PathLike) -> Path:
-    path = Path(path)
+@contextlib.contextmanager
+def _reading(found: File) -> Iterator[BinaryIO]:
+    """The open file, at its beginning; what goes wrong with a disk is an AudioError."""
     try:
-        if path.is_dir():
-            raise AudioError(f"{path} is a folder, not an audio file")
-        if path.exists() and not path.is_file():
-            raise AudioError(f"{path} is not a regular file")
-        if not path.is_file():
-            raise AudioError(f"no audio file at {path}")
-        if path.stat().st_size == 0:
-            raise AudioError(f"{path} is empty")
-    except OSError as error:  # no permission, a name that is too long
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
-    return path if str(path) != "-" else path.absolute()  # libsndfile would take standard input
+        with found.opened() as file:
+            file.seek(0)
+            yield file
+    except OSError as error:  # no permission, a disk that fails
+        raise AudioError(f"{found.name} cannot be read: {error.strerror or error}") from None
 
 
-def _require_finite(samples: np.ndarray, name) -> None:
+def _file_blocks(found: File, request: Request) -> Iterator[Block]:
+    with _reading(found) as file:
+        if sndfile.understates(file):
+            yield from container.blocks(file, found.name, request, ignore_length=True)
+            return
+        sections = list(_sections(found, file))
+        for _, _, part in sections:
+            if part.fault:
+                request.lost(f"{found.name} is damaged or truncated: {part.fault}")
+        if not (part.is_ended or part.fault):
+            request.warn(f"{found.name} has no mark at its end, some of which may be missing")
+        offset = end = 0.0
+        whole = dataclasses.replace(request, start=0.0, stop=None)
+        for source, opened, part in sections:
+            wanted = request if len(sections) == 1 else whole
+            for block in _decoded(source, opened, found.name, wanted, is_damaged=bool(part.fault)):
+                end = offset + block.time + len(block.samples) / block.rate
+                yield block._replace(time=offset + block.time)
+            offset = end
+
+
+def _sections(found: File, file: BinaryIO) -> Iterator[tuple[Path | BinaryIO, BinaryIO, Part]]:
+    """The files that a file is of: as libsndfile and as FFmpeg should open each."""
+    several = parts(file)
+    for part in several:
+        section = Section(file, part.start, part.end)
+        yield (found.source, file, part) if len(several) == 1 else (section, section, part)
+
+
+def _decoded(
+    source: Path | BinaryIO, file: BinaryIO, name: str, request: Request, *, is_damaged: bool
+) -> Iterator[Block]:
+    """Yield a file's blocks in the first of the ways that know its format."""
+    by_sndfile = functools.partial(sndfile.blocks, source, name, request)
+    by_container = functools.partial(container.blocks, file, name, request)
+    ways = [by_container]
+    if not is_damaged and request.track in (None, 1):
+        ways = _in_order(file, by_sndfile, by_container)
+    reasons = []
+    for way in ways:
+        try:
+            yield from way()
+            return
+        except UnknownFormatError as error:
+            reasons.append(str(error))
+        except BrokenError as error:
+            if request.damaged == "error":
+                raise
+            rest = dataclasses.replace(request, start=max(error.seconds, request.start))
+            yield from _clipped(container.blocks(file, name, rest), rest)
+            return
+    raise _undecodable(name, reasons)
+
+
+def _in_order(file: BinaryIO, by_sndfile: Callable, by_container: Callable) -> list[Callable]:
+    """The better way for a file's format, then the other if it may know it."""
+    file.seek(0)
+    head = file.read(4)
+    if is_mp3(head):  # of which libsndfile reads the first part only
+        return [by_container]
+    return [by_sndfile, by_container] if head in sndfile.MAGIC else [by_container, by_sndfile]
+
+
+def _undecodable(name: str, reasons: list[str]) -> AudioError:
+    why = "; ".join(reason.rstrip(".") for reason in reasons)
+    return AudioError(f"{name} is damaged or not audio: it cannot be decoded ({why})")
+
+
+def _array_blocks(block: Block) -> Iterator[Block]:
+    for first in range(0, len(block.samples), BLOCK):
+        part = block.samples[first : first + BLOCK]
+        yield block._replace(time=first / block.rate, samples=part)
+
+
+def _clipped(blocks: Iterable[Block], request: Request) -> Iterator[Block]:
+    """What of the blocks is between `request.start` and `request.stop`, to the sample."""
+    for block in blocks:
+        size, first = len(block.samples), round(block.time * block.rate)
+        begin = max(round(request.start * block.rate) - first, 0)
+        end = size if request.stop is None else round(request.stop * block.rate) - first
+        if begin < min(end, size):
+            time = block.time + begin / block.rate
+            yield block._replace(time=time, samples=block.samples[begin:end])
+        if end < size or (end == size and request.stop is not None):
+            return
+
+
+def _resampled(blocks: Iterable[tuple[int, np.ndarray]], sample_rate: int) -> Iterator[np.ndarray]:
+    """The blocks at one rate, whatever that of each."""
+    import soxr
+
+    stream, stream_rate = None, sample_rate
+    for rate, block in blocks:
+        if rate != stream_rate:
+            if stream:
+                yield stream.resample_chunk(block[:0], last=True)
+            stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1)
+            stream_rate = rate
+        yield stream.resample_chunk(np.ascontiguousarray(block)) if stream else block
+    if stream:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _require_usable(samples: np.ndarray, name: str) -> None:
     if not np.isfinite(samples).all():
         bad = samples[~np.isfinite(samples)]
         raise AudioError(f"{name} holds {len(bad)} samples that are not finite (such as {bad[0]})")
     if samples.size and (peak := np.abs(samples).max()) > LOUDEST:
         raise AudioError(f"{name} holds samples of up to {peak:.3g}; full scale is 1")
-
-
-def _readable(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    try:
-        yield from _blocks(path)
-    except OSError as error:  # no permission, a disk that fails
-        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _blocks(path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (rate, mono float32 block): by libsndfile, or by audioread if that cannot."""
-    import soundfile
-
-    try:
-        with _opened(path) as (file, num_frames):
-            if file.frames < UNKNOWN_FRAMES:
-                yield from _soundfile_blocks(path, file, num_frames)
-                return
-            reason = "its header does not say how long it is"
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        reason = str(error)
-        if getattr(error, "code", UNRECOGNISED) != UNRECOGNISED:
-            raise AudioError(f"{path} is damaged or not audio ({reason})") from None
-    yield from _audioread_blocks(path, reason)
-
-
-def _soundfile_blocks(path: Path, file, num_frames: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (rate, block); AudioError if the file ends before its header says (`num_frames`)."""
-    import soundfile
-
-    if not RATES[0] <= file.samplerate <= RATES[1]:
-        raise AudioError(f"{path} has an impossible sample rate: {file.samplerate} Hz")
-    if missing := _missing(file.extra_info) or _missing_of_ogg(path):
-        raise AudioError(f"{path} is truncated: {missing}")
-    buffer = np.empty((max(1, BLOCK // file.channels), file.channels), np.float32)
-    done = 0
-    while True:
-        try:
-            block = file.read(out=buffer)
-        except soundfile.SoundFileError as error:
-            raise AudioError(
-                f"{path} is truncated or damaged: decoding fails after {done} of {file.frames} "
-                f"frames ({str(error) or 'no reason given'})"
-            ) from None
-        if not len(block):
-            break
-        done += len(block)
-        yield file.samplerate, block.mean(axis=1)
-    if num_frames is not None and num_frames - done > 0.1 * file.samplerate:
-        raise AudioError(
-            f"{path} is truncated: its header promises {num_frames} frames, it holds {done}"
-        )
-
-
-def _missing(log: str) -> str | None:
-    """What libsndfile's log of a header says is missing at the end of the file, if anything.
-
-    It reads such files as if they were whole. A few bytes are forgiven: writers disagree about
-    whether a size counts its own header and the padding.
-    """
-    for promised, present in re.findall(r" : (\d+) \(should be (\d+)\)", log):
-        if int(present) + 64 < int(promised) < UNKNOWN_BYTES:
-            return f"its header promises {promised} bytes, it holds {present}"
-    return None
-
-
-def _missing_of_ogg(path: Path) -> str | None:
-    """As `_missing`, for an Ogg file that ends inside a page."""
-    with open(path, "rb") as file:
-        if file.read(4) != b"OggS":
-            return None
-        file.seek(-min(path.stat().st_size, 1 << 16), os.SEEK_END)  # more than a page
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    num_segments = page[26] if len(page) > 26 else 255
-    promised = 27 + num_segments + sum(page[27 : 27 + num_segments])
-    if len(page) < promised:
-        return f"its last Ogg page has {promised} bytes, {len(page)} are there"
-    return None
-
-
-@contextlib.contextmanager
-def _opened(path: Path):
-    """The open SoundFile and the frames that its header promises (None: it does not say)."""
-    import soundfile
-
-    with open(path, "rb") as file:
-        untagged = _is_mp3_without_length(file)
-    if untagged:
-        with _Overstated(path) as raw, soundfile.SoundFile(raw) as file:
-            yield file, None
-    else:
-        with soundfile.SoundFile(path) as file:
-            yield file, file.frames if file.frames < UNKNOWN_FRAMES else None
-
-
-def _is_mp3_without_length(file) -> bool:
-    """Whether a file starts as an MP3 whose first frame is no Xing, Info or VBRI length header."""
-    head = file.read(10)
-    if head[:3] == b"ID3":
-        size = functools.reduce(lambda size, byte: size << 7 | byte & 127, head[6:], 0)
-        file.seek(10 + size)
-    else:
-        file.seek(0)
-    frame = file.read(512)
-    is_layer_3 = len(frame) > 4 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
-    return is_layer_3 and not any(tag in frame for tag in (b"Xing", b"Info", b"VBRI"))
-
-
-class _Overstated(io.FileIO):
-    """A file that claims to be 64 times as long as it is.
-
-    libsndfile guesses the length of an MP3 without a length header from its size and its first
-    frame's bit rate, and stops there: a variable rate would lose most of its audio. From this it
-    reads on to the end.
-    """
-
-    _at_end = False
-
-    def seek(self, offset, whence=os.SEEK_SET):
-        self._at_end = whence == os.SEEK_END
-        with contextlib.suppress(OSError):  # a tag looked for before the start of a short file
-            super().seek(offset, whence)
-        return self.tell()
-
-    def tell(self):
-        return super().tell() * (64 if self._at_end else 1)
-
-
-def _audioread_blocks(path: Path, reason: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (rate, mono float32 block) of what ffmpeg or another installed decoder can read."""
-    try:
-        import audioread
-
-        with audioread.audio_open(os.fspath(path)) as file:
-            for data in file:
-                pcm = np.frombuffer(data, "<i2").reshape(-1, file.channels)
-                yield file.samplerate, pcm.mean(axis=1, dtype=np.float32) / 32768
-    except Exception as error:
-        why = f"{reason.rstrip('.')}; audioread: {type(error).__name__}"
-        raise AudioError(f"{path} cannot be decoded: not audio, or damaged ({why})") from None

@@ -1,0 +1,181 @@
+"""What Python programs have recordings as: files by name, open or in memory, arrays with a rate."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from tdt_jax.audio.request import AudioError, Block
+
+MAX_CHANNELS = 32
+INTEGERS = (np.int8, np.int16, np.int32)
+
+
+class File(NamedTuple):
+    """A file, or one that is open."""
+
+    source: Path | BinaryIO
+    name: str
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The file to read from; one that was open stays so."""
+        if isinstance(self.source, Path):
+            with open(self.source, "rb") as file:
+                yield file
+        else:
+            yield self.source
+
+
+def resolved(audio, sample_rate: int) -> File | Block:
+    """What `tdt_jax.audio.reading.audio_blocks` takes, as a file, or as samples with their rate.
+
+    Raises: AudioError for anything else, for whatever reason.
+    """
+    try:
+        return _resolved(audio, sample_rate)
+    except AudioError:
+        raise
+    except Exception as error:  # of an object that is not ours
+        raise AudioError(
+            f"the {type(audio).__name__} cannot be read as audio ({type(error).__name__}: {error})"
+        ) from error
+
+
+def is_single(audio) -> bool:
+    """Whether something is one recording, rather than many."""
+    if isinstance(audio, str | os.PathLike | bytes | bytearray | memoryview | Mapping):
+        return True
+    if isinstance(audio, tuple) and len(audio) == 2:
+        return sum(_is_rate(part) for part in audio) == 1
+    if hasattr(audio, "__array__") or hasattr(audio, "__dlpack__"):
+        return getattr(getattr(audio, "dtype", None), "kind", "") not in ("O", "U", "S")
+    return hasattr(audio, "read") or _is_decoder(audio) or not isinstance(audio, Iterable)
+
+
+def _resolved(audio, sample_rate: int) -> File | Block:
+    if isinstance(audio, File):
+        return audio
+    if isinstance(audio, str | os.PathLike):
+        return _path(audio)
+    if isinstance(audio, bytes | bytearray | memoryview):
+        if not len(audio):
+            raise AudioError("the bytes are empty")
+        return File(io.BytesIO(audio), "the file in memory")
+    if isinstance(audio, Mapping):
+        return _of_datasets(audio, sample_rate)
+    if hasattr(audio, "read"):
+        return _file(audio)
+    if _is_decoder(audio):
+        decoded = audio.get_all_samples()
+        return samples_of(decoded.data, decoded.sample_rate)
+    if isinstance(audio, tuple) and len(audio) == 2:
+        rates = [part for part in audio if _is_rate(part)]
+        if len(rates) == 1:
+            samples = audio[1] if _is_rate(audio[0]) else audio[0]
+            return samples_of(samples, rates[0])
+    if callable(audio):
+        return samples_of(audio(sample_rate), sample_rate)
+    return samples_of(audio, sample_rate)
+
+
+def samples_of(audio, rate) -> Block:
+    """An array [S] or [S, channels], of PyTorch also [channels, S], as samples of full scale 1.
+
+    Raises: AudioError for another shape or type, and for nothing.
+    """
+    if not 0 < rate == int(rate):
+        raise AudioError(f"a sample rate is a whole number of Hz, got {rate}")
+    samples = _array(audio)
+    if samples.ndim == 0:
+        raise AudioError(f"an object of type {type(audio).__name__} is not audio")
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
+        raise AudioError(
+            f"samples must be [S] or [S, channels] with at most {MAX_CHANNELS} channels, "
+            f"got shape {samples.shape}"
+        )
+    if samples.size == 0:
+        raise AudioError(f"the array holds no samples: shape {samples.shape}")
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype in INTEGERS:
+        samples = samples.astype(np.float32) / (-float(np.iinfo(samples.dtype).min))
+    elif not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(
+            f"samples must be floats, int8, uint8, int16 or int32, got {samples.dtype}"
+        )
+    samples = samples.astype(np.float32)
+    return Block(0.0, int(rate), samples[:, None] if samples.ndim == 1 else samples)
+
+
+def _array(audio) -> np.ndarray:
+    if not type(audio).__module__.startswith("torch"):
+        samples = np.asarray(audio)
+        # bfloat16 is a float that NumPy knows by its name only
+        return samples.astype(np.float32) if samples.dtype.name == "bfloat16" else samples
+    audio = audio.detach().cpu()
+    samples = (audio.float() if audio.is_floating_point() else audio).numpy()
+    return samples.T if samples.ndim == 2 and len(samples) < samples.shape[1] else samples
+
+
+def _is_rate(value) -> bool:
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    return is_number and not isinstance(value, bool)
+
+
+def _is_decoder(audio) -> bool:
+    """Whether it is torchcodec's AudioDecoder, or that of `datasets`."""
+    return hasattr(audio, "get_all_samples")
+
+
+def _of_datasets(audio: Mapping, sample_rate: int) -> File | Block:
+    """A record of `datasets`, decoded or not."""
+    if audio.get("array") is not None:
+        rate = audio.get("sampling_rate")
+        return samples_of(audio["array"], sample_rate if rate is None else rate)
+    for key in ("bytes", "path"):
+        if audio.get(key) is not None:
+            return _resolved(audio[key], sample_rate)
+    raise AudioError(
+        "a dict needs array and sampling_rate, bytes, or path, got "
+        + (", ".join(map(str, audio)) or "nothing")
+    )
+
+
+def _path(path: str | os.PathLike) -> File:
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise AudioError(f"{path} is a folder, not an audio file")
+        if path.exists() and not path.is_file():
+            raise AudioError(f"{path} is not a regular file")
+        if not path.is_file():
+            raise AudioError(f"no audio file at {path}")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path} is empty")
+    except OSError as error:  # no permission, a name that is too long
+        raise AudioError(f"{path} cannot be read: {error.strerror or error}") from None
+    return File(path, str(path))
+
+
+def _file(file) -> File:
+    """An open file, from its beginning; what cannot go back there is kept first."""
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else "the open file"
+    if not (hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())):
+        kept = tempfile.TemporaryFile()  # noqa: SIM115
+        shutil.copyfileobj(file, kept)
+        file = kept
+    file.seek(0, os.SEEK_END)
+    if not file.tell():
+        raise AudioError(f"{name} is empty")
+    file.seek(0)
+    if not isinstance(file.read(1), bytes):
+        raise AudioError(f"{name} is open as text; open it with mode 'rb'")
+    return File(file, name)
