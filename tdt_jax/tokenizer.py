@@ -1,8 +1,9 @@
 """Text to labels and back: SentencePiece pieces, or plain characters.
 
-Both kinds offer vocab_size, pieces, encode, decode, words and save. Whitespace is normalised both
-ways: single spaces between words, none around them. Labels are 0..vocab_size - 1, and the
-transducer's blank comes after them; there are no begin, end or padding labels.
+Both kinds offer vocab_size, pieces, encode, decode, words and save. Text is normalised both ways
+and before training: Unicode's form NFC, single spaces between words, none around them. Labels are
+0..vocab_size - 1, and the transducer's blank comes after them; there are no begin, end or padding
+labels.
 """
 
 import functools
@@ -12,6 +13,8 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tdt_jax.text import nfc
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 CHARACTERS_FILE = "characters.json"
@@ -147,7 +150,7 @@ def train_sentencepiece(
     """Train SentencePiece on `texts`; the same texts in the same order give the same model.
 
     Every character of the texts gets a piece and the text is taken as it is (no Unicode
-    normalisation). The unknown piece is label 0. A corpus that supports fewer pieces than
+    normalisation but NFC). The unknown piece is label 0. A corpus that supports fewer pieces than
     `vocab_size` gives fewer: read `.vocab_size` of the result.
 
     Raises: ValueError without text, for `vocab_size` below the number of characters, and for
@@ -209,7 +212,7 @@ def load(path: str | os.PathLike) -> Characters | SentencePiece:
 
 
 def _squeeze(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(nfc(text).split())
 
 
 def _checked(ids: Sequence[int], vocab_size: int) -> list[int]:

@@ -51,6 +51,8 @@ def audio_blocks(audio, sample_rate: int = 16000) -> Iterator[np.ndarray]:
     """
     if isinstance(audio, (str, os.PathLike)):
         yield from _file_blocks(audio, sample_rate)
+    elif hasattr(audio, "audio_blocks"):
+        yield from audio.audio_blocks(sample_rate)
     else:
         samples = as_samples(audio, sample_rate)
         yield from (samples[i : i + BLOCK] for i in range(0, len(samples), BLOCK))
@@ -80,13 +82,16 @@ def as_samples(audio, sample_rate: int = 16000) -> np.ndarray:
     """Mono float32 samples of a file, or of an array that is already at `sample_rate` Hz.
 
     Arrays: [S] or [S, channels]; floats with full scale 1, or PCM as int8, uint8, int16 or int32.
-    A function is called with the rate, and returns such an array.
+    A function is called with the rate, and returns such an array. What has `audio_blocks`, as a
+    `tdt_jax.audio.segment.Segment`, gives its samples by that.
 
     Returns: [S] float32.
     Raises: AudioError as `read_audio`, and for arrays of another shape or type.
     """
     if isinstance(audio, (str, os.PathLike)):
         return read_audio(audio, sample_rate)
+    if hasattr(audio, "audio_blocks"):
+        return np.concatenate(list(audio.audio_blocks(sample_rate)))
     samples = np.asarray(audio(sample_rate) if callable(audio) else audio)
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
         raise AudioError(

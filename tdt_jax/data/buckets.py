@@ -13,6 +13,12 @@ def bucket_samples(bucket: Bucket, sample_rate: int = 16000) -> int:
     return math.ceil(round(bucket.seconds * sample_rate) / FRAME_SAMPLES) * FRAME_SAMPLES
 
 
+def num_frames(num_samples: int, samples_per_frame: int = FRAME_SAMPLES) -> int:
+    """Encoder frames of so many samples: of eight feature frames one, and one of what is left."""
+    num_features = 8 * num_samples // samples_per_frame
+    return math.ceil(num_features / 8)
+
+
 def fit(
     seconds: float, num_labels: int, buckets: Sequence[Bucket], *, sample_rate: int = 16000
 ) -> int | None:

@@ -27,6 +27,7 @@ import numpy as np
 from tdt_jax.audio.encoded import decode
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.files import write_whole
+from tdt_jax.text import nfc
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 KEYS = ("speech", "text")  # of audio and transcript
@@ -91,7 +92,7 @@ class Dataset:
             lines = self._build_index() if path is None else path.read_bytes().splitlines()
             items = [json.loads(line) for line in lines]
             records = [
-                Record(item["id"], self, position, item["seconds"], item["text"])
+                Record(item["id"], self, position, item["seconds"], nfc(item["text"]))
                 for position, item in enumerate(items)
             ]
         except (KeyError, TypeError, json.JSONDecodeError):
