@@ -28,7 +28,7 @@ def add_prepare(add) -> None:
 
     def kind(name: str, run, help: str, source: str):
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, writes_files=lambda options: True)
         parser.add_argument("source", metavar="SOURCE", help=source)
         parser.add_argument("data_dir", metavar="DATA_DIR", help="where the dataset is made")
         parser.add_argument("--no-progress", action="store_true", help="no progress bar")

@@ -16,6 +16,7 @@ from tdt_jax.cli_options import (
     progress_bar,
     two_names,
 )
+from tdt_jax.streams import printable
 
 
 def add_speech(add) -> None:
@@ -43,6 +44,7 @@ def _add_transcribe(add) -> None:
         "  tdt-jax transcribe MODEL recordings/ --format all --output-dir transcripts\n"
         "  ffmpeg -i film.mkv -f wav - | tdt-jax transcribe MODEL - --format json",
     )
+    command.set_defaults(writes_files=lambda options: options.output_dir is not None)
     add_model(command)
     command.add_argument(
         "paths", nargs="+", metavar="PATH", help="a file, folder, glob pattern, or -"
@@ -166,6 +168,7 @@ def _add_warmup(add) -> None:
         "that all commands share ($JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's\n"
         "cache folder), and show the seconds that each took.",
     )
+    command.set_defaults(writes_files=lambda options: True)
     add_model(command)
     add_batch(command)
 
@@ -272,7 +275,8 @@ def _evaluate(options) -> int:
         )
     for why in result.failed.values():
         complain(f"not counted: {why}")
-    print(json.dumps(result.as_dict(), ensure_ascii=False) if options.json else result.summary())
+    report = json.dumps(result.as_dict(), ensure_ascii=False) if options.json else result.summary()
+    print(printable(report))
     return 1 if result.failed else 0
 
 
@@ -283,6 +287,8 @@ def _warmup(options) -> int:
     from tdt_jax.transcribe import warm_up
 
     recogniser = load(options, on_all=True)
+    if jax.config.jax_compilation_cache_dir is None:
+        raise ValueError("there is no folder to keep compiled programs in")
     before = first = compile_seconds()
     for bucket in warm_up(
         recogniser,

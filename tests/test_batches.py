@@ -199,11 +199,9 @@ def test_utterances_of_one_frame(tmp_path):
     assert seen.keys() == {"a", "b"} and seen["a"] == 161
     assert seen["b"] == pytest.approx(1280 / 1.1, abs=2)
     assert "short has 159 samples, too few for its 2 labels" in batches.failed["short"]
-    labels_per_frame = ManifestBatches(
-        selection, buckets, seed=0, label_limit=lambda frames: frames
-    )
-    with pytest.raises(ValueError, match="none of the 3 utterances .* can be read"):
-        labels_per_frame[0]
+    as_ctc = ManifestBatches(selection, buckets, seed=0, label_limit=lambda frames: frames)
+    with pytest.raises(ValueError, match=r"none of the 3 utterances .* can be read"):
+        as_ctc[0]
 
 
 def test_failures_are_logged_once(entries, caplog):

@@ -251,7 +251,7 @@ def _opened(path: Path):
         with _Overstated(path) as raw, soundfile.SoundFile(raw) as file:
             yield file, None
     else:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             yield file, file.frames if file.frames < UNKNOWN_FRAMES else None
 
 
