@@ -107,6 +107,8 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     hosts.agree("what they train on", task.report)
     for line in task.report:
         say(line)
+    if initial is not None:
+        say(f"tokens: the {tokenizer.vocab_size} of {config.training.init_from}")
 
     # State
     run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
@@ -297,13 +299,12 @@ def differences(before, now, name: str) -> list[str]:
 def check_tokenizer(config: configs.Config, before: configs.Config | None, tokenizer) -> None:
     """Refuse another tokenizer than that of the run, or of the checkpoint that it starts from."""
 
-    def meaning(options: configs.TokenizerConfig):
-        size = options.vocab_size if options.kind == "sentencepiece" else 0
-        return dataclasses.replace(options, model="", vocab_size=size)
-
     folder, asked = config.training.folder, config.tokenizer
     if before is not None and not asked.model:
-        if different := differences(meaning(before.tokenizer), meaning(asked), "tokenizer"):
+        then, now = dataclasses.replace(before.tokenizer, model=""), asked
+        if asked.kind == "characters":  # as many as the text has
+            now = dataclasses.replace(asked, vocab_size=then.vocab_size)
+        if different := differences(then, now, "tokenizer"):
             raise ValueError(
                 f"{folder} holds a run with another tokenizer; give this one its own "
                 f"training.folder: {', '.join(different)}"

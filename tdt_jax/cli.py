@@ -23,17 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
         options = make_parser().parse_args(arguments)
         if not has_output and not options.writes_files(options):
             raise ValueError("standard output is closed, where the result would go")
-        code = options.run(options)
+        code, failure = options.run(options), None
     except (ValueError, OSError, MemoryError, KeyboardInterrupt) as error:
-        code = _failure(error)
+        code, failure = 2, error
     try:
         streams.flush()
-    except OSError as error:
-        code = _failure(error)
-    return code
+    except OSError as error:  # which says more than what was raised in the middle
+        failure = error
+    return code if failure is None else _exit_code(failure)
 
 
-def _failure(error: BaseException) -> int:
+def _exit_code(error: BaseException) -> int:
     """Say what has ended a command; its exit code."""
     if isinstance(error, BrokenPipeError):  # whoever read the output has enough
         return 141
