@@ -126,7 +126,8 @@ def _add_evaluate(add) -> None:
         "evaluate",
         _evaluate,
         "word error rate on a manifest or a prepared dataset",
-        "Transcribe a JSONL manifest (audio_filepath, duration, text), or a split of a dataset\n"
+        "Transcribe a JSONL manifest (audio_filepath, duration, text, and of a part of a file its\n"
+        "offset), or a split of a dataset\n"
         "that tdt-jax prepare made (FOLDER:SPLIT), and report WER with its\n"
         "95 % confidence interval (bootstrap over utterances), CER, decoder steps per second of\n"
         "audio, and RTFx: all audio over all time from files to texts, compilation left out, as\n"

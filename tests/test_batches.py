@@ -171,7 +171,7 @@ def test_iterate_does_not_hold_the_interpreter():
 
 def test_failing_files_are_replaced_and_counted(entries):
     entries[2].path.write_bytes(b"not audio")
-    soundfile.write(entries[8].path, np.zeros(30000), 16000)  # its manifest says 0.9 s
+    soundfile.write(entries[8].path, np.full(30000, 0.1), 16000)  # its manifest says 0.9 s
     batches, again = make(entries), make(entries)
     selected = [batches[step] for step in range(5)]
     assert set(batches.failed) == {"2.wav", "8.wav"}
@@ -185,7 +185,7 @@ def test_failing_files_are_replaced_and_counted(entries):
 def test_utterances_of_one_frame(tmp_path):
     """What is too short to be aligned is replaced; no augmentation takes the last frame."""
     buckets = (Bucket(0.08, 3, 4),)
-    for name, size in (("a", 161), ("b", 1280), ("short", 159)):
+    for name, size in (("a", 321), ("b", 1280), ("short", 319)):
         soundfile.write(tmp_path / f"{name}.wav", np.full(size, 0.1), 16000)
     entries = [Entry(n, tmp_path / f"{n}.wav", 0.08, "ab") for n in ("a", "b", "short")]
     selection = select(entries, TOKENIZER, buckets)
@@ -195,13 +195,21 @@ def test_utterances_of_one_frame(tmp_path):
         batch = batches[step]
         assert batch.samples.shape == (4, 1280) and batch.num_labels.tolist() == [2] * 4
         seen |= dict(zip(batch.ids, batch.num_samples.tolist(), strict=True))
-    # 161 samples at 1.1 times the speed would be 146, less than a feature frame's hop
-    assert seen.keys() == {"a", "b"} and seen["a"] == 161
+    # 321 samples at 1.1 times the speed would be 292: a single feature frame
+    assert seen.keys() == {"a", "b"} and seen["a"] == 321
     assert seen["b"] == pytest.approx(1280 / 1.1, abs=2)
-    assert "short has 159 samples, too few for its 2 labels" in batches.failed["short"]
+    assert "short has 319 samples, too few for its 2 labels" in batches.failed["short"]
     as_ctc = ManifestBatches(selection, buckets, seed=0, label_limit=lambda frames: frames)
     with pytest.raises(ValueError, match=r"none of the 3 utterances .* can be read"):
         as_ctc[0]
+
+
+def test_digital_silence_is_replaced(entries):
+    """Its features are all zeros, and the gradient infinite."""
+    soundfile.write(entries[0].path, np.zeros(6400), 16000)
+    batches = make(entries)
+    assert all("0.wav" not in batches[step].ids for step in range(5))
+    assert batches.failed == {"0.wav": "0.wav is digital silence"}
 
 
 def test_failures_are_logged_once(entries, caplog):

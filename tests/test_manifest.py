@@ -148,7 +148,7 @@ def test_select_counts_what_it_skips(tmp_path):
     assert "\n" not in report
 
 
-SHORT = (0.005, 0.01, 0.08, 0.081, 0.16, 0.24, 0.4)  # seconds: 0, 1, 1, 1, 2, 3 and 5 frames
+SHORT = (0.01, 0.02, 0.08, 0.081, 0.16, 0.24, 0.4)  # seconds: 0, 1, 1, 1, 2, 3 and 5 frames
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_short_utterances_are_kept_where_an_alignment_exists(tmp_path, durations
     assert [each.seconds for each in selection.entries] == list(kept)
     reasons = {"with too few frames for any alignment", "with more labels than frames allow"}
     assert selection.skipped.keys() <= reasons
-    assert "0.005" in selection.skipped["with too few frames for any alignment"]
+    assert "0.01" in selection.skipped["with too few frames for any alignment"]
 
 
 def test_the_most_labels_by_every_alignment():
