@@ -298,7 +298,6 @@ def differences(before, now, name: str) -> list[str]:
 
 def check_tokenizer(config: configs.Config, before: configs.Config | None, tokenizer) -> None:
     """Refuse another tokenizer than that of the run, or of the checkpoint that it starts from."""
-
     folder, asked = config.training.folder, config.tokenizer
     if before is not None and not asked.model:
         then, now = dataclasses.replace(before.tokenizer, model=""), asked

@@ -45,7 +45,7 @@ def add_prepare(add) -> None:
     kind(
         "manifest",
         _manifest,
-        "a JSONL manifest; FLAC, WAV and Ogg files are stored as they are, parts and others as FLAC",
+        "a JSONL manifest; FLAC, WAV and Ogg files stay as they are, parts and others as FLAC",
         "lines of audio_filepath, duration, text, and of parts of files offset",
     ).add_argument("--split", required=True, metavar="NAME", help="of the dataset, such as train")
     kind(

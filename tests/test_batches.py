@@ -171,7 +171,7 @@ def test_iterate_does_not_hold_the_interpreter():
 
 def test_failing_files_are_replaced_and_counted(entries):
     entries[2].path.write_bytes(b"not audio")
-    soundfile.write(entries[8].path, np.full(30000, 0.1), 16000)  # its manifest says 0.9 s
+    soundfile.write(entries[8].path, np.zeros(30000), 16000)  # its manifest says 0.9 s
     batches, again = make(entries), make(entries)
     selected = [batches[step] for step in range(5)]
     assert set(batches.failed) == {"2.wav", "8.wav"}
@@ -202,14 +202,6 @@ def test_utterances_of_one_frame(tmp_path):
     as_ctc = ManifestBatches(selection, buckets, seed=0, label_limit=lambda frames: frames)
     with pytest.raises(ValueError, match=r"none of the 3 utterances .* can be read"):
         as_ctc[0]
-
-
-def test_digital_silence_is_replaced(entries):
-    """Its features are all zeros, and the gradient infinite."""
-    soundfile.write(entries[0].path, np.zeros(6400), 16000)
-    batches = make(entries)
-    assert all("0.wav" not in batches[step].ids for step in range(5))
-    assert batches.failed == {"0.wav": "0.wav is digital silence"}
 
 
 def test_failures_are_logged_once(entries, caplog):

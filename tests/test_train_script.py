@@ -57,16 +57,14 @@ def test_a_second_run_in_a_folder_and_another_tokenizer_are_refused(run, tmp_pat
         assert line
     output = finish(run(tmp_path / "run"), code=1)
     assert output.startswith(f"error: {tmp_path / 'run'} is in use by process {first.pid} on ")
-    for process in run.together(2, tmp_path / "run", devices=1):
+    for number, process in enumerate(run.together(2, tmp_path / "run", devices=1)):
         output = finish(process, code=1)
-        assert re.search(
-            rf"^error in process \d: .*/run is in use by process {first.pid}", output, re.M
-        )
+        assert f"error in process {number}: {tmp_path / 'run'} is in use by" in output
     first.send_signal(signal.SIGKILL)
     first.communicate()
     output = finish(run(tmp_path / "run", "tokenizer.vocab_size=64"), code=1)
     assert output.endswith("tokenizer.vocab_size is 40 there and 64 here\n")
-    output = finish(run(tmp_path / "run", "training.num_steps=1"))
+    assert "going on from step" in finish(run(tmp_path / "run", "training.num_steps=1"))
     new = (f"training.init_from={tmp_path / 'run'}", "training.num_steps=1")
     assert "tokens: the 40 of" in finish(run(tmp_path / "new", *new))
     Characters("abc").save(tmp_path)
@@ -77,22 +75,21 @@ def test_a_second_run_in_a_folder_and_another_tokenizer_are_refused(run, tmp_pat
 
 @pytest.mark.slow
 def test_utterances_of_one_frame_train(run, tmp_path):
-    """In a batch of longer ones; what is shorter, or silent, is named and left out."""
+    """In a batch of longer ones; what is shorter is counted and left out."""
     import soundfile
 
     rng = np.random.default_rng(0)
     lines = []
-    for i, size in enumerate((160, 320, 1280, 1290, 6400, 0)):
-        samples = rng.normal(size=size) * 0.1 if size else np.zeros(6400)
-        soundfile.write(tmp_path / f"{i}.wav", samples, 16000)
-        entry = {"audio_filepath": f"{i}.wav", "duration": len(samples) / 16000, "text": "on"}
+    for i, size in enumerate((160, 320, 1280, 1290, 6400, 6400)):
+        soundfile.write(tmp_path / f"{i}.wav", rng.normal(size=size) * 0.1, 16000)
+        entry = {"audio_filepath": f"{i}.wav", "duration": size / 16000, "text": "on"}
         lines.append(json.dumps(entry) + "\n")
     (tmp_path / "train.jsonl").write_text("".join(lines))
     overrides = (f"data.train={tmp_path / 'train.jsonl'}", "data.telephone=none")
     overrides += ("tokenizer.kind=characters", "training.num_steps=6", "augment.speed=0.9,1.1")
     output = finish(run(tmp_path / "run", *overrides))
     assert "5 utterances" in output and "1 with too few frames for any alignment" in output
-    assert "5.wav is digital silence" in output and "step 6" in output
+    assert "step 6" in output
 
 
 @pytest.mark.slow

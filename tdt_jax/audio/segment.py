@@ -89,16 +89,15 @@ class Segment:
         else:
             blocks = _part(self.path, sample_rate, start, start + 0.1 + most / sample_rate)
         found, beyond = 0, []
-        with contextlib.closing(blocks):
-            for block in blocks:
-                inside = len(block) if found + len(block) <= length else max(0, length - found)
-                if inside:
-                    yield block[:inside]
-                if inside < len(block):
-                    beyond.append(block[inside:])
-                found += len(block)
-                if found > most:
-                    break
+        for block in blocks:
+            inside = len(block) if found + len(block) <= length else max(0, length - found)
+            if inside:
+                yield block[:inside]
+            if inside < len(block):
+                beyond.append(block[inside:])
+            found += len(block)
+            if found > most:
+                break
         if found <= most:
             yield from beyond
         elif is_nominal:
@@ -129,13 +128,12 @@ def _part(path, sample_rate: int, start: float, stop: float) -> Iterator[np.ndar
     import soxr
 
     path, stream = _checked(path), None
-    with contextlib.closing(_sought(path, start, stop)) as pairs:
-        for rate, block in pairs:
-            _require_finite(block, path)
-            if rate != sample_rate:
-                stream = stream or soxr.ResampleStream(rate, sample_rate, 1)
-                block = stream.resample_chunk(block)
-            yield block
+    for rate, block in _sought(path, start, stop):
+        _require_finite(block, path)
+        if rate != sample_rate:
+            stream = stream or soxr.ResampleStream(rate, sample_rate, 1)
+            block = stream.resample_chunk(block)
+        yield block
     if stream:
         yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
@@ -148,12 +146,11 @@ def _sought(path, start: float, stop: float) -> Iterator[tuple[int, np.ndarray]]
     import soundfile
 
     with contextlib.ExitStack() as stack:
-        try:
+        file, num_frames = None, None
+        with contextlib.suppress(soundfile.SoundFileError, TypeError, OSError):  # named below
             file, num_frames = stack.enter_context(_opened(path))
-            is_seekable = stop < math.inf and num_frames is not None and file.seekable()
-        except (soundfile.SoundFileError, TypeError, OSError):  # _readable says what is wrong
-            is_seekable = False
-        if is_seekable and RATES[0] <= file.samplerate <= RATES[1]:
+        is_known = file is not None and num_frames is not None and stop < math.inf
+        if is_known and file.seekable() and RATES[0] <= file.samplerate <= RATES[1]:
             yield from _seek(path, file, start, stop)
             return
     position = 0

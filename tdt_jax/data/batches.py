@@ -113,10 +113,10 @@ class ManifestBatches:
     up to `silence_seconds`, as far as the bucket has room, and unless no alignment would be left
     (`label_limit`, as of `select`).
 
-    An utterance that cannot be read, is digital silence, is too long for the bucket that its
-    manifest puts it in, or has too few frames for its labels, is logged once, recorded in `failed`
-    (id -> reason) and replaced by another of the bucket: one that (seed, step, row) decide,
-    whatever failed before and whichever process asks.
+    An utterance that cannot be read, is too long for the bucket that its manifest puts it in, or
+    has too few frames for its labels, is logged once, recorded in `failed` (id -> reason) and
+    replaced by another of the bucket: one that (seed, step, row) decide, whatever failed before and
+    whichever process asks.
     """
 
     def __init__(
@@ -204,8 +204,6 @@ class ManifestBatches:
             labels = self.selection.labels[candidate]
             try:
                 samples = _fitting(entry, width, self.sample_rate)
-                if not samples.any():
-                    raise AudioError(f"{entry.id} is digital silence")
                 if not self._can_align(samples, labels):
                     raise AudioError(
                         f"{entry.id} has {len(samples)} samples, too few for its {len(labels)} "
