@@ -7,6 +7,11 @@ and ends with the very parameters that an uninterrupted run ends with. On severa
 runs the same command, with --coordinator, over a folder that all of them see.
 """
 
+if __name__ == "__main__":  # what is imported below takes seconds
+    import tdt_jax_start
+
+    tdt_jax_start.catch_interrupt()
+
 import argparse
 import collections
 import dataclasses
@@ -18,7 +23,7 @@ from pathlib import Path
 import jax
 
 from tdt_jax import config as configs
-from tdt_jax import hosts, runtime, sharding
+from tdt_jax import hosts, runtime, sharding, streams
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.ahead_training import parse_shape, training_report
 from tdt_jax.checkpoint import Checkpoints
@@ -36,7 +41,12 @@ FLYING = 2  # steps that may run ahead of the check for NaN
 
 def main(arguments=None) -> None:
     # Config
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        epilog="Exit codes: 0 all is done, 1 something is wrong, which the last line says, 2 a "
+        "mistake in the arguments, 130 and 143 stopped by Ctrl-C and SIGTERM, 141 nobody reads the "
+        "output any more. The same command goes on from the newest checkpoint.",
+    )
     parser.add_argument("--config", required=True, help="a file with get_config()")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
     parser.add_argument("--coordinator", default="", metavar="HOST:PORT",
@@ -55,7 +65,8 @@ def main(arguments=None) -> None:
         print(training_report(config, options.aot, parse_shape(options.aot_batch)))
         return
     hosts.start(options.coordinator, options.process, options.num_processes)
-    with hosts.Stop() as stop:
+    runtime.require_devices()
+    with hosts.Stop() as stop, hosts.alone_in(Path(config.training.folder)):
         train(config, stop)
 
 
@@ -81,17 +92,23 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     initial = None
     if config.training.init_from and not resuming:
         initial = load(config.training.init_from, sharding=sharding.on_all(mesh))
+    before = None
+    if resuming:
+        before = configs.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     tokenizer = tokenizers.load(folder) if resuming else initial and initial.tokenizer
+    check_tokenizer(config, before, tokenizer)
     task = make_task(config, tokenizer)
     model_config = dataclasses.replace(config.model, vocab_size=task.tokenizer.vocab_size)
     config = dataclasses.replace(config, model=model_config)
     if resuming:
-        check_same(configs.from_json((folder / CONFIG_FILE).read_text()), config, folder)
+        check_same(before, config, folder)
     elif hosts.is_first():
         save_setup(folder, config, task.tokenizer)
     hosts.agree("what they train on", task.report)
     for line in task.report:
         say(line)
+    if initial is not None:
+        say(f"tokens: the {tokenizer.vocab_size} of {config.training.init_from}")
 
     # State
     run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
@@ -111,6 +128,10 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, init_key)
         if config.training.init_from:
             initial = initial or load(config.training.init_from, sharding=sharding.on_all(mesh))
+            if initial.tokenizer.pieces != task.tokenizer.pieces:
+                raise ValueError(
+                    f"training.init_from={config.training.init_from} has other tokens than {folder}"
+                )
             model = sharding.place(with_parameters(state.model, initial.model), mesh)
             average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
             state = state._replace(model=model, average=average)
@@ -257,15 +278,51 @@ def check_same(before: configs.Config, now: configs.Config, folder: Path) -> Non
         )
         return dataclasses.replace(config.model, encoder=encoder, dtype="float32")
 
-    if meaning(before) != meaning(now):
+    if different := differences(meaning(before), meaning(now), "model"):
         raise ValueError(
-            f"{folder} holds a run of another model; give this one its own training.folder\n"
-            f"there: {before.model}\nhere:  {now.model}"
+            f"{folder} holds a run of another model; give this one its own training.folder: "
+            + ", ".join(different)
         )
 
 
+def differences(before, now, name: str) -> list[str]:
+    """The fields in which two configurations differ, in words."""
+    if not dataclasses.is_dataclass(before) or type(before) is not type(now):
+        return [] if before == now else [f"{name} is {before} there and {now} here"]
+    found = []
+    for each in dataclasses.fields(now):
+        values = getattr(before, each.name), getattr(now, each.name)
+        found += differences(*values, f"{name}.{each.name}")
+    return found
+
+
+def check_tokenizer(config: configs.Config, before: configs.Config | None, tokenizer) -> None:
+    """Refuse another tokenizer than that of the run, or of the checkpoint that it starts from."""
+    folder, asked = config.training.folder, config.tokenizer
+    if before is not None and not asked.model:
+        then, now = dataclasses.replace(before.tokenizer, model=""), asked
+        if asked.kind == "characters":  # as many as the text has
+            now = dataclasses.replace(asked, vocab_size=then.vocab_size)
+        if different := differences(then, now, "tokenizer"):
+            raise ValueError(
+                f"{folder} holds a run with another tokenizer; give this one its own "
+                f"training.folder: {', '.join(different)}"
+            )
+    elif tokenizer is not None and asked.model:
+        pieces = tokenizers.load(asked.model).pieces
+        if pieces != tokenizer.pieces:
+            whose = config.training.init_from if before is None else folder
+            raise ValueError(
+                f"{whose} has another tokenizer, of {tokenizer.vocab_size} tokens, than "
+                f"tokenizer.model={asked.model}, of {len(pieces)}"
+            )
+
+
 if __name__ == "__main__":
+    tdt_jax_start.release_interrupt()
+    streams.set_up()
     try:
         main()
-    except Exception as error:
+        streams.flush()
+    except (Exception, KeyboardInterrupt) as error:
         hosts.fail(error)

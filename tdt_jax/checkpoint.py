@@ -115,7 +115,7 @@ class Checkpoints:
         try:
             return {
                 metric: {int(step): float(score) for step, score in scores.items()}
-                for metric, scores in json.loads(path.read_text()).items()
+                for metric, scores in json.loads(path.read_text(encoding="utf-8")).items()
             }
         except (ValueError, AttributeError) as error:
             logger.warning("%s cannot be read (%s): no checkpoint counts as the best", path, error)

@@ -1,9 +1,10 @@
 """The command line: tdt-jax transcribe, listen, evaluate, warmup, convert, prepare, benchmark."""
 
 import argparse
+import contextlib
 import sys
 
-from tdt_jax import __version__
+from tdt_jax import __version__, streams
 from tdt_jax.cli_benchmark import add_benchmark
 from tdt_jax.cli_options import MODEL_HELP, complain
 from tdt_jax.cli_prepare import add_prepare
@@ -16,23 +17,35 @@ def main(arguments: list[str] | None = None) -> int:
     The exit code is 0 if all went well, 1 if some files failed, 2 for a mistake of the user's, 130
     if it was interrupted, 141 if nobody reads the output any more.
     """
-    options = make_parser().parse_args(arguments)
-    if sys.stdout is None:
-        return 2
+    has_output = sys.stdout is not None
+    streams.set_up()
     try:
-        return options.run(options)
-    except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever read the output has enough
-            sys.stderr.close()
-            return 141
-        print(f"tdt-jax: {error}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"tdt-jax: out of memory: {error}; try a smaller --batch-seconds", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("tdt-jax: interrupted", file=sys.stderr)
-        return 130
+        options = make_parser().parse_args(arguments)
+        if not has_output and not options.writes_files(options):
+            raise ValueError("standard output is closed, where the result would go")
+        code, failure = options.run(options), None
+    except (ValueError, OSError, MemoryError, KeyboardInterrupt) as error:
+        code, failure = 2, error
+    try:
+        streams.flush()
+    except OSError as error:  # which says more than what was raised in the middle
+        failure = error
+    return code if failure is None else _exit_code(failure)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say what has ended a command; its exit code."""
+    if isinstance(error, BrokenPipeError):  # whoever read the output has enough
+        return 141
+    if isinstance(error, KeyboardInterrupt):
+        code, text = 130, "interrupted"
+    elif isinstance(error, MemoryError):
+        code, text = 2, f"out of memory: {error}; try a smaller --batch-seconds"
+    else:
+        code, text = 2, str(error)
+    with contextlib.suppress(OSError):
+        print(f"tdt-jax: {text}", file=sys.stderr)
+    return code
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
             epilog=f"examples:\n{examples}" if examples else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, writes_files=lambda options: False)
         return command
 
     add_speech(add)
@@ -74,6 +87,7 @@ def _add_convert(add) -> None:
         "or of NeMo (nemo). Nothing that exists is overwritten.",
         "  tdt-jax convert parakeet.nemo folder --to hf",
     )
+    command.set_defaults(writes_files=lambda options: True)
     command.add_argument("source", metavar="IN", help=MODEL_HELP)
     command.add_argument("target", metavar="OUT", help="a folder, or for nemo a file")
     command.add_argument("--to", choices=["jax", "hf", "nemo"], required=True)
@@ -88,13 +102,14 @@ def _add_convert(add) -> None:
 def _convert(options) -> int:
     from pathlib import Path
 
-    from tdt_jax import storage
+    from tdt_jax import runtime, storage
     from tdt_jax.recogniser import without_ctc
 
     target = Path(options.target)
     is_free = target.is_dir() and not any(target.iterdir()) and options.to != "nemo"
     if target.exists() and not is_free:
         raise ValueError(f"{target} exists already")
+    runtime.require_devices()
     recogniser = storage.load(options.source, dtype=options.dtype)
     if options.drop_ctc:
         recogniser = without_ctc(recogniser)

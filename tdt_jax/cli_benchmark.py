@@ -1,6 +1,7 @@
 """tdt-jax benchmark: loss | decode | long | encoder | parity | data | train."""
 
 import argparse
+import functools
 
 from tdt_jax import cli_benchmark_runs as run
 from tdt_jax.cli_options import context, positive
@@ -18,7 +19,7 @@ def add_benchmark(add) -> None:
 
     def kind(name: str, function, help: str):
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=function)
+        parser.set_defaults(run=functools.partial(_on_devices, function))
         return parser
 
     loss = kind(
@@ -145,6 +146,13 @@ def add_benchmark(add) -> None:
         parser.add_argument(
             "--peers", action="store_true", help="beside transformers, if it is installed"
         )
+
+
+def _on_devices(function, options) -> int:
+    from tdt_jax import runtime
+
+    runtime.require_devices()
+    return function(options)
 
 
 def _add_cases(parser) -> None:

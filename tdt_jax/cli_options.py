@@ -75,6 +75,7 @@ def load(options, *, on_all: bool = False):
     from tdt_jax import runtime, sharding, storage
 
     runtime.set_up()
+    runtime.require_devices()
     placement = None
     if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
         placement = sharding.on_all(sharding.make_mesh(jax.local_devices()))

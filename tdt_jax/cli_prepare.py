@@ -28,7 +28,7 @@ def add_prepare(add) -> None:
 
     def kind(name: str, run, help: str, source: str):
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, writes_files=lambda options: True)
         parser.add_argument("source", metavar="SOURCE", help=source)
         parser.add_argument("data_dir", metavar="DATA_DIR", help="where the dataset is made")
         parser.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -45,8 +45,8 @@ def add_prepare(add) -> None:
     kind(
         "manifest",
         _manifest,
-        "a JSONL manifest; FLAC, WAV and Ogg files are stored as they are, others as FLAC",
-        "lines of audio_filepath, duration and text",
+        "a JSONL manifest; FLAC, WAV and Ogg files stay as they are, parts and others as FLAC",
+        "lines of audio_filepath, duration, text, and of parts of files offset",
     ).add_argument("--split", required=True, metavar="NAME", help="of the dataset, such as train")
     kind(
         "must_c",

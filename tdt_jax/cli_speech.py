@@ -16,6 +16,7 @@ from tdt_jax.cli_options import (
     progress_bar,
     two_names,
 )
+from tdt_jax.streams import printable
 
 
 def add_speech(add) -> None:
@@ -43,6 +44,7 @@ def _add_transcribe(add) -> None:
         "  tdt-jax transcribe MODEL recordings/ --format all --output-dir transcripts\n"
         "  ffmpeg -i film.mkv -f wav - | tdt-jax transcribe MODEL - --format json",
     )
+    command.set_defaults(writes_files=lambda options: options.output_dir is not None)
     add_model(command)
     command.add_argument(
         "paths", nargs="+", metavar="PATH", help="a file, folder, glob pattern, or -"
@@ -152,7 +154,8 @@ def _add_evaluate(add) -> None:
         "evaluate",
         _evaluate,
         "word error rate on manifests or prepared datasets",
-        "Transcribe a JSONL manifest (audio_filepath, duration, text), or a split of a dataset\n"
+        "Transcribe a JSONL manifest (audio_filepath, duration, text, and of a part of a file its\n"
+        "offset), or a split of a dataset\n"
         "that tdt-jax prepare made (FOLDER:SPLIT), and report WER with its\n"
         "95 % confidence interval (bootstrap over utterances), CER, decoder steps per second of\n"
         "audio, and RTFx: all audio over all time from files to texts, compilation left out, as\n"
@@ -215,6 +218,7 @@ def _add_warmup(add) -> None:
         "that all commands share ($JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's\n"
         "cache folder), and show the seconds that each took.",
     )
+    command.set_defaults(writes_files=lambda options: True)
     add_model(command)
     add_batch(command)
 
@@ -338,7 +342,7 @@ def _evaluate(options) -> int:
         for why in result.failed.values():
             complain(f"not counted: {why}")
     named = list(zip(options.sources, results, strict=True))
-    print(_REPORTS[options.format](named, options.errors))
+    print(printable(_REPORTS[options.format](named, options.errors)))
     return 1 if any(result.failed for result in results) else 0
 
 
@@ -393,6 +397,8 @@ def _warmup(options) -> int:
     from tdt_jax.transcribe import warm_up
 
     recogniser = load(options, on_all=True)
+    if jax.config.jax_compilation_cache_dir is None:
+        raise ValueError("there is no folder to keep compiled programs in")
     before = first = compile_seconds()
     for bucket in warm_up(
         recogniser,

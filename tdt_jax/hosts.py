@@ -4,15 +4,23 @@ Every function here but `start` must be called by all processes alike; with one 
 simple.
 """
 
+import contextlib
 import os
 import pickle
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
+
+from tdt_jax import streams
+from tdt_jax.lock import locked
+
+LOCK = ".lock"  # in a run's folder
 
 
 def start(coordinator: str = "", process: int | None = None, num_processes: int | None = None):
@@ -42,14 +50,25 @@ def start(coordinator: str = "", process: int | None = None, num_processes: int 
     jax.distributed.initialize(coordinator, num_processes, process)
 
 
-def fail(error: Exception) -> None:
+def fail(error: BaseException) -> None:
     """End: for a user's mistake with a message, else with the traceback.
 
-    One of several processes ends at once, since no other would come to a barrier; they end when the
+    The exit code is 1, or 130 for Ctrl-C and 141 if nobody reads the output any more. One of
+    several processes ends at once, since no other would come to a barrier; they end when the
     coordination service misses it.
     """
+    with contextlib.suppress(OSError):
+        streams.flush()
     expected = isinstance(error, (ValueError, OSError))
-    if jax.process_count() == 1:
+    special = {KeyboardInterrupt: 130, BrokenPipeError: 141}.get(type(error))
+    try:
+        alone = jax.process_count() == 1
+    except (RuntimeError, AssertionError):  # no device, which is what the error says
+        alone = True
+    if alone:
+        if special is not None:
+            print("interrupted" if special == 130 else "nobody reads on", file=sys.stderr)
+            sys.exit(special)
         if expected:
             sys.exit(f"error: {error}")
         raise error
@@ -58,7 +77,26 @@ def fail(error: Exception) -> None:
     else:
         traceback.print_exception(error)
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(special or 1)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """A context in which no other run has the folder; process 0 holds it for all.
+
+    Raises: ValueError on all of them, naming who has it.
+    """
+    with contextlib.ExitStack() as stack:
+        problem = None
+        if is_first():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder / LOCK))
+            except (ValueError, OSError) as error:
+                problem = str(error)
+        if problem := gather(problem)[0]:
+            raise ValueError(problem)
+        yield
 
 
 def is_first() -> bool:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tdt_jax.text import nfc
+
 # normalised references that the Open ASR Leaderboard leaves out of its sets (its data_utils.py)
 NOT_SCORED = frozenset({"", "ignore time segment in scoring"})
 DRAWN_AT_ONCE = 1 << 20  # utterances of the bootstrap: 16 MB of indices and counts
@@ -32,9 +34,9 @@ def word_error_rate(
 ) -> ErrorRate:
     """Word error rate pooled over the utterances: all errors / all reference words.
 
-    Words are what whitespace separates; nothing else is normalised. An empty reference counts its
-    hypothesis as insertions. With no reference word at all the rate is 0 without errors and
-    infinite with.
+    Words are what whitespace separates, compared in Unicode's form NFC; nothing else is normalised.
+    An empty reference counts its hypothesis as insertions. With no reference word at all the rate
+    is 0 without errors and infinite with.
 
     With `merge_compounds` words side by side may also count as one, in either text, if that makes
     it right: "white paper" is "whitepaper" (by the package kaldialign).
@@ -159,7 +161,8 @@ def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> Bleu:
     except ImportError as error:
         raise ValueError("BLEU needs a package: pip install sacrebleu") from error
     metric = BLEU(tokenize="13a")
-    score = metric.corpus_score(list(hypotheses), [list(references)]).score if references else 0.0
+    texts = [_collapse(text) for text in hypotheses], [_collapse(text) for text in references]
+    score = metric.corpus_score(texts[0], [texts[1]]).score if references else 0.0
     return Bleu(score, str(metric.get_signature()) if references else "")
 
 
@@ -217,7 +220,8 @@ def confidence_interval(
 def normaliser(name: str) -> Callable[[str], str]:
     """What makes references and hypotheses alike before their words are compared.
 
-    "none" only turns runs of whitespace into one space. "whisper" is for English: the
+    "none" only turns runs of whitespace into one space, and Unicode into its form NFC, as all do.
+    "whisper" is for English: the
     EnglishTextNormalizer of the Whisper paper (Radford et al., 2022, arXiv 2212.04356, appendix
     C), from the package whisper-normalizer: lower case, no punctuation, no "um", contractions
     written out, numbers in digits, American spelling.
@@ -251,7 +255,7 @@ def normaliser(name: str) -> Callable[[str], str]:
 
 
 def _collapse(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(nfc(text).split())
 
 
 def _counts(process, references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:

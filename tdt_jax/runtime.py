@@ -1,24 +1,52 @@
 """Settings of the process: the compilation cache, compile seconds, and how memory is given back."""
 
 import ctypes
+import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jax
+
+from tdt_jax.files import cache_folder, is_writable
+
+log = logging.getLogger(__name__)
 
 
 def set_up() -> None:
     """Keep compiled programs for the next run, and freed memory for the next step.
 
-    Programs go to $JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's cache folder.
+    Programs go to $JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's cache folder. Where
+    that cannot be written to, they are taken from there, if there are any, and none are kept.
     """
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "tdt_jax"))
+    chosen = jax.config.jax_compilation_cache_dir
+    folder = cache_folder() if chosen is None else chosen
+    is_local = folder is not None and "://" not in str(folder)
+    if folder is None or (is_local and not is_writable(Path(folder))):
+        log.warning(
+            "compiled programs are not kept for the next time: %s cannot be written to",
+            chosen or "the user's cache folder ($JAX_COMPILATION_CACHE_DIR names another)",
+        )
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+        folder = folder if folder is not None and os.path.isdir(folder) else None
+    jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     _keep_freed_memory()
+
+
+def require_devices() -> None:
+    """Raise ValueError, saying what is missing, unless JAX has the devices that it is to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
+        raise ValueError(
+            f"JAX has no device here of JAX_PLATFORMS={jax.config.jax_platforms or ''}"
+            + (f": {reason}" if reason else "")
+            + "; without that variable it takes what there is"
+        ) from None
 
 
 _spans: list[tuple[float, float]] = []  # of compilation, none within another

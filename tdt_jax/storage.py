@@ -182,7 +182,7 @@ def _load_native(
     if not path.is_file():
         raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
     try:
-        whole = configs.from_json(path.read_text())
+        whole = configs.from_json(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a configuration: {error}") from None
     tokenizer = tokenizers.load(folder)

@@ -1,8 +1,8 @@
 """Text to labels and back: SentencePiece pieces, or plain characters.
 
-Both kinds offer vocab_size, pieces, tags, encode, decode, words, languages and save. Whitespace is
-normalised both ways: single spaces between words, none around them. Labels are 0..vocab_size - 1,
-and the transducer's blank comes after them.
+Both kinds offer vocab_size, pieces, tags, encode, decode, words, languages and save. Text is
+normalised both ways and before training: Unicode's form NFC, single spaces between words, none
+around them. Labels are 0..vocab_size - 1, and the transducer's blank comes after them.
 
 What `decode` and `words` spell is written as tdt_jax.orthography says: closing marks join the word
 before, and a language without spaces has words of a piece or a few. Tags are labels that say
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tdt_jax import orthography
+from tdt_jax.text import nfc
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 CHARACTERS_FILE = "characters.json"
@@ -224,7 +225,7 @@ def train_sentencepiece(
     """Train SentencePiece on `texts`; the same texts in the same order give the same model.
 
     Every character of the texts gets a piece and the text is taken as it is (no Unicode
-    normalisation). The unknown piece is label 0. A corpus that supports fewer pieces than
+    normalisation but NFC). The unknown piece is label 0. A corpus that supports fewer pieces than
     `vocab_size` gives fewer: read `.vocab_size` of the result.
 
     Raises: ValueError without text, for `vocab_size` below the number of characters, and for
@@ -310,7 +311,7 @@ def _characters(values: list[int], positions: list[int]) -> list[tuple[str, list
 
 
 def _squeeze(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(nfc(text).split())
 
 
 def _checked(ids: Sequence[int], vocab_size: int) -> list[int]:

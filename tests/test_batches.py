@@ -171,15 +171,37 @@ def test_iterate_does_not_hold_the_interpreter():
 
 def test_failing_files_are_replaced_and_counted(entries):
     entries[2].path.write_bytes(b"not audio")
-    soundfile.write(entries[8].path, np.zeros(32000), 16000)  # its manifest says 0.9 s
+    soundfile.write(entries[8].path, np.zeros(30000), 16000)  # its manifest says 0.9 s
     batches, again = make(entries), make(entries)
     selected = [batches[step] for step in range(5)]
     assert set(batches.failed) == {"2.wav", "8.wav"}
-    assert "32000 samples where its bucket holds 16640" in batches.failed["8.wav"]
+    assert "30000 samples where its bucket holds 16640" in batches.failed["8.wav"]
     for batch in selected:
         assert (batch.num_samples > 0).all() and not {"2.wav", "8.wav"} & set(batch.ids)
     for step in (4, 2, 0, 3, 1):  # the replacement does not depend on what failed before
         assert same(again[step], selected[step])
+
+
+def test_utterances_of_one_frame(tmp_path):
+    """What is too short to be aligned is replaced; no augmentation takes the last frame."""
+    buckets = (Bucket(0.08, 3, 4),)
+    for name, size in (("a", 321), ("b", 1280), ("short", 319)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(size, 0.1), 16000)
+    entries = [Entry(n, tmp_path / f"{n}.wav", 0.08, "ab") for n in ("a", "b", "short")]
+    selection = select(entries, TOKENIZER, buckets)
+    batches = ManifestBatches(selection, buckets, seed=0, speed=(1.1,))
+    seen = {}
+    for step in range(8):
+        batch = batches[step]
+        assert batch.samples.shape == (4, 1280) and batch.num_labels.tolist() == [2] * 4
+        seen |= dict(zip(batch.ids, batch.num_samples.tolist(), strict=True))
+    # 321 samples at 1.1 times the speed would be 292: a single feature frame
+    assert seen.keys() == {"a", "b"} and seen["a"] == 321
+    assert seen["b"] == pytest.approx(1280 / 1.1, abs=2)
+    assert "short has 319 samples, too few for its 2 labels" in batches.failed["short"]
+    as_ctc = ManifestBatches(selection, buckets, seed=0, label_limit=lambda frames: frames)
+    with pytest.raises(ValueError, match=r"none of the 3 utterances .* can be read"):
+        as_ctc[0]
 
 
 def test_failures_are_logged_once(entries, caplog):
@@ -229,7 +251,7 @@ def test_a_process_reads_its_rows_only(entries, monkeypatch):
     read = []
 
     def reading(audio, rate):
-        read.append(audio.name)
+        read.append(audio.path.name)
         return as_samples(audio, rate)
 
     monkeypatch.setattr(batches_module, "as_samples", reading)

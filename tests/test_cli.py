@@ -140,6 +140,22 @@ def test_evaluate_takes_a_dataset_and_gives_bleu(folder, tmp_path, capsys):
     assert evaluate(make_recogniser(), items).bleu is None
 
 
+def test_a_result_is_not_lost_to_an_encoding(folder, monkeypatch):
+    """Of the terminal, of a text in another form of Unicode, or of a file name's odd bytes."""
+    lines = [
+        {"audio_filepath": "0.wav", "duration": 1.0, "text": "gru\u0308n łódź"},
+        {"audio_filepath": "\udcff.wav", "duration": 1.0, "text": "one"},
+    ]
+    (folder / "odd.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", output)
+    assert cli.main(["evaluate", str(folder / "model"), str(folder / "odd.jsonl"), "--json"]) == 1
+    found = json.loads(output.buffer.getvalue().decode("utf-8"))
+    assert [each["reference"] for each in found["utterances"]] == ["grün łódź"]
+    (why,) = found["failed"].values()
+    assert why.endswith("\ufffd.wav")
+
+
 def test_benchmark_data(folder, capsys):
     config = str(Path(__file__).parent.parent / "configs" / "manifest.py")
     arguments = ["--config", config, "--set", f"data.train={folder}/all.jsonl"]

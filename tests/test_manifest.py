@@ -1,15 +1,20 @@
 """Manifests: what is read, what is refused with its line, what is skipped for which reason."""
 
+import itertools
 import json
+import math
+import os
 
 import numpy as np
 import pytest
 
-from tdt_jax.audio.reading import read_audio
-from tdt_jax.config import Bucket
+from tdt_jax.audio.reading import as_samples
+from tdt_jax.audio.segment import Segment
+from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance
 from tdt_jax.data.buckets import bucket_samples, fit
 from tdt_jax.data.manifest import Entry, read_manifest, select, write_manifest
+from tdt_jax.data.task import label_limit
 from tdt_jax.tokenizer import Characters
 
 BUCKETS = (Bucket(1.0, 4, 2), Bucket(2.0, 8, 2))
@@ -36,7 +41,7 @@ def test_read_manifest(tmp_path):
         item(duration=None),
     )
     assert read_manifest(path) == [
-        Entry("a.wav", tmp_path / "a.wav", 1.5, "grün"),
+        Entry("a.wav", tmp_path / "a.wav", 1.5, "grün", 0.0),
         Entry("/data/b.wav", type(tmp_path)("/data/b.wav"), 2.0, "ab"),
         Entry("a.wav#4", tmp_path / "a.wav", 0.0, "ab"),
     ]
@@ -54,7 +59,11 @@ def test_read_manifest(tmp_path):
         (item(duration="1.0"), "duration must be a number of seconds, got '1.0'"),
         (item(duration=True), "duration must be a number"),
         (item(duration=float("nan")), "duration must be finite"),
-        (item(offset=2.5), "offset 2.5 is not supported"),
+        (item(duration=10**400), "duration must be finite"),
+        (item(offset="2.5"), "offset must be a number of seconds, got '2.5'"),
+        (item(offset=-0.5), "offset must not be negative, got -0.5"),
+        (item(offset=float("nan")), "offset must be finite"),
+        (item(text="\ud800"), "text holds half a character"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, line, message):
@@ -78,6 +87,27 @@ def test_no_manifest(tmp_path):
         read_manifest(tmp_path / "manifest.jsonl")
     with pytest.raises(ValueError, match="is empty"):
         read_manifest(write(tmp_path, "", " "))
+
+
+def test_segments_and_names(tmp_path):
+    """Parts of one file have ids of their own; a name is the bytes that the manifest spells."""
+    path = write(
+        tmp_path,
+        item(offset=0.0),
+        item(offset=5.042),
+        item(offset=5.042, duration=2),
+        item(offset=7, duration=None),
+        item(offset=None, audio_filepath="\udcff.wav", text="gru\u0308n"),
+    )
+    entries = read_manifest(path)
+    assert [(each.id, each.offset) for each in entries] == [
+        ("a.wav", 0.0), ("a.wav@5.042", 5.042), ("a.wav@5.042#3", 5.042), ("a.wav@7.0", 7.0),
+        ("\\xff.wav", None),
+    ]  # fmt: skip
+    assert entries[2].audio == Segment(tmp_path / "a.wav", 5.042, 2.0)
+    assert entries[3].audio == Segment(tmp_path / "a.wav", 7.0, None)
+    assert os.fsencode(entries[4].path.name) == b"\xff.wav"
+    assert entries[4].text == "grün"  # NFC
 
 
 def entry(folder, name, seconds=0.9, text="ab", exists=True):
@@ -118,6 +148,51 @@ def test_select_counts_what_it_skips(tmp_path):
     assert "\n" not in report
 
 
+SHORT = (0.01, 0.02, 0.08, 0.081, 0.16, 0.24, 0.4)  # seconds: 0, 1, 1, 1, 2, 3 and 5 frames
+
+
+@pytest.mark.parametrize(
+    ("durations", "kept"),
+    [
+        ((0, 1, 2, 3, 4), SHORT[1:]),
+        ((0, 1, 2, 3, 4, 5, 6, 7, 8), SHORT[1:]),
+        ((1, 2, 3, 4), SHORT[5:]),  # two labels and the blank that ends it: three frames
+        ((0, 2, 4), (0.16,)),  # even numbers only
+        ((0, 3, 5), (0.24, 0.4)),
+        ((2, 3), ()),  # six frames at least
+        (None, SHORT[1:]),
+        ("ctc", SHORT[4:]),
+    ],
+)
+def test_short_utterances_are_kept_where_an_alignment_exists(tmp_path, durations, kept):
+    entries = [entry(tmp_path, f"{seconds}", seconds) for seconds in SHORT]
+    changes = dict(durations=durations)
+    if durations == "ctc":
+        changes = dict(durations=None, predictor=None, joint=None, ctc=True)
+    limit = label_limit(ModelConfig(**changes))
+    selection = select(entries, TOKENIZER, BUCKETS, label_limit=limit)
+    assert [each.seconds for each in selection.entries] == list(kept)
+    reasons = {"with too few frames for any alignment", "with more labels than frames allow"}
+    assert selection.skipped.keys() <= reasons
+    assert "0.01" in selection.skipped["with too few frames for any alignment"]
+
+
+def test_the_most_labels_by_every_alignment():
+    """As counted over all ways to fill the frames with arcs, of which the last is a blank."""
+    for durations in ((1, 2, 3), (0, 2, 3), (2, 5), (0, 1, 2), (3,)):
+        limit = label_limit(ModelConfig(durations=durations))
+        positive = [d for d in durations if d]
+        for frames in range(1, 9):
+            ways = [
+                arcs
+                for number in range(1, frames + 1)
+                for arcs in itertools.product(positive, repeat=number)
+                if sum(arcs) == frames
+            ]
+            most = max((len(arcs) - 1 for arcs in ways), default=-1)
+            assert limit(frames) == (math.inf if durations[0] == 0 and ways else most)
+
+
 def test_select_options(tmp_path):
     entries = [entry(tmp_path, "empty", text=""), entry(tmp_path, "dense", 0.25, "abcabc")]
     selection = select(entries, TOKENIZER, BUCKETS, allow_empty=True)
@@ -144,4 +219,4 @@ def test_what_is_written_is_read_again(tmp_path):
         ("test/a.flac", 0.1, "grün"), ("test/b.flac", 0.2, "b")
     ]  # fmt: skip
     for entry, wanted in zip(entries, samples, strict=True):
-        np.testing.assert_allclose(read_audio(entry.audio, 8000), wanted, atol=2**-15)
+        np.testing.assert_allclose(as_samples(entry.audio, 8000), wanted, atol=2**-15)

@@ -29,6 +29,17 @@ def test_word_errors_are_pooled():
     assert word_error_rate(references, hypotheses) == ErrorRate(4 / 6, 4, 1, 1, 2, 6)
 
 
+def test_forms_of_unicode_are_no_errors():
+    composed, apart = ["grün café"], ["gru\u0308n cafe\u0301"]
+    for pair in ((composed, apart), (apart, composed)):
+        assert word_error_rate(*pair).errors == 0
+        assert character_error_rate(*pair) == ErrorRate(0, 0, 0, 0, 0, 9)
+        assert word_errors(*pair)[0].tolist() == [0]
+    assert normaliser("none")(apart[0]) == composed[0]
+    text = "grün ist das café am see"
+    assert bleu([text], [text.replace("é", "e\u0301")]).score == pytest.approx(100)
+
+
 def test_errors_of_each_utterance():
     references = ["the cat sat on mats", "", "yes  no", "a b c d"]
     hypotheses = ["now so the bat sat mats", "uh oh", "yes no", ""]

@@ -44,6 +44,20 @@ def test_whitespace_is_normalised_and_nothing_else(tokenizer):
     assert tokenizer.words([]) == []
 
 
+def test_both_forms_of_unicode_are_one_text(tokenizer):
+    """Precomposed (NFC) or not (NFD), in training as in use."""
+    composed, apart = "näher, mein größter Hut", "na\u0308her, mein gro\u0308ßter Hut"
+    assert composed != apart and tokenizer.encode(apart) == tokenizer.encode(composed)
+    assert tokenizer.decode(tokenizer.encode(apart)) == composed
+    assert train_characters([apart]).pieces == train_characters([composed]).pieces
+    assert (
+        train_sentencepiece([apart] * 4, 30).pieces
+        == train_sentencepiece([composed] * 4, 30).pieces
+    )
+    written_by_others = Characters("abu\u0308")
+    assert written_by_others.decode([0, 2, 3]) == "aü"
+
+
 def test_words_spell_the_text(tokenizer):
     for text in TEXTS[:3]:
         labels = tokenizer.encode(text)

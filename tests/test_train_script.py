@@ -10,6 +10,7 @@ import pytest
 from program import Program, arrays, assert_same_bits, finish
 
 from tdt_jax.checkpoint import named_leaves
+from tdt_jax.tokenizer import Characters
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,49 @@ def test_an_rnnt_trains_and_a_finished_run_only_tests(run, tmp_path):
     assert "going on from step 2" in output and "composed: WER" in output
     output = finish(run(tmp_path / "rnnt", "training.num_steps=2"), code=1)
     assert "error:" in output and "another model" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_second_run_in_a_folder_and_another_tokenizer_are_refused(run, tmp_path):
+    """In one line; what runs, and what was trained, goes on."""
+    first = run(tmp_path / "run", "training.num_steps=100000")
+    while not re.match("step 2 ", line := first.stdout.readline()):
+        assert line
+    output = finish(run(tmp_path / "run"), code=1)
+    assert output.startswith(f"error: {tmp_path / 'run'} is in use by process {first.pid} on ")
+    for number, process in enumerate(run.together(2, tmp_path / "run", devices=1)):
+        output = finish(process, code=1)
+        assert f"error in process {number}: {tmp_path / 'run'} is in use by" in output
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    output = finish(run(tmp_path / "run", "tokenizer.vocab_size=64"), code=1)
+    assert output.endswith("tokenizer.vocab_size is 40 there and 64 here\n")
+    assert "going on from step" in finish(run(tmp_path / "run", "training.num_steps=1"))
+    new = (f"training.init_from={tmp_path / 'run'}", "training.num_steps=1")
+    assert "tokens: the 40 of" in finish(run(tmp_path / "new", *new))
+    Characters("abc").save(tmp_path)
+    other = f"tokenizer.model={tmp_path / 'characters.json'}"
+    output = finish(run(tmp_path / "other", *new, other), code=1)
+    assert "has another tokenizer, of 40 tokens, than" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_utterances_of_one_frame_train(run, tmp_path):
+    """In a batch of longer ones; what is shorter is counted and left out."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    lines = []
+    for i, size in enumerate((160, 320, 1280, 1290, 6400, 6400)):
+        soundfile.write(tmp_path / f"{i}.wav", rng.normal(size=size) * 0.1, 16000)
+        entry = {"audio_filepath": f"{i}.wav", "duration": size / 16000, "text": "on"}
+        lines.append(json.dumps(entry) + "\n")
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    overrides = (f"data.train={tmp_path / 'train.jsonl'}", "data.telephone=none")
+    overrides += ("tokenizer.kind=characters", "training.num_steps=6", "augment.speed=0.9,1.1")
+    output = finish(run(tmp_path / "run", *overrides))
+    assert "5 utterances" in output and "1 with too few frames for any alignment" in output
+    assert "step 6" in output
 
 
 @pytest.mark.slow

@@ -89,6 +89,9 @@ def audio_blocks(
     Raises: AudioError naming the file, if it is missing, a folder, empty, not audio, truncated,
     damaged, without samples, or holds NaN or infinite samples; for arrays of another shape or type.
     """
+    if hasattr(audio, "audio_blocks"):  # a Segment
+        yield from audio.audio_blocks(sample_rate, track=track, damaged=damaged, warn=warn)
+        return
     request = Request(start, stop, track, damaged, warn)
     found = resolved(audio, array_rate or sample_rate)
     name = found.name if isinstance(found, File) else "the array"
@@ -118,6 +121,8 @@ def as_samples(audio, sample_rate: int = 16000) -> np.ndarray:
     Returns: [S] float32.
     Raises: AudioError as there.
     """
+    if hasattr(audio, "audio_blocks"):
+        return read_audio(audio, sample_rate)
     found = resolved(audio, sample_rate)
     if isinstance(found, File):
         return read_audio(found, sample_rate)

@@ -30,7 +30,7 @@ PATHS = (str, os.PathLike)
 
 
 def blocks(source: Path | BinaryIO, name: str, request: Request) -> Iterator[Block]:
-    """Yield the blocks of a file from `request.start` on.
+    """Yield the blocks of a file from `request.start` on, or from where it can be decoded.
 
     Raises: UnknownFormatError before the first block; BrokenError if decoding fails; as
     `request.lost`, if the file ends before its header says.
@@ -44,7 +44,7 @@ def blocks(source: Path | BinaryIO, name: str, request: Request) -> Iterator[Blo
             request.lost(f"{name} is truncated: {missing}")
         if file.channels > MOST_CHANNELS:
             raise UnknownFormatError(f"libsndfile: {file.channels} channels")
-        done = min(round(request.start * rate), num_frames)
+        done = min(round(request.start * rate), num_frames) if file.seekable() else 0
         if done:
             file.seek(done)
         buffer = np.empty((max(1, BLOCK // file.channels), file.channels), np.float32)

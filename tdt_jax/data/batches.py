@@ -6,6 +6,7 @@ utterances -> buckets -> an epoch's shuffled plan -> batches[step] -> iterate(ba
 import dataclasses
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.waveform import change_speed, insert_silence
 from tdt_jax.config import Bucket
-from tdt_jax.data.buckets import bucket_samples
+from tdt_jax.data.buckets import FRAME_SAMPLES, bucket_samples, num_frames
 from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry, Selection
 
@@ -109,11 +110,13 @@ class ManifestBatches:
     An epoch permutes each bucket's utterances, fills the last batch from the start of the same
     permutation, and shuffles the batches of all buckets together: every utterance is seen at least
     once. `speed` rates are drawn per utterance, and silence is inserted with `silence_probability`,
-    up to `silence_seconds`, as far as the bucket has room.
+    up to `silence_seconds`, as far as the bucket has room, and unless no alignment would be left
+    (`label_limit`, as of `select`).
 
-    An utterance that cannot be read, or is too long for the bucket that its manifest puts it in, is
-    logged once, recorded in `failed` (id -> reason) and replaced by another of the bucket: one that
-    (seed, step, row) decide, whatever failed before and whichever process asks.
+    An utterance that cannot be read, is too long for the bucket that its manifest puts it in, or
+    has too few frames for its labels, is logged once, recorded in `failed` (id -> reason) and
+    replaced by another of the bucket: one that (seed, step, row) decide, whatever failed before and
+    whichever process asks.
     """
 
     def __init__(
@@ -126,6 +129,8 @@ class ManifestBatches:
         speed: Sequence[float] = (),
         silence_probability: float = 0.0,
         silence_seconds: float = 1.0,
+        samples_per_frame: int = FRAME_SAMPLES,
+        label_limit: Callable[[int], float] = lambda num_frames: math.inf,
     ):
         if not selection.entries:
             raise ValueError(f"there is nothing to train on: {selection.report()}")
@@ -136,6 +141,8 @@ class ManifestBatches:
         self.speed = tuple(speed)
         self.silence_probability = silence_probability
         self.silence_seconds = silence_seconds
+        self.samples_per_frame = samples_per_frame
+        self.label_limit = label_limit
         self.failed: dict[str, str] = {}
         self._bad: dict[int, str] = {}  # by position, as ids may repeat
         self._members = [
@@ -194,21 +201,33 @@ class ManifestBatches:
             entry = self.selection.entries[candidate]
             if candidate in self._bad:
                 continue
+            labels = self.selection.labels[candidate]
             try:
                 samples = _fitting(entry, width, self.sample_rate)
+                if not self._can_align(samples, labels):
+                    raise AudioError(
+                        f"{entry.id} has {len(samples)} samples, too few for its {len(labels)} "
+                        f"labels; its manifest or index says {entry.seconds} s"
+                    )
             except AudioError as error:
                 reason = str(error)
                 if self._bad.setdefault(int(candidate), reason) is reason:  # of threads, the first
                     self.failed[entry.id] = reason
                     log.warning("replaced %s: %s", entry.id, reason)
                 continue
-            samples, lead = self._augment(samples, width, self._rng(AUGMENT, step, row))
-            return Utterance(entry.id, samples, entry.text, lead), self.selection.labels[candidate]
+            changed, lead = self._augment(samples, width, self._rng(AUGMENT, step, row))
+            if not self._can_align(changed, labels):
+                changed, lead = samples, 0
+            return Utterance(entry.id, changed, entry.text, lead), labels
         reason = self._bad[int(member)]
         raise ValueError(
             f"none of the {len(self._members[index])} utterances of bucket {index} can be read; "
             f"one: {reason}"
         )
+
+    def _can_align(self, samples: np.ndarray, labels: Sequence[int]) -> bool:
+        frames = num_frames(len(samples), self.samples_per_frame)
+        return frames > 0 and len(labels) <= self.label_limit(frames)
 
     def _augment(self, samples: np.ndarray, width: int, rng) -> tuple[np.ndarray, int]:
         lead = 0

@@ -13,6 +13,16 @@ def bucket_samples(bucket: Bucket, sample_rate: int = 16000) -> int:
     return math.ceil(round(bucket.seconds * sample_rate) / FRAME_SAMPLES) * FRAME_SAMPLES
 
 
+def num_frames(num_samples: int, samples_per_frame: int = FRAME_SAMPLES) -> int:
+    """Encoder frames of so many samples: of eight feature frames one, and one of what is left.
+
+    A single feature frame counts as none: normalised, nothing but zeros is left of it, and the
+    gradient of an encoder that sees nothing else is beyond float32.
+    """
+    num_features = 8 * num_samples // samples_per_frame
+    return math.ceil(num_features / 8) if num_features > 1 else 0
+
+
 def fit(
     seconds: float, num_labels: int, buckets: Sequence[Bucket], *, sample_rate: int = 16000
 ) -> int | None:

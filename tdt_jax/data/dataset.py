@@ -26,7 +26,8 @@ import numpy as np
 
 from tdt_jax.audio.encoded import decode
 from tdt_jax.audio.reading import AudioError, as_samples
-from tdt_jax.files import write_whole
+from tdt_jax.files import cache_folder, write_whole
+from tdt_jax.text import nfc
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 KEYS = ("speech", "text")  # of audio and transcript
@@ -91,7 +92,7 @@ class Dataset:
             lines = self._build_index() if path is None else path.read_bytes().splitlines()
             items = [json.loads(line) for line in lines]
             records = [
-                Record(item["id"], self, position, item["seconds"], item["text"])
+                Record(item["id"], self, position, item["seconds"], nfc(item["text"]))
                 for position, item in enumerate(items)
             ]
         except (KeyError, TypeError, json.JSONDecodeError):
@@ -127,11 +128,10 @@ class Dataset:
     def _index_paths(self) -> list[Path]:
         """Beside the split, or in the user's cache folder if that cannot be written."""
         named = hashlib.sha256(f"{self.folder.resolve()}\n{len(self)}".encode())
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdt_jax"
-        return [
-            index_path(self.folder, self.name, self.split, self.keys),
-            cache / f"index-{self.split}-{'-'.join(self.keys)}-{named.hexdigest()[:16]}.jsonl",
-        ]
+        name = f"index-{self.split}-{'-'.join(self.keys)}-{named.hexdigest()[:16]}.jsonl"
+        cache = cache_folder()
+        beside = index_path(self.folder, self.name, self.split, self.keys)
+        return [beside] if cache is None else [beside, cache / name]
 
     def _build_index(self) -> list[str]:
         from tqdm import tqdm

@@ -3,33 +3,38 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tdt_jax.audio.segment import Segment
 from tdt_jax.config import Bucket
-from tdt_jax.data.buckets import fit
+from tdt_jax.data.buckets import FRAME_SAMPLES, fit, num_frames
 from tdt_jax.data.dataset import Record
 from tdt_jax.files import write_whole
+from tdt_jax.text import nfc
 from tdt_jax.tokenizer import UnknownTextError
 
 MAX_PROBLEMS = 10  # reported at once
+LONGEST = 1e9  # seconds
 
 
 class Entry(NamedTuple):
     """One line of a manifest."""
 
-    id: str  # audio_filepath as written; a repeated one ends with "#" and its line
+    id: str  # audio_filepath as written, or FILE@OFFSET; a repeated one ends with "#" and its line
     path: Path
     seconds: float  # 0.0: the manifest does not say
     text: str
+    offset: float | None = None  # seconds; None: the whole file
 
     @property
-    def audio(self) -> Path:
+    def audio(self) -> Segment:
         """What `tdt_jax.audio.reading.as_samples` reads."""
-        return self.path
+        return Segment(self.path, self.offset, self.seconds if self.seconds > 0 else None)
 
     def exists(self) -> bool:
         """Whether there is a file to read."""
@@ -57,8 +62,10 @@ class Selection(NamedTuple):
 def read_manifest(path: str | os.PathLike) -> list[Entry]:
     """Read a JSONL manifest: audio_filepath (absolute, or relative to it), duration (s), text.
 
-    Blank lines and other keys are ignored, but an `offset` into a longer file is refused rather
-    than trained on wrongly.
+    With an `offset` (s) an utterance is the part of its file that begins there and lasts for
+    `duration`. Without, it is the file, and `duration` its nominal length; see
+    `tdt_jax.audio.segment`. The text is in Unicode's form NFC. Blank lines and other keys are
+    ignored.
 
     Raises: ValueError naming path:line, for up to ten bad lines at once, and for an empty file.
     """
@@ -120,16 +127,27 @@ def _parse(line: bytes, folder: Path) -> Entry:
             raise ValueError(f"{key} must be a string, got {item[key]!r}")
     if not item["audio_filepath"]:
         raise ValueError("audio_filepath is empty")
-    seconds = item.get("duration")
-    seconds = 0.0 if seconds is None else seconds
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise ValueError(f"duration must be a number of seconds, got {seconds!r}")
-    if not math.isfinite(seconds):
-        raise ValueError(f"duration must be finite, got {seconds}")
-    if item.get("offset"):
-        raise ValueError(f"offset {item['offset']!r} is not supported: cut the audio into files")
-    name = item["audio_filepath"]
-    return Entry(name, folder / name, float(seconds), item["text"])
+    if re.search("[\ud800-\udfff]", item["text"]):
+        raise ValueError(f"text holds half a character: {item['text']!r}")
+    seconds, offset = _seconds(item, "duration"), _seconds(item, "offset")
+    if offset is not None and offset < 0:
+        raise ValueError(f"offset must not be negative, got {offset:g}")
+    # A name is bytes: what the manifest spells in UTF-8, whatever encoding the system prefers.
+    name = item["audio_filepath"].encode("utf-8", "surrogateescape")
+    path, shown = folder / os.fsdecode(name), name.decode("utf-8", "backslashreplace")
+    id = f"{shown}@{offset}" if offset else shown
+    return Entry(id, path, seconds or 0.0, nfc(item["text"]), offset)
+
+
+def _seconds(item: dict, key: str) -> float | None:
+    value = item.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{key} must be a number of seconds, got {value!r}")
+    if not -LONGEST <= value <= LONGEST:
+        raise ValueError(f"{key} must be finite, and no more than years, got {value}")
+    return float(value)
 
 
 def select(
@@ -138,13 +156,14 @@ def select(
     buckets: Sequence[Bucket],
     *,
     seconds_per_frame: float = 0.08,
-    label_limit: Callable[[int], int] | None = None,
+    label_limit: Callable[[int], float] = lambda num_frames: math.inf,
     allow_empty: bool = False,
 ) -> Selection:
     """Encode the texts, give every utterance a bucket, and drop with a reason what has none.
 
-    `label_limit(num_frames)` is the most labels that so many encoder frames can align to (None: any
-    number, as with a duration of 0); `allow_empty` keeps utterances without text.
+    `label_limit(num_frames)` is the most labels that so many encoder frames can align to, -1 where
+    not even silence can (`tdt_jax.data.task.label_limit`); `allow_empty` keeps utterances without
+    text.
     """
     kept: list[tuple[Entry | Record, list[int], int]] = []
     skipped: dict[str, list[str]] = {}
@@ -155,7 +174,7 @@ def select(
         except UnknownTextError:
             reason = "with unknown characters"
         bucket = fit(entry.seconds, len(labels), buckets)
-        num_frames = math.floor(entry.seconds / seconds_per_frame + 1e-6)
+        frames = num_frames(round(FRAME_SAMPLES * entry.seconds / seconds_per_frame))
         if not entry.exists():
             reason = "without a file"
         elif entry.seconds <= 0:
@@ -165,7 +184,9 @@ def select(
         elif reason is None and bucket is None:
             longest = fit(entry.seconds, 0, buckets) is None
             reason = f"longer than the largest bucket ({'seconds' if longest else 'tokens'})"
-        elif reason is None and label_limit is not None and len(labels) > label_limit(num_frames):
+        elif reason is None and (frames == 0 or label_limit(frames) < 0):
+            reason = "with too few frames for any alignment"
+        elif reason is None and len(labels) > label_limit(frames):
             reason = "with more labels than frames allow"
         if reason is None:
             kept.append((entry, labels, bucket))

@@ -12,7 +12,6 @@ places and dataset_info.json says so, which is the last that is written.
 
 import concurrent.futures
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -32,6 +31,7 @@ from tdt_jax.audio.reading import AudioError
 from tdt_jax.data.builder import Recording, Source, SpeechBuilder, tfds
 from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path
 from tdt_jax.files import write_whole
+from tdt_jax.lock import locked
 
 SHARD_BYTES = 1 << 28
 NUM_THREADS = 4  # that read and check recordings
@@ -77,7 +77,7 @@ def prepare(
         problems = _problems(folder, builder.name, source.split, made_of)
         return _result(folder, builder.name, source.split, [*source.problems, *problems])
     work.mkdir(parents=True, exist_ok=True)
-    with _locked(work / "lock", wait=False):
+    with locked(work / "lock"):
         problems = _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress)
     return _result(folder, builder.name, source.split, [*source.problems, *problems])
 
@@ -101,17 +101,6 @@ def _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress) 
         progress(_size(parts[n]))
     made_of = _digest(source.recordings)
     return _finish(builder.name, source.split, folder, work, len(parts), made_of)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool):
-    """A context that one process at a time is in; a process that dies leaves it."""
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ValueError(f"another process is at work in {path.parent}") from None
-        yield
 
 
 def _info(folder: Path) -> dict[str, dict]:
@@ -287,7 +276,7 @@ def _finish(
         "numBytes": str(sum(part["bytes"] for part in known)),
         "shardLengths": [str(len(known[n]["lines"])) for n in shards],
     }
-    with _locked(folder / ".lock", wait=True):  # other processes may finish other splits
+    with locked(folder / ".lock", wait=True):  # other processes may finish other splits
         info["splits"] = [*_info(folder).values(), made]
         write_whole(folder / INFO, json.dumps(info, indent=2))
     shutil.rmtree(work, ignore_errors=True)

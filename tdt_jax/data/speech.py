@@ -2,15 +2,15 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from tdt_jax.audio.encoded import flac
-from tdt_jax.audio.reading import read_audio
+from tdt_jax.audio.reading import as_samples
 from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 from tdt_jax.data.manifest import Entry
 
 SAMPLE_RATE = 16000  # Hz, of what has to be encoded anew
+SEGMENT_BYTES = 20_000  # of a second of FLAC, about
 KEPT = (b"fLaC", b"RIFF", b"OggS")  # how files begin that any libsndfile decodes whole
 
 
@@ -23,24 +23,28 @@ class Speech(SpeechBuilder, skip_registration=True):
 
 def scan(split: str, entries: Sequence[Entry]) -> Source:
     """The recordings of a manifest."""
-    paths = {entry.id: entry.path for entry in entries}
-    recordings = [
-        Recording(entry.id, _file_size(entry.path), {"text": entry.text}) for entry in entries
-    ]
+    by_id = {entry.id: entry for entry in entries}
+    recordings = [Recording(entry.id, _size(entry), {"text": entry.text}) for entry in entries]
 
     def read(wanted):
         for recording in wanted:
-            yield functools.partial(_file, paths[recording.id])
+            yield functools.partial(_encoded, by_id[recording.id])
 
     return Source(split, recordings, read)
 
 
-def _file_size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0  # what is missing is found out later
+def _size(entry: Entry) -> int:
+    """Bytes, about; what is missing is found out later."""
+    size = entry.path.stat().st_size if entry.path.is_file() else 0
+    is_part = entry.offset is not None and entry.seconds > 0
+    return min(size, round(entry.seconds * SEGMENT_BYTES)) if is_part else size
 
 
-def _file(path: Path) -> bytes:
-    """A file as it is, or what it sounds like as FLAC."""
-    samples = read_audio(path, SAMPLE_RATE)
-    data = path.read_bytes()
-    return data if data[:4] in KEPT else flac(samples, SAMPLE_RATE)
+def _encoded(entry: Entry) -> bytes:
+    """A file as it is, or what it, or a part of it, sounds like as FLAC."""
+    samples = as_samples(entry.audio, SAMPLE_RATE)
+    if entry.audio.is_whole():
+        data = entry.path.read_bytes()
+        if data[:4] in KEPT:
+            return data
+    return flac(samples, SAMPLE_RATE)

@@ -1,7 +1,9 @@
 """What a configuration trains and evaluates on: a tokenizer, training batches, evaluation sets."""
 
 import dataclasses
+import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -67,12 +69,13 @@ def _sources(config: Config, tokenizer) -> Task:
     )
     test = {name: read_source(name, **options) for name in data.test}  # scored one by one
     tokenizer = tokenizer or _train_tokenizer(config, [entry.text for entry in train])
+    limit = label_limit(config.model)
     selection = select(
         train,
         tokenizer,
         data.buckets,
         seconds_per_frame=config.model.seconds_per_frame,
-        label_limit=label_limit(config.model),
+        label_limit=limit,
     )
     batches = ManifestBatches(
         selection,
@@ -82,19 +85,41 @@ def _sources(config: Config, tokenizer) -> Task:
         speed=augment.speed,
         silence_probability=augment.silence_probability,
         silence_seconds=augment.silence_seconds,
+        samples_per_frame=config.model.samples_per_frame,
+        label_limit=limit,
     )
     tests = ({"dev": dev} if dev else {}) | test
     return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
 
 
-def label_limit(model: ModelConfig) -> Callable[[int], int] | None:
-    """The most labels that a number of frames can hold; None: any number, labels may stay."""
-    durations = model.durations
+def label_limit(model: ModelConfig) -> Callable[[int], float]:
+    """The most labels that a number of frames can hold; -1 where no alignment exists at all.
+
+    Of a transducer the arcs' durations add up to the frames, the last arc is a blank, and blanks
+    have no duration 0. With a duration of 0 for labels any number of them fits where blanks do.
+    """
     if model.kind == "CTC":
         return lambda num_frames: num_frames
-    if durations is None or durations[0] == 0:
-        return None
-    return lambda num_frames: (num_frames - durations[0]) // durations[0]
+    if model.durations is None or model.durations[:2] == (0, 1):
+        return lambda num_frames: math.inf if num_frames else -1
+    is_free = model.durations[0] == 0
+
+    def limit(num_frames: int) -> float:
+        arcs = _most_arcs(num_frames, model.durations[is_free:])
+        return -1 if arcs < 1 else math.inf if is_free else arcs - 1
+
+    return limit
+
+
+@functools.cache
+def _most_arcs(num_frames: int, durations: tuple[int, ...]) -> float:
+    """How many durations above 0 add up to a number of frames at most; below 1 if none do."""
+    most = [0.0]
+    for frames in range(1, num_frames + 1):
+        most.append(
+            1 + max((most[frames - d] for d in durations if d <= frames), default=-math.inf)
+        )
+    return most[-1]
 
 
 def _train_tokenizer(config: Config, texts: Sequence[str]):

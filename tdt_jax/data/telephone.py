@@ -65,7 +65,7 @@ class Telephone:
         self._takes: dict[str, list[Recording]] = defaultdict(list)
         self._phrases: list[Recording] = []  # for training, by length
         self._test_phrases: list[Recording] = []
-        for line in (prompts_folder() / "manifest.jsonl").read_text().splitlines():
+        for line in (prompts_folder() / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             recording = Recording(entry["audio_filepath"], entry["text"], entry["duration"])
             num_words = len(recording.text.split())
