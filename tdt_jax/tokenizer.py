@@ -81,7 +81,7 @@ class Characters:
         """The words of `decode(ids)`; labels of whitespace spell none."""
         texts = [self.alphabet[i] for i in _checked(ids, self.vocab_size)]
         return [
-            TextWord(text, [i for i in units if not texts[i].isspace()], space)
+            TextWord(nfc(text), [i for i in units if not texts[i].isspace()], space)
             for text, units, space in orthography.divide(texts)
         ]
 
@@ -167,7 +167,7 @@ class SentencePiece:
             if label is not None:
                 units.append((self.pieces[label].replace("▁", " "), [position]))
         return [
-            TextWord(text, [position for i in indices for position in units[i][1]], space)
+            TextWord(nfc(text), [position for i in indices for position in units[i][1]], space)
             for text, indices, space in orthography.divide([text for text, _ in units], alone)
         ]
 

@@ -40,7 +40,8 @@ def blocks(source: Path | BinaryIO, name: str, request: Request) -> Iterator[Blo
     with _opened(source) as file:
         rate, num_frames = file.samplerate, file.frames
         check_rate(rate, name)
-        if missing := _missing(file.extra_info, num_frames / rate):
+        is_needed = request.stop is None or request.stop * rate > num_frames
+        if is_needed and (missing := _missing(file.extra_info, num_frames / rate)):
             request.lost(f"{name} is truncated: {missing}")
         if file.channels > MOST_CHANNELS:
             raise UnknownFormatError(f"libsndfile: {file.channels} channels")
