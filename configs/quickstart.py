@@ -62,7 +62,7 @@ def get_config() -> Config:
         tokenizer=TokenizerConfig(vocab_size=160),
         data=DataConfig(
             telephone=TelephoneConfig(
-                word_probability=0.1,
+                fragment_probability=0.25,
                 noise_probability=0.05,
                 long_silence_seconds=4.0,
                 joint_silence_probability=0.2,

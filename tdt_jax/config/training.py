@@ -133,7 +133,7 @@ class TelephoneConfig:
 
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances
-    word_probability: float = 0.0  # share of single words among the shortest
+    fragment_probability: float = 0.0  # share of utterances whose texts begin or end anywhere
     noise_probability: float = 0.0  # share of noise in which nothing is said
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
     long_silence_probability: float = 0.2  # of each place: start, end, one gap inside
@@ -153,7 +153,7 @@ class TelephoneConfig:
     def __post_init__(self):
         require(len(self.kinds) > 0, "telephone.kinds must name at least one kind")
         for name in (
-            "phrase_probability", "word_probability", "noise_probability",
+            "phrase_probability", "fragment_probability", "noise_probability",
             "long_silence_probability", "joint_silence_probability", "joint_change_probability",
         ):  # fmt: skip
             value = getattr(self, name)

@@ -76,7 +76,6 @@ class Telephone:
             elif num_words >= 2 and recording.seconds <= PHRASE_SECONDS:
                 self._test_phrases.append(recording)
         self._takes.default_factory = None
-        self._single_words = [word for word in self.words if word in self._takes]
         self._phrases.sort(key=lambda recording: recording.seconds)
         self._phrase_seconds = [recording.seconds for recording in self._phrases]
 
@@ -119,13 +118,16 @@ class Telephone:
             phrase = self._phrase(rng, most, least)
             if phrase is not None and len(phrase.text.split()) <= max_words:
                 return phrase
-        is_word = not least and config.word_probability and chance(rng, config.word_probability)
+        fragments = config.fragment_probability and chance(rng, config.fragment_probability)
         for attempt in range(100):
             speed = pick(rng, config.speed)
             units, clips, joints = [], [], []
             while not units or self._length(clips) < least:
                 joints.append(len(units))
-                more = [pick(rng, self._single_words)] if is_word else self._units(rng)
+                more = self._units(rng)
+                if fragments:
+                    place = int(rng.integers(len(more)))
+                    more = more[place:] if chance(rng, 0.5) else more[: place + 1]
                 units += more
                 clips += self._choose(more, speed, rng)
             if attempt >= UNCUT_ATTEMPTS:
