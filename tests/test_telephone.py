@@ -476,6 +476,34 @@ def test_phrases_come_with_their_probability():
     assert max(len(utterance.samples) for utterance in drawn) <= 2 * RATE
 
 
+def test_noise_alone_has_no_text():
+    telephone = Telephone(dataclasses.replace(PLAIN, noise_probability=0.5))
+    rng = np.random.default_rng(0)
+    drawn = [telephone.sample(rng, max_seconds=4.0, min_seconds=2.5) for _ in range(60)]
+    noise = [each for each in drawn if not each.text]
+    assert 15 < len(noise) < 45
+    for each in noise:
+        assert each.id == "noise" and each.lead == 0
+        assert 2.5 * RATE <= len(each.samples) <= 4 * RATE and each.samples.dtype == np.float32
+    levels = np.log10([each.samples.std() for each in noise])
+    assert -4.01 < levels.min() < -3 and -2 < levels.max() < -0.99
+
+
+def test_fragments_begin_and_end_anywhere():
+    """Of dates such as "march second twenty ten" also "second twenty ten", and "march"."""
+    plain = dataclasses.replace(PLAIN, kinds=("date",))
+    begins, firsts = {*grammar.MONTHS, *grammar.WEEKDAYS}, {}
+    for share in (0.0, 1.0):
+        telephone = Telephone(dataclasses.replace(plain, fragment_probability=share))
+        rng = np.random.default_rng(0)
+        texts = [telephone.sample(rng, max_seconds=8.0).text for _ in range(80)]
+        assert not any(map(is_test_text, texts))
+        firsts[share] = np.mean([text.split()[0] not in begins for text in texts])
+        lengths = [len(text.split()) for text in texts]
+        assert (min(lengths) == 1) == bool(share)
+    assert firsts[0.0] < 0.1 and firsts[1.0] > 0.25
+
+
 def test_batches_are_a_function_of_seed_and_step():
     one, two = (TelephoneBatches(Telephone(ALL), Characters(), BUCKETS, seed=5) for _ in range(2))
     two[3]  # what was asked before does not matter
