@@ -140,7 +140,7 @@ def test_evaluate_takes_a_dataset_and_gives_bleu(folder, tmp_path, capsys):
     assert evaluate(make_recogniser(), items).bleu is None
 
 
-def test_a_result_is_not_lost_to_an_encoding(folder, monkeypatch):
+def test_a_result_is_not_lost_to_an_encoding(folder, monkeypatch, capsysbinary):
     """Of the terminal, of a text in another form of Unicode, or of a file name's odd bytes."""
     lines = [
         {"audio_filepath": "0.wav", "duration": 1.0, "text": "gru\u0308n łódź"},
@@ -154,6 +154,7 @@ def test_a_result_is_not_lost_to_an_encoding(folder, monkeypatch):
     assert [each["reference"] for each in found["utterances"]] == ["grün łódź"]
     (why,) = found["failed"].values()
     assert why.endswith("\ufffd.wav")
+    assert b"\xff.wav" in capsysbinary.readouterr().err
 
 
 def test_benchmark_data(folder, capsys):
