@@ -13,6 +13,7 @@ it is at the edge of its piece, where half a word may be mistaken for one, or th
 heard another word there.
 """
 
+import bisect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,9 @@ from tdt_jax.orthography import may_part, space_between
 from tdt_jax.transcript import Spoken, is_blank
 
 WINDOW = 0.2  # seconds that must be quiet at a cut
-SILENCE = 2.0  # seconds of digital silence that a piece may hold at most
+SILENCE = 2.0  # seconds of silence that a piece may hold at most
+SHORT = 2.0  # seconds; what sounds for less than this between two silences is not heard alone
+BRIDGE = 0.5  # seconds of zeros in place of the silence beside it
 EMPTY = np.zeros(0, np.float32)
 ALONE = 0.25  # seconds: two words whose middles are less than twice as far apart may be one
 ANOTHER = 0.12  # seconds by which words of another text count as farther apart
@@ -38,10 +41,12 @@ EDGE = 0.8  # seconds of a piece at both ends in which a word that it alone has 
 class Piece:
     """Samples of a recording, and its core: [first, last) of the recording's samples."""
 
-    samples: np.ndarray  # [S], without digital silence at the ends of what sounds
+    samples: np.ndarray  # [S], without silence at the ends of what sounds
     start: int  # the recording's sample that `samples` begins with
     first: int
     last: int
+    # Where silence was left out: (number of the sample after it, samples left out until there).
+    omitted: tuple[tuple[int, int], ...] = ()
 
 
 def cut(
@@ -49,8 +54,10 @@ def cut(
 ) -> Iterator[Piece]:
     """Cut a recording that comes block by block; no more than about a piece is held at a time.
 
-    Digital silence is in no piece at the ends of a recording, and if it lasts for more than two
-    seconds also inside: what is before it and what is after it are cut apart, and do not overlap.
+    Silence (`tdt_jax.audio.silence.sounding`) is in no piece at the ends of a recording, nor if it
+    lasts for more than two seconds inside: what is before it and what is after it are cut apart,
+    and do not overlap. But what sounds for less than two seconds says little by itself: it stays in
+    a piece with what is beside it, half a second of zeros in place of the silence.
     Other cuts are in the middle of the quietest 0.2 s of the last third that a core may reach, and
     pieces begin and end in the quietest of the outer half of what they hear beyond it.
 
@@ -76,7 +83,18 @@ def cut(
             yield block
 
     sounds = sounding(counted(), longest=round(SILENCE * sample_rate), sample_rate=sample_rate)
+    # From here on positions do not count what bridges leave out, until a Piece says them.
+    omitted: list[tuple[int, int]] = []  # from which position on, how many samples
+    sizes = dict(short=round(SHORT * sample_rate), bridge=round(BRIDGE * sample_rate))
+    sounds = _bridged(sounds, omitted, **sizes)
     coming = next(sounds, None)
+
+    def piece(samples: np.ndarray, start: int, first: int, last: int) -> Piece:
+        before = _omitted(omitted, start)
+        inside = [(n - start, k - before) for n, k in omitted if start < n < start + len(samples)]
+        places = (place + _omitted(omitted, place) for place in (start, first, last))
+        return Piece(samples, *places, tuple(inside))
+
     held, start, first = EMPTY, coming[0] if coming else 0, 0
     while True:
         wanted = start + longest + 1
@@ -87,8 +105,8 @@ def cut(
             coming = next(sounds, None)
         held = np.concatenate(parts)
         if end < wanted:  # nothing, or silence, is next
-            last = coming[0] if coming else length
-            yield Piece(held, start, first, last)
+            last = coming[0] if coming else length - _omitted(omitted, end)
+            yield piece(held, start, first, last)
             if not coming:
                 return
             held, start, first = EMPTY, last, last
@@ -98,10 +116,62 @@ def cut(
         last = start + _pause(held, search - start, reach - start, window)
         beyond = last + overlap - start
         end = start + _pause(held, beyond - outer, beyond, window)
-        yield Piece(held[: end - start], start, first, last)
+        yield piece(held[: end - start], start, first, last)
         beyond = max(last - overlap - start, 0)
         begin = start + _pause(held, beyond, beyond + outer, window)
         held, start, first = held[begin - start :].copy(), begin, last
+
+
+def _omitted(omitted: Sequence[tuple[int, int]], position: int) -> int:
+    """How many samples bridges left out before a position that does not count them."""
+    index = bisect.bisect_right(omitted, position, key=lambda each: each[0])
+    return omitted[index - 1][1] if index else 0
+
+
+def _bridged(
+    sounds: Iterable[tuple[int, np.ndarray]],
+    omitted: list[tuple[int, int]],
+    *,
+    short: int,
+    bridge: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields what sounds, with `bridge` zeros for a silence beside less than `short` samples of it.
+
+    Positions do not count what is left out for that; `omitted` takes from which of them on it is
+    how much.
+    """
+    removed = size = end = 0  # samples left out; of sound since the last silence; behind that sound
+    waiting: list[tuple[int, np.ndarray]] = []  # what sounds after a silence, while it is short
+
+    def released(is_bridged: bool):
+        nonlocal removed, size, end
+        gap = waiting[0][0] - end if waiting else 0
+        if waiting and is_bridged and gap > bridge:
+            yield end - removed, np.zeros(bridge, np.float32)
+            removed += gap - bridge
+            omitted.append((waiting[0][0] - removed, removed))
+        elif waiting and not is_bridged:
+            size = 0
+        for position, samples in waiting:
+            yield position - removed, samples
+            size, end = size + len(samples), position + len(samples)
+        waiting.clear()
+
+    started = False
+    for position, samples in sounds:
+        behind = waiting[-1][0] + len(waiting[-1][1]) if waiting else end
+        if started and position != behind:
+            yield from released(True)
+            waiting.append((position, samples))
+        elif waiting:
+            waiting.append((position, samples))
+        else:
+            started = True
+            yield position - removed, samples
+            size, end = size + len(samples), position + len(samples)
+        if sum(len(part) for _, part in waiting) >= short:
+            yield from released(size < short)
+    yield from released(True)
 
 
 def _pause(samples: np.ndarray, begin: int, end: int, window: int) -> int:

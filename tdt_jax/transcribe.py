@@ -162,8 +162,9 @@ def transcribe_each(
             for row, (position, number, piece) in enumerate(tasks):
                 progress((piece.last - piece.first) / rate)
                 if position in recordings:  # or it was broken further on
+                    omitted = [(place / rate, size / rate) for place, size in piece.omitted]
                     times = piece.start / rate, piece.last / rate
-                    part = _Part(*times, len(piece.samples), take(hypothesis, row))
+                    part = _Part(*times, len(piece.samples), omitted, take(hypothesis, row))
                     recordings[position].heard[number] = part
                     yield from completed(position)
 
@@ -263,7 +264,12 @@ class _Part(NamedTuple):
     start: float  # seconds
     last: float  # seconds, the end of its core
     num_samples: int
+    omitted: list[tuple[float, float]]  # as of a Piece, in seconds
     hypothesis: Hypothesis
+
+    def later(self, seconds: float) -> float:
+        """How much later than in the piece a moment of it is in the recording, in seconds."""
+        return self.start + max((k for place, k in self.omitted if place <= seconds), default=0.0)
 
 
 @dataclass
@@ -332,12 +338,13 @@ def _put_together(recording: _Recording, recogniser: Recogniser, keep_tags: bool
     words: list[list[Spoken]] = []
     languages: list[str] = []
     for part in parts:
-        found = spoken(part.hypothesis, recogniser, duration - part.start, keep_tags=keep_tags)
-        words.append([moved(word, part.start) for word in found] if part.start else found)
+        room = duration - part.later(math.inf)
+        found = spoken(part.hypothesis, recogniser, room, keep_tags=keep_tags)
+        words.append([moved(word, part.later) for word in found])
         languages += recogniser.tokenizer.languages(part.hypothesis.labels)
     cuts = [part.last for part in parts[:-1]]
     rate = recogniser.config.features.sample_rate
-    extents = [(part.start, part.start + part.num_samples / rate) for part in parts]
+    extents = [(part.start, part.num_samples / rate + part.later(math.inf)) for part in parts]
     joined = cutting.join(words, cuts, extents, recogniser.tokenizer.decode)
     return Heard(
         assemble(joined, duration, commonest(languages)),

@@ -18,7 +18,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -181,12 +181,12 @@ def _joined(words: Sequence[Word]) -> str:
     return "".join(" " * word.space_before + word.text for word in words).lstrip()
 
 
-def moved(word: Spoken, seconds: float) -> Spoken:
-    """The same word, so much later."""
-    tokens = [
-        replace(token, start=token.start + seconds, end=token.end + seconds)
-        for token in word.tokens
-    ]
+def moved(word: Spoken, later: Callable[[float], float]) -> Spoken:
+    """The same word, its tokens so many seconds later as `later` says of their starts."""
+    tokens = []
+    for token in word.tokens:
+        seconds = later(token.start)
+        tokens.append(replace(token, start=token.start + seconds, end=token.end + seconds))
     return replace(word, tokens=tuple(tokens))
 
 

@@ -79,15 +79,58 @@ def test_digital_silence_at_the_ends_changes_no_piece(lead):
 
 
 def test_long_digital_silence_parts_what_is_on_its_sides():
-    noise = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(3, 2000)).astype(np.float32)
     silence = np.zeros(2000, np.float32)  # as long as a piece may hold
     samples = np.concatenate([noise[0], silence, noise[1], silence, [0], noise[2], silence, [0]])
     for block in (1, 700, 100000):
         first, second = cut(blocks_of(samples, block), longest=9000, overlap=500, sample_rate=RATE)
-        np.testing.assert_array_equal(first.samples, samples[:4000])
+        np.testing.assert_array_equal(first.samples, samples[:6000])
         np.testing.assert_array_equal(second.samples, noise[2])
-        assert (first.start, first.first, first.last) == (0, 0, 6001)
-        assert (second.start, second.first, second.last) == (6001, 6001, 9002)
+        assert (first.start, first.first, first.last) == (0, 0, 8001)
+        assert (second.start, second.first, second.last) == (8001, 8001, 12002)
+        assert first.omitted == second.omitted == ()
+
+
+def test_what_sounds_briefly_stays_with_what_is_beside_it():
+    """0.3 s, 5 s later 4 s, 3 s later 1 s, 9 s later 3 s: the last by itself."""
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(size=size).astype(np.float32) for size in (300, 4000, 1000, 3000)]
+    parts = [np.zeros(700), noise[0], np.zeros(5000), noise[1], np.zeros(3000), noise[2]]
+    samples = np.concatenate([*parts, np.zeros(9000), noise[3], np.zeros(100)])
+    samples = samples.astype(np.float32)
+    for block in (1, 700, 100000):
+        first, second = cut(blocks_of(samples, block), longest=9000, overlap=500, sample_rate=RATE)
+        bridge = np.zeros(500)
+        expected = np.concatenate([noise[0], bridge, noise[1], bridge, noise[2]])
+        np.testing.assert_array_equal(first.samples, expected)
+        assert first.omitted == ((800, 4500), (5300, 7000))
+        assert (first.start, first.first, first.last) == (700, 0, 23000)
+        np.testing.assert_array_equal(second.samples, noise[3])
+        assert (second.start, second.first, second.last) == (23000, 23000, len(samples))
+
+
+def test_brief_sounds_all_along_are_cut_as_anything_is():
+    """0.4 s every 3 s, for ten minutes: pieces of half a minute without the silence."""
+    rng = np.random.default_rng(0)
+    samples = np.zeros((200, 3000), np.float32)
+    samples[:, :400] = rng.normal(size=(200, 400))
+    pieces = list(
+        cut(blocks_of(samples.ravel(), 777), longest=20000, overlap=1000, sample_rate=RATE)
+    )
+    assert 9 <= len(pieces) < 15 and max(len(p.samples) for p in pieces) <= 20000
+    assert pieces[0].first == 0 and pieces[-1].last == samples.size
+    assert all(a.last == b.first for a, b in itertools.pairwise(pieces))
+    heard = np.zeros(samples.size, bool)
+    for piece in pieces:
+        omitted = np.zeros(len(piece.samples), int)
+        for place, size in piece.omitted:
+            omitted[place:] = size
+        places = piece.start + np.arange(len(piece.samples)) + omitted
+        loud = piece.samples != 0
+        np.testing.assert_array_equal(piece.samples[loud], samples.ravel()[places[loud]])
+        core = (places >= piece.first) & (places < piece.last)
+        heard[places[loud & core]] = True
+    np.testing.assert_array_equal(heard, samples.ravel() != 0)
 
 
 def test_of_a_silent_recording_there_is_nothing():
