@@ -312,4 +312,5 @@ def test_companding_is_that_of_the_standard(law, subtype):
     step = 1.1 * np.maximum(np.abs(samples) / 16, 2.0**-11)
     assert np.all(np.abs(law(jnp.asarray(samples)) - expected) < step)
     assert len(np.unique(law(jnp.asarray(samples)))) <= 256
-    np.testing.assert_allclose(law(jnp.zeros(1)), coded(np.zeros(1), 8000, "WAV", subtype))
+    zero = coded(np.zeros(1), 8000, "WAV", subtype)
+    np.testing.assert_allclose(law(jnp.zeros(1)), zero, rtol=1e-3)

@@ -237,8 +237,10 @@ def test_interrupted_while_jax_is_imported(tmp_path, start):
     for path in ("tdt_jax/__init__.py", "jax.py"):
         (tmp_path / path).write_text(slow)
     start = start.format(train=str(ROOT / "train.py"), main="__main__")
+    # A shell that starts this in the background has it ignore Ctrl-C.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import runpy, tdt_jax_start\n{start}"],
+        [sys.executable, "-c", f"{heard}import runpy, tdt_jax_start\n{start}"],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
