@@ -45,7 +45,7 @@ class Piece:
     start: int  # the recording's sample that `samples` begins with
     first: int
     last: int
-    # Where silence was left out: (number of the sample after it, samples left out until there).
+    # Where silence was left out: (samples before it, samples left out from the start up to it).
     omitted: tuple[tuple[int, int], ...] = ()
 
 
@@ -138,7 +138,7 @@ def _bridged(
     """Yields what sounds, with `bridge` zeros for a silence beside less than `short` samples of it.
 
     Positions do not count what is left out for that; `omitted` takes from which of them on it is
-    how much.
+    how much: from the middle of the zeros, as a word's time may be a frame early.
     """
     removed = size = end = 0  # samples left out; of sound since the last silence; behind that sound
     waiting: list[tuple[int, np.ndarray]] = []  # what sounds after a silence, while it is short
@@ -149,7 +149,7 @@ def _bridged(
         if waiting and is_bridged and gap > bridge:
             yield end - removed, np.zeros(bridge, np.float32)
             removed += gap - bridge
-            omitted.append((waiting[0][0] - removed, removed))
+            omitted.append((waiting[0][0] - removed - bridge // 2, removed))
         elif waiting and not is_bridged:
             size = 0
         for position, samples in waiting:

@@ -355,6 +355,22 @@ def test_a_word_at_every_cut_is_heard_once(listener):
     assert found.text.split() == [WORDS[n] for n in numbers]
 
 
+def test_brief_words_between_long_silences_keep_their_times(listener):
+    """Heard together, with half a second of zeros for the silence that is in the recording."""
+    recogniser, batches = listener
+    samples = np.zeros(60 * 16000, np.float32)
+    starts = [3.0, 9.5, 10.2, 31.0, 58.0]
+    ripple = 0.001 * (-1) ** np.arange(LENGTH)  # a constant is silence
+    for number, start in enumerate(starts):
+        first = round(start * 16000)
+        samples[first : first + LENGTH] = (number + 2) / 20 + ripple
+    (found,) = tdt.transcribe(recogniser, [samples])
+    assert [word.text for word in found.words] == WORDS[:5]
+    np.testing.assert_allclose([word.start for word in found.words], starts, atol=0.09)
+    assert all(0.3 < word.end - word.start < 0.5 for word in found.words)
+    assert found.duration == 60.0 and len(batches) == 1  # once, in one piece
+
+
 def test_a_long_recording_does_not_wait_for_a_rare_one(listener):
     """A batch that fills slowly starts at last; what is finished is given."""
     recogniser, _ = listener
