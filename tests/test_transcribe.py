@@ -367,7 +367,8 @@ def test_brief_words_between_long_silences_keep_their_times(listener):
     (found,) = tdt.transcribe(recogniser, [samples])
     assert [word.text for word in found.words] == WORDS[:5]
     np.testing.assert_allclose([word.start for word in found.words], starts, atol=0.09)
-    assert all(0.3 < word.end - word.start < 0.5 for word in found.words)
+    lengths = [word.end - word.start for word in found.words]
+    assert 0.2 < min(lengths) and max(lengths) < 0.4  # as long as the listener says
     assert found.duration == 60.0 and len(batches) == 1  # once, in one piece
 
 
