@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import sys
 import time
+import warnings
 
 MODEL_HELP = (
     "the folder of a training run or of a saved recogniser, a .nemo archive, a Hugging Face "
@@ -92,6 +93,25 @@ def complain(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(f"tdt-jax: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def audio_warnings():
+    """A context in which what is said of a recording is a line on standard error."""
+    from tdt_jax.audio.request import AudioWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AudioWarning)
+        show = warnings.showwarning
+
+        def complained(message, category, *place, **options):
+            if issubclass(category, AudioWarning):
+                complain(str(message))
+            else:
+                show(message, category, *place, **options)
+
+        warnings.showwarning = complained
+        yield
 
 
 def is_terminal(file) -> bool:

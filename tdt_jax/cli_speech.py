@@ -9,6 +9,7 @@ import sys
 from tdt_jax.cli_options import (
     add_batch,
     add_model,
+    audio_warnings,
     complain,
     is_terminal,
     load,
@@ -324,7 +325,7 @@ def _evaluate(options) -> int:
     total = sum(entry.seconds for entries in sources for entry in entries)
     recogniser = load(options, on_all=True)
     hidden = options.no_progress or not is_terminal(sys.stderr)
-    with progress_bar(total, hidden=hidden) as advance:
+    with audio_warnings(), progress_bar(total, hidden=hidden) as advance:
         results = [
             evaluate(
                 recogniser,

@@ -177,6 +177,14 @@ def test_evaluate_counts_what_it_could_not_read(folder, capsys):
     assert "gone.wav" in captured.err and "2 utterances" in captured.out
 
 
+def test_evaluate_says_what_is_known_of_a_recording(folder, capsys):
+    soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
+    line = {"audio_filepath": "silent.wav", "duration": 1.0, "text": ""}
+    (folder / "silent.jsonl").write_text(json.dumps(line))
+    assert cli.main(["evaluate", str(folder / "model"), str(folder / "silent.jsonl")]) == 0
+    assert capsys.readouterr().err == f"tdt-jax: no sound in {folder}/silent.wav\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
