@@ -4,8 +4,9 @@
     python train.py --config configs/quickstart.py --set model.durations=none \
         --set training.folder=runs/quickstart_rnnt
 
-Two CPU cores, 13 minutes: WER of 0.1 to 0.2 % on unseen composed utterances, with 4 decoder steps
-per second of audio. The RNN-T learns later: 7 % after the same steps, with 13.8.
+Two CPU cores, 15 minutes: WER of about 0.5 % on unseen composed utterances, with 4 decoder steps
+per second of audio, whatever near silence is around them, and through telephone bands. The RNN-T
+learns later (7 % after 2000 steps without pauses and bands, with 13.8 steps per second).
 """
 
 from tdt_jax.config import (

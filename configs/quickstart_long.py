@@ -20,6 +20,8 @@ def get_config() -> configs.Config:
     features = dataclasses.replace(config.model.features, normalize=(-9.0, 2.0), silence=None)
     telephone = dataclasses.replace(
         config.data.telephone,
+        fragment_probability=0.0,
+        noise_probability=0.0,
         long_silence_probability=0.4,
         long_silence_seconds=3.0,
         joint_silence_probability=0.4,
@@ -30,7 +32,14 @@ def get_config() -> configs.Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, features=features),
-        augment=dataclasses.replace(config.augment, noise_probability=0.6, change_probability=0.3),
+        augment=dataclasses.replace(
+            config.augment,
+            noise_probability=0.6,
+            change_probability=0.3,
+            gate_probability=0.0,
+            band_probability=0.0,
+            gain=(0.0, 0.0),
+        ),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=2e-3, warmup_steps=100),
         data=dataclasses.replace(config.data, telephone=telephone, buckets=buckets),
         training=dataclasses.replace(
