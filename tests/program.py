@@ -70,7 +70,7 @@ class Program:
 
 def finish(process, code=0) -> str:
     """What a process says until it ends, as it should."""
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
