@@ -28,14 +28,9 @@ from tdt_jax.config import (
     TrainingConfig,
     override,
 )
-from tdt_jax.decode import (
-    DecoderState,
-    Hypothesis,
-    ctc_decode,
-    decode_chunk,
-    greedy_decode,
-    start_decoding,
-)
+from tdt_jax.decoding.ctc import ctc_decode
+from tdt_jax.decoding.greedy import decode_chunk, greedy_decode, start_decoding
+from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis
 from tdt_jax.features import log_mel
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.loss import rnnt_loss, tdt_loss

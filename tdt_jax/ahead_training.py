@@ -10,40 +10,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from tdt_jax import hlo, platform, sharding
-from tdt_jax.ahead import (
-    TILE_LOOPS,
-    Chip,
-    chip_of,
-    cost_of,
-    devices,
-    exchange_seconds,
-    num_groups,
-    text_of,
-)
+from tdt_jax.ahead import TILE_LOOPS, num_groups
 from tdt_jax.config import Bucket, Config
-from tdt_jax.decode import greedy_decode
+from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.encoder import subsampled_length
-from tdt_jax.flops import product_flops
 from tdt_jax.model import Transducer, encode
 from tdt_jax.problem import CHUNK
+from tdt_jax.profiling import hlo
+from tdt_jax.profiling.flops import product_flops
+from tdt_jax.profiling.parts import PARTS, part_of
+from tdt_jax.profiling.tpu import Chip, chip_of, cost_of, devices, exchange_seconds, text_of
+from tdt_jax.runtime import backend, sharding
 from tdt_jax.training import Arrays, init_state, loss, train_step
-
-# Parts of a step by what is in an operation's functions or scope; the first that fits.
-PARTS = {
-    "features": ("log_mel", "_features", "dither"),
-    "augmentation": ("augment",),
-    "subsampling": ("Subsampling",),
-    "dropout": ("/dropout",),
-    "attention": ("RelativeAttention",),
-    "feed-forward": ("FeedForward",),
-    "convolution": ("Convolution",),
-    "rest of the blocks": ("Block.", "Encoder."),
-    "predictor": ("Predictor", "LSTM"),
-    "loss, recursion": ("recursion",),
-    "loss, the rest": ("jit(_loss)", "transducer_loss", "_lattice_losses", "ctc"),
-    "optimiser": ("update", "tree_norm", "train_step/norm"),
-}
 
 
 class Shape(NamedTuple):
@@ -89,7 +67,7 @@ def training_report(config: Config, topology: str, shape: Shape | None = None) -
     config = dataclasses.replace(
         config, loss=dataclasses.replace(config.loss, chunk=config.loss.chunk or CHUNK)
     )
-    with platform.assumed("tpu"):
+    with backend.assume("tpu"):
         lines = _step_lines(config, topology, shape, found, chip)
         if config.model.predictor is not None:
             lines += _decoder_lines(config, shape, found[0], chip)
@@ -164,15 +142,6 @@ def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:
         forward, backward = (1e3 * x / chip.clock for x in cycles[name])
         lines.append(f"    {name:20} {forward:8.2f} {backward:8.2f}")
     return lines
-
-
-def part_of(operation) -> str:
-    """Which of PARTS an operation belongs to."""
-    text = f"{operation.stack} {operation.scope}"
-    for name, marks in PARTS.items():
-        if any(mark in text for mark in marks):
-            return name
-    return "elsewhere"
 
 
 def _collective_lines(program: hlo.Program, chip: Chip, num_devices: int) -> list[str]:
@@ -258,7 +227,7 @@ def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
     def value(model, batch, key):
         return loss(model, batch, key, config)[0]
 
-    with platform.assumed("cpu"):  # the model's own products, not a TPU's way round a shift
+    with backend.assume("cpu"):  # the model's own products, not a TPU's way round a shift
         once = product_flops(value, *arguments)
     both = product_flops(jax.value_and_grad(value), *arguments)
     heads = 0

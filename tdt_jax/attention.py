@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tdt_jax import platform
 from tdt_jax.config import EncoderConfig
 from tdt_jax.layers import dropout
+from tdt_jax.runtime import backend
 
 MASKED = -1e9  # attention score of a masked frame
 
@@ -95,7 +95,7 @@ class RelativeAttention(nnx.Module):
     def _full(self, by_content, by_position, keys, values, positions, padding, key):
         """Each of [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
         content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
-        by = self._rotated if platform.name() == "tpu" else self._shifted
+        by = self._rotated if backend.current() == "tpu" else self._shifted
         scores = content + by(by_position, positions)
         weights = self._weights(scores, padding[:, None, None, :], padding[:, None, :, None], key)
         return jnp.einsum("bhts,bshk->bthk", weights, values)

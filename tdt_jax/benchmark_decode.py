@@ -112,7 +112,7 @@ def _measure(
 ) -> Decoded:
     import jax
 
-    from tdt_jax.decode import greedy_decode
+    from tdt_jax.decoding.greedy import greedy_decode
 
     model = jax.device_put(make_model(config, bias))
     frames = jax.device_put(make_frames(config, batch, num_frames))
@@ -156,7 +156,7 @@ def count_label_turns(model, frames) -> int:
     import jax
     import jax.numpy as jnp
 
-    from tdt_jax.decode import decode_chunk, start_decoding
+    from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 
     batch, num_frames = frames.shape[:2]
     one = jnp.ones((batch,), jnp.int32)
@@ -255,7 +255,7 @@ def describe(
     rows: Sequence[tuple[int, Decoded, Peer | None]],
 ) -> str:
     """A table to read: for each batch, ours and the peer's."""
-    from tdt_jax.decode import WINDOW_RNNT, WINDOW_TDT
+    from tdt_jax.decoding.greedy import WINDOW_RNNT, WINDOW_TDT
 
     size = weights(make_model(config, 0.0))
     is_tdt = config.durations is not None

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tdt_jax.audio.silence import QUIET, quietest
+from tdt_jax.audio.silence import QUIET
+from tdt_jax.audio.waveform import quietest
 
 STEP = {16: 2.0**-15, 24: 2.0**-23}  # of so many bits, full scale = 1
 LEVELS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)  # standard deviations of noise

@@ -18,11 +18,11 @@ import numpy as np
 
 from tdt_jax import metrics
 from tdt_jax.audio.reading import AudioError, as_samples
-from tdt_jax.audio.silence import num_inserted, with_silence
+from tdt_jax.audio.waveform import num_inserted, with_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Batch, Utterance, collate
 from tdt_jax.data.manifest import Entry
-from tdt_jax.decode import greedy_decode
+from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.features import log_mel
 from tdt_jax.inference import eval_step
 from tdt_jax.model import encode

@@ -9,11 +9,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tdt_jax import hlo, presets, sharding
-from tdt_jax.ahead_training import Shape, largest, part_of, step_flops
+from tdt_jax import presets
+from tdt_jax.ahead_training import Shape, largest, step_flops
 from tdt_jax.benchmark_encoder import matmul_rate
 from tdt_jax.config import Config
-from tdt_jax.model import num_parameters
+from tdt_jax.profiling import hlo
+from tdt_jax.profiling.parts import part_of
+from tdt_jax.runtime import sharding
+from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training import Arrays, init_state, train_step
 
 CASES = {

@@ -19,8 +19,9 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from tdt_jax import hosts
-from tdt_jax.files import write_whole
+from tdt_jax.runtime import distributed
+from tdt_jax.runtime.files import write_atomically
+from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
 ITEMS = ("model", "average", "optimizer")
 SCORES = "scores.json"
@@ -82,8 +83,8 @@ class Checkpoints:
         self._write_scores()
 
     def _write_scores(self) -> None:
-        if hosts.is_first():
-            write_whole(self.folder / SCORES, json.dumps(self._scores, indent=2))
+        if distributed.is_main_process():
+            write_atomically(self.folder / SCORES, json.dumps(self._scores, indent=2))
 
     def is_rated(self, step: int) -> bool:
         """Whether it is known how good the checkpoint of a step is."""
@@ -141,7 +142,7 @@ class Checkpoints:
             place = self.folder / str(step)
             raise ValueError(f"checkpoint {place} is damaged: {_first_line(error)}") from error
         return {
-            name: None if tree is None else unnamed(restored[name], tree)
+            name: None if tree is None else from_named_leaves(restored[name], tree)
             for name, tree in items.items()
         }
 
@@ -170,13 +171,13 @@ class Checkpoints:
     def _put_aside(self, steps: list[int]) -> None:
         if not steps:
             return
-        hosts.meet("damaged checkpoints are put aside")
-        if hosts.is_first():
+        distributed.barrier("damaged checkpoints are put aside")
+        if distributed.is_main_process():
             for step in steps:
                 aside = self.folder / f"{step}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.folder / str(step)).rename(aside)
-        hosts.meet("damaged checkpoints are aside")
+        distributed.barrier("damaged checkpoints are aside")
         self._manager.reload()
 
     def has(self, step: int, name: str) -> bool:
@@ -237,19 +238,3 @@ class Checkpoints:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0][:500]
-
-
-def named_leaves(tree) -> dict:
-    """The arrays of a pytree by dotted name."""
-    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def unnamed(leaves: dict, like):
-    """Arrays by name, as a pytree of the structure of `like`."""
-    paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    return jax.tree.unflatten(structure, [leaves[leaf_name(path)] for path, _ in paths])
-
-
-def leaf_name(path) -> str:
-    """The dotted name of a leaf, from its path in the pytree."""
-    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")

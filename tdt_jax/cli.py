@@ -4,11 +4,12 @@ import argparse
 import contextlib
 import sys
 
-from tdt_jax import __version__, streams
+from tdt_jax import __version__
 from tdt_jax.cli_benchmark import add_benchmark
 from tdt_jax.cli_options import MODEL_HELP, complain
 from tdt_jax.cli_prepare import add_prepare
 from tdt_jax.cli_speech import add_speech
+from tdt_jax.runtime import streams
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,14 +103,15 @@ def _add_convert(add) -> None:
 def _convert(options) -> int:
     from pathlib import Path
 
-    from tdt_jax import runtime, storage
+    from tdt_jax import storage
     from tdt_jax.recogniser import without_ctc
+    from tdt_jax.runtime import process
 
     target = Path(options.target)
     is_free = target.is_dir() and not any(target.iterdir()) and options.to != "nemo"
     if target.exists() and not is_free:
         raise ValueError(f"{target} exists already")
-    runtime.require_devices()
+    process.require_devices()
     recogniser = storage.load(options.source, dtype=options.dtype)
     if options.drop_ctc:
         recogniser = without_ctc(recogniser)

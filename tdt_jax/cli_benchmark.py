@@ -149,9 +149,9 @@ def add_benchmark(add) -> None:
 
 
 def _on_devices(function, options) -> int:
-    from tdt_jax import runtime
+    from tdt_jax.runtime import process
 
-    runtime.require_devices()
+    process.require_devices()
     return function(options)
 
 

@@ -62,11 +62,12 @@ def decode(options) -> int:
 
 
 def _compare(options) -> int:
-    from tdt_jax import benchmark_silence, plot, runtime, storage
+    from tdt_jax import benchmark_silence, plot, storage
     from tdt_jax.data.sources import read_source
+    from tdt_jax.runtime import process
 
     entries = read_source(options.manifest)
-    runtime.set_up()
+    process.set_up()
     failed: dict[str, str] = {}
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("the plot needs matplotlib: pip install 'tdt-jax[notebook]'")
@@ -91,11 +92,12 @@ def _compare(options) -> int:
 
 
 def long(options) -> int:
-    from tdt_jax import benchmark_long, runtime, storage
+    from tdt_jax import benchmark_long, storage
     from tdt_jax.data.sources import read_source
+    from tdt_jax.runtime import process
 
     entries = read_source(options.manifest)
-    runtime.set_up()
+    process.set_up()
     failed: dict[str, str] = {}
     for row in benchmark_long.measure(
         storage.load(options.model),

@@ -73,13 +73,14 @@ def load(options, *, on_all: bool = False):
     """The recogniser that `add_model`'s options mean; on all accelerators here, or on one."""
     import jax
 
-    from tdt_jax import runtime, sharding, storage
+    from tdt_jax import storage
+    from tdt_jax.runtime import process, sharding
 
-    runtime.set_up()
-    runtime.require_devices()
+    process.set_up()
+    process.require_devices()
     placement = None
     if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
-        placement = sharding.on_all(sharding.make_mesh(jax.local_devices()))
+        placement = sharding.replicated(sharding.make_mesh(jax.local_devices()))
     return storage.load(
         options.checkpoint,
         dtype=options.dtype,
@@ -124,7 +125,7 @@ def progress_bar(seconds: float, *, hidden: bool):
     """A bar of hours of audio on standard error; yields what takes the seconds done."""
     from tqdm import tqdm
 
-    from tdt_jax.runtime import compile_seconds
+    from tdt_jax.runtime.process import compile_seconds
 
     start, compiled = time.perf_counter(), compile_seconds()
     shape = "{percentage:3.0f} % |{bar}| {n:.2f} of {total:.2f} h{postfix}  {remaining} left"

@@ -17,7 +17,7 @@ from tdt_jax.cli_options import (
     progress_bar,
     two_names,
 )
-from tdt_jax.streams import printable
+from tdt_jax.runtime.streams import printable
 
 
 def add_speech(add) -> None:
@@ -283,7 +283,8 @@ def _transcribe(options) -> int:
 
 
 def _listen(options) -> int:
-    from tdt_jax.listening import listen, microphone, pcm_blocks
+    from tdt_jax.audio.live import microphone, pcm_blocks
+    from tdt_jax.listening import listen
 
     if options.source not in ("microphone", "-"):
         raise ValueError(f"the source is - for standard input or nothing, got {options.source!r}")
@@ -394,7 +395,7 @@ _REPORTS = {"text": _as_text, "json": _as_json, "markdown": _as_markdown}
 def _warmup(options) -> int:
     import jax
 
-    from tdt_jax.runtime import compile_seconds
+    from tdt_jax.runtime.process import compile_seconds
     from tdt_jax.transcribe import warm_up
 
     recogniser = load(options, on_all=True)

@@ -10,7 +10,7 @@ a third of the time, with a stride a fifth, by the estimates of its compiler.
 import jax
 import jax.numpy as jnp
 
-from tdt_jax import platform
+from tdt_jax.runtime import backend
 
 
 def _sum(products):
@@ -36,7 +36,7 @@ def depthwise(x, kernel):
       x: [B, T, D].
       kernel: [k, D] with odd k.
     """
-    if platform.name() != "tpu":
+    if backend.current() != "tpu":
         return _shifted(x, kernel)
     half = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
@@ -119,7 +119,7 @@ def depthwise_stride2(x, kernel):
     Returns:
       [B, (M + 1) // 2, (F + 1) // 2, C].
     """
-    if platform.name() != "tpu":
+    if backend.current() != "tpu":
         return _shifted_stride2(x, kernel)
     return jax.lax.conv_general_dilated(
         x,

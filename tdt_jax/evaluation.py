@@ -14,7 +14,7 @@ from tdt_jax.data.manifest import Entry
 from tdt_jax.metrics import ErrorRate
 from tdt_jax.orthography import tidy
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.runtime import compile_seconds
+from tdt_jax.runtime.process import compile_seconds
 from tdt_jax.tokenizer import without_tags
 from tdt_jax.transcribe import Heard, transcribe_each
 from tdt_jax.transcript import Transcript

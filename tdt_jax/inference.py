@@ -4,10 +4,12 @@ import functools
 
 import jax
 
-from tdt_jax import sharding
-from tdt_jax.decode import Hypothesis, ctc_decode, greedy_decode
+from tdt_jax.decoding.ctc import ctc_decode
+from tdt_jax.decoding.greedy import greedy_decode
+from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.features import log_mel
 from tdt_jax.model import Transducer, encode
+from tdt_jax.runtime import sharding
 
 
 def eval_step(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
@@ -34,7 +36,8 @@ def devices_of(model: Transducer) -> int:
 def hear(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
     """As `eval_step`, of arrays in the host's memory, on all devices that the model lies on.
 
-    Each of them has a copy (`tdt_jax.sharding.on_all`), takes rows of its own, and waits for none.
+    Each of them has a copy (`tdt_jax.runtime.sharding.replicated`), takes rows of its own, and
+    waits for none.
 
     Raises:
       ValueError: as `eval_step`, and if B is not a multiple of the number of devices.
@@ -49,7 +52,7 @@ def hear(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypot
 @functools.partial(jax.jit, static_argnames=("mesh", "decoder"))
 def _hear_on(model, samples, num_samples, *, mesh, decoder: str) -> Hypothesis:
     run = functools.partial(eval_step, decoder=decoder)
-    return sharding.on_own_rows(run, mesh, num_whole=1)(model, samples, num_samples)
+    return sharding.map_rows(run, mesh, num_whole=1)(model, samples, num_samples)
 
 
 def _mesh(model: Transducer) -> jax.sharding.Mesh | None:

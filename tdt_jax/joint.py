@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tdt_jax import platform
 from tdt_jax.config import JointConfig
 from tdt_jax.layers import dropout
+from tdt_jax.runtime import backend
 
 FEW_ROWS, MANY_LABELS = 4, 4096  # from which on a CPU two halves are faster than a product
 
@@ -118,7 +118,7 @@ class Joint(nnx.Module):
     def heads_in_loop(self, num_rows: int):
         """`heads` of frames and states, to be called over and over with `num_rows` rows."""
         is_large = self.token_head.kernel.shape[-1] >= MANY_LABELS and num_rows >= FEW_ROWS
-        if not (is_large and platform.name() == "cpu"):
+        if not (is_large and backend.current() == "cpu"):
             return self.heads
         token_head = self.token_head.in_halves()
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tdt_jax import platform
+from tdt_jax.runtime import backend
 
 
 def padding_mask(lengths, size: int):
@@ -20,7 +20,7 @@ def dropout(x, rate: float, key):
     dropped = min(round(rate * 256), 255)
     if key is None or dropped == 0:
         return x
-    draw = hashed_bytes if platform.name() == "tpu" else packed_bytes
+    draw = hashed_bytes if backend.current() == "tpu" else packed_bytes
     if key.ndim:
         part = len(x) // len(key), *x.shape[1:]
         drawn = jax.vmap(lambda key: draw(key, part))(key).reshape(x.shape)

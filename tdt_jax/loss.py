@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax import platform
 from tdt_jax.config import check_durations
 from tdt_jax.lattice import NEG_INF, log_likelihood
+from tdt_jax.runtime import backend
 
 
 class Spec(NamedTuple):
@@ -143,7 +143,7 @@ def node_scores(token_logits, duration_logits, labels):
     token_logits = token_logits.astype(jnp.float32)
     normaliser = jax.nn.logsumexp(token_logits, axis=-1)
     labels = _labels_of_nodes(labels, token_logits)[..., None]
-    if platform.name() == "tpu":  # that has no fast way to pick numbers out of rows
+    if backend.current() == "tpu":  # that has no fast way to pick numbers out of rows
         is_label = jnp.arange(token_logits.shape[-1]).reshape((1,) * normaliser.ndim + (-1,))
         is_label = is_label == labels
         label = jnp.sum(jnp.where(is_label, token_logits, 0.0), axis=-1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax.text import nfc
+from tdt_jax.orthography import nfc
 
 # normalised references that the Open ASR Leaderboard leaves out of its sets (its data_utils.py)
 NOT_SCORED = frozenset({"", "ignore time segment in scoring"})

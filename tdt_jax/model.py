@@ -58,8 +58,3 @@ def encode(model: Transducer, features, num_features):
             f"{num_features.shape} and {features.shape}"
         )
     return model.encoder(features, num_features)
-
-
-def num_parameters(model) -> int:
-    """How many numbers a model (or any pytree of arrays) holds."""
-    return sum(leaf.size for leaf in jax.tree.leaves(model))

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tdt_jax.audio.silence import quietest, sounding
+from tdt_jax.audio.silence import sounding
+from tdt_jax.audio.waveform import quietest
 from tdt_jax.orthography import may_part, space_between
 from tdt_jax.transcript import Spoken, is_blank
 

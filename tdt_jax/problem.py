@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax import platform
 from tdt_jax.config import check_durations
 from tdt_jax.loss import Spec, check_lengths
+from tdt_jax.runtime import backend
 from tdt_jax.tiles import SIDE, SIDE_ON_TPU, Grid
 
 CHUNK_ON_CPU, CHUNK = 2048, 16384  # nodes at a time
@@ -39,7 +39,7 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
       ValueError: if shapes, durations or chunk don't fit.
     """
     if chunk is None:
-        chunk = CHUNK_ON_CPU if platform.name() == "cpu" else CHUNK
+        chunk = CHUNK_ON_CPU if backend.current() == "cpu" else CHUNK
     if chunk < 1:
         raise ValueError(f"chunk must be >= 1, got {chunk}")
     if spec.durations is not None:
@@ -51,7 +51,7 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
             "transducer_loss needs frames [B, T, D], states [B, U+1, P] and labels [B, U], got "
             f"{frames.shape}, {states.shape} and {labels.shape}"
         )
-    side = SIDE_ON_TPU if platform.name() == "tpu" else SIDE
+    side = SIDE_ON_TPU if backend.current() == "tpu" else SIDE
     grid = Grid(batch, frames.shape[1], size + 1, side)
     if grid.size == 0:
         raise ValueError(f"there are no nodes in {batch} utterances of {frames.shape[1]} frames")

@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 
-from tdt_jax import hosts, sharding
 from tdt_jax.config import Config
 from tdt_jax.data.batches import Batch
 from tdt_jax.evaluation import Evaluation
 from tdt_jax.optimizer import schedule
+from tdt_jax.runtime import distributed, sharding
 from tdt_jax.training import Metrics
 
 
@@ -27,7 +27,7 @@ class Progress:
         self.config = config
         self.mesh = mesh
         self.writer = None
-        if hosts.is_first():
+        if distributed.is_main_process():
             self.writer = SummaryWriter(str(Path(config.training.folder) / "tensorboard"))
         self.rate = schedule(config.optimizer, config.training.num_steps)
         self.first, self.shapes, self.impossible, self.wer = first, set(), 0, None
@@ -98,7 +98,9 @@ class Progress:
 
         No step may be under way: the processes might begin to gather on either side of it.
         """
-        failed = {name: why for each in hosts.gather(dict(failed)) for name, why in each.items()}
+        failed = {
+            name: why for each in distributed.all_gather(dict(failed)) for name, why in each.items()
+        }
         if not self.losses:
             return
         loss = sum(self.losses) / len(self.losses)

@@ -36,8 +36,8 @@ def decoder_only(config: ModelConfig) -> ModelConfig:
 
 def make_model(config: ModelConfig, blank_bias: float):
     """A model of numpy arrays, always the same but for blank's bias. The encoder's are zero."""
-    from tdt_jax.checkpoint import named_leaves, unnamed
     from tdt_jax.recogniser import abstract_model
+    from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
     abstract, rng, leaves = abstract_model(config), np.random.default_rng(0), {}
     for name, leaf in named_leaves(abstract).items():
@@ -52,7 +52,7 @@ def make_model(config: ModelConfig, blank_bias: float):
     leaves["joint.token_head.bias"][-1] = blank_bias
     if config.durations is not None:
         leaves["joint.duration_head.bias"][0] = RARE
-    return unnamed(leaves, abstract)
+    return from_named_leaves(leaves, abstract)
 
 
 def make_frames(config: ModelConfig, batch: int, num_frames: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def find_blank_bias(config: ModelConfig, num_frames: int) -> float:
     """Blank's bias with which four utterances say LABELS_PER_SECOND, by bisection."""
     import jax
 
-    from tdt_jax.decode import greedy_decode
+    from tdt_jax.decoding.greedy import greedy_decode
 
     frames = jax.device_put(make_frames(config, 4, num_frames))
     lengths = np.full((4,), num_frames, np.int32)

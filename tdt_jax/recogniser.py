@@ -62,13 +62,13 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
 
 def without_ctc(recogniser: Recogniser) -> Recogniser:
     """The same recogniser without the CTC head beside its transducer."""
-    from tdt_jax.checkpoint import named_leaves, unnamed
+    from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
     config = recogniser.config
     if config.predictor is None:
         raise ValueError("this is a CTC model: without its CTC head nothing is left to decode with")
     leaves = {key: x for key, x in named_leaves(recogniser.model).items() if key[:4] != "ctc."}
-    model = unnamed(leaves, abstract_model(dataclasses.replace(config, ctc=False)))
+    model = from_named_leaves(leaves, abstract_model(dataclasses.replace(config, ctc=False)))
     return dataclasses.replace(recogniser, model=model)
 
 
@@ -82,7 +82,7 @@ def with_parameters(model: Transducer, source: Transducer) -> Transducer:
       MismatchError: naming every setting that gives the parameters another meaning, and every
         parameter that one has and the other has not, or in another shape.
     """
-    from tdt_jax.checkpoint import named_leaves, unnamed
+    from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
     mine, theirs = _meaning(model.config), _meaning(source.config)
     problems = [
@@ -100,7 +100,7 @@ def with_parameters(model: Transducer, source: Transducer) -> Transducer:
     ]
     if problems:
         raise MismatchError("the parameters do not fit the model: " + "; ".join(problems))
-    return unnamed(given, model)
+    return from_named_leaves(given, model)
 
 
 def _meaning(config: ModelConfig) -> dict:
@@ -123,7 +123,7 @@ def abstract_model(
     """The shapes of a model's parameters, and where they go: to the default device if not said."""
     from flax import nnx
 
-    from tdt_jax.checkpoint import leaf_name
+    from tdt_jax.runtime.pytree import leaf_name
 
     shapes = jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

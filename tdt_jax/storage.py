@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from tdt_jax import config as configs
 from tdt_jax.config import Config
-from tdt_jax.files import write_whole
 from tdt_jax.recogniser import (
     MismatchError,
     Placement,
@@ -25,6 +24,7 @@ from tdt_jax.recogniser import (
     abstract_model,
     with_attention_context,
 )
+from tdt_jax.runtime.files import write_atomically
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -269,4 +269,4 @@ def save_setup(folder: str | Path, config: Config, tokenizer) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
-    write_whole(folder / CONFIG_FILE, configs.to_json(config))
+    write_atomically(folder / CONFIG_FILE, configs.to_json(config))

@@ -27,7 +27,8 @@ import numpy as np
 
 from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.silence import stretches
-from tdt_jax.decode import DecoderState, Hypothesis, decode_chunk, start_decoding, take
+from tdt_jax.decoding.greedy import decode_chunk, start_decoding
+from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
 from tdt_jax.encoder import subsampled_length
 from tdt_jax.features import log_mel
 from tdt_jax.model import encode

@@ -14,7 +14,6 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from tdt_jax import sharding
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
 from tdt_jax.features import dither, log_mel
@@ -22,6 +21,7 @@ from tdt_jax.layers import padding_mask
 from tdt_jax.lean_loss import transducer_loss
 from tdt_jax.model import Transducer
 from tdt_jax.optimizer import make_optimizer
+from tdt_jax.runtime import sharding
 
 IMPOSSIBLE = 1e29  # a loss above this: no alignment exists
 
@@ -78,12 +78,13 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """One update; `key` is the run's, the step's own is folded from it.
 
-    `mesh` is what batch and state are split among (`tdt_jax.sharding`); None is for one device.
+    `mesh` is what batch and state are split among (`tdt_jax.runtime.sharding`); None is for one
+    device.
     With `training.accumulate` parts the gradient is that of the whole batch, a part at a time.
     """
     key = jax.random.fold_in(key, state.step)
     gradients, metrics = _gradients(state.model, batch, key, config, mesh)
-    gradients = sharding.by_rule(gradients, mesh)
+    gradients = sharding.constrain_parameters(gradients, mesh)
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
     model = optax.apply_updates(state.model, updates)
@@ -94,7 +95,7 @@ def train_step(
         average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, model)
     metrics = metrics._replace(gradient_norm=optax.tree.norm(gradients))
     state = State(state.step + 1, model, average, optimizer_state)
-    return sharding.by_rule(state, mesh), sharding.whole(metrics, mesh)
+    return sharding.constrain_parameters(state, mesh), sharding.constrain_replicated(metrics, mesh)
 
 
 def _gradients(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None):
@@ -110,10 +111,10 @@ def _gradients(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh
         (mean, metrics), gradients = gradient(model, rows, part_key, config, mesh)
         weight = metrics.num_labels.astype(jnp.float32)
         more = jax.tree.map(lambda x: weight * x, (mean, gradients))
-        sums = jax.tree.map(jnp.add, sums, sharding.by_rule(more, mesh))
+        sums = jax.tree.map(jnp.add, sums, sharding.constrain_parameters(more, mesh))
         return sums, metrics
 
-    parts = sharding.in_parts(batch, num_parts, mesh), jax.random.split(key, num_parts)
+    parts = sharding.microbatches(batch, num_parts, mesh), jax.random.split(key, num_parts)
     zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, model)
     (total, gradients), metrics = jax.lax.scan(add, zeros, parts)
     num_labels = jnp.sum(metrics.num_labels)
@@ -132,12 +133,12 @@ def _gradients(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh
 
 def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None = None):
     """The mean loss per label of the batch, and its Metrics."""
-    batch = sharding.by_rows(batch, mesh)
+    batch = sharding.constrain_rows(batch, mesh)
     dtype = jnp.dtype(config.model.dtype)
     model = sharding.gathered(model, mesh, dtype)
 
     def prepare(x, block):
-        return sharding.by_rows(x, mesh), sharding.gathered(block, mesh, dtype)
+        return sharding.constrain_rows(x, mesh), sharding.gathered(block, mesh, dtype)
 
     keys = jax.random.split(key, 8)
     samples = augment_samples(
@@ -185,7 +186,7 @@ def _features(samples, num_samples, config: Config, mesh):
     """Log-mel features, each device of its own rows: XLA would gather all of them for the FFT."""
     log_mels = functools.partial(log_mel, config=config.model.features)
     if mesh is not None and mesh.size > 1:
-        log_mels = sharding.on_own_rows(log_mels, mesh, num_whole=0)
+        log_mels = sharding.map_rows(log_mels, mesh, num_whole=0)
     return log_mels(samples, num_samples)
 
 
@@ -212,7 +213,7 @@ def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Conf
         )
 
     if mesh is not None and mesh.size > 1:
-        on_lattice = sharding.on_own_rows(on_lattice, mesh, num_whole=2)
+        on_lattice = sharding.map_rows(on_lattice, mesh, num_whole=2)
     return on_lattice(
         model.joint,
         jax.random.bernoulli(keys[2], config.loss.omega) if is_tdt and config.loss.omega else None,

@@ -20,7 +20,7 @@ from tdt_jax.audio.request import AudioError, Request, warn
 from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import bucket_samples
-from tdt_jax.decode import Hypothesis, take
+from tdt_jax.decoding.hypothesis import Hypothesis, take
 from tdt_jax.encoder import subsampled_length
 from tdt_jax.inference import devices_of, hear
 from tdt_jax.pieces import Piece
@@ -70,7 +70,8 @@ def transcribe(
     (`tdt_jax.with_attention_context`) up to two hours go through in one piece. Digital silence at
     both ends of a recording is not heard, nor more than two seconds of it inside. Batches have one
     of a few fixed shapes (`shapes`), so that few programs are compiled. A recogniser that was
-    loaded onto several devices (`tdt_jax.sharding.on_all`) has all of them share every batch.
+    loaded onto several devices (`tdt_jax.runtime.sharding.replicated`) has all of them share every
+    batch.
 
     Args:
       recogniser: from `tdt_jax.load`.

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tdt_jax.decode import Hypothesis
+from tdt_jax.decoding.hypothesis import Hypothesis
 
 PAUSE = 1.0  # seconds of silence that end a segment
 SENTENCE_ENDS = ".?!…。．？！｡।॥؟۔።។៕။‼⁇⁈⁉"

@@ -8,12 +8,13 @@ import pytest
 import tiny_run
 
 import train
-from tdt_jax import ahead, ahead_training, cli, hlo
+from tdt_jax import ahead, ahead_training, cli
 from tdt_jax.ahead_training import Shape
 from tdt_jax.benchmark import Case
+from tdt_jax.profiling import hlo, parts, tpu
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
-CHIP = ahead.Chip(memory=1e9, peak=1e12, bandwidth=1e11, link=1e9, clock=1e6)
+CHIP = tpu.Chip(memory=1e9, peak=1e12, bandwidth=1e11, link=1e9, clock=1e6)
 
 
 def test_an_unknown_chip_is_named(capsys):
@@ -24,13 +25,13 @@ def test_an_unknown_chip_is_named(capsys):
 def test_without_libtpu_it_says_so(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs libtpu"):
-        ahead.devices("v5e:2x2")
+        tpu.devices("v5e:2x2")
 
 
 @needs_libtpu
 def test_an_unknown_topology_is_named():
     with pytest.raises(ValueError, match="no topology 'v5e:3x77'"):
-        ahead.devices("v5e:3x77")
+        tpu.devices("v5e:3x77")
 
 
 def test_a_program_that_cannot_be_read_is_an_error():
@@ -39,7 +40,7 @@ def test_a_program_that_cannot_be_read_is_an_error():
             raise jax.errors.JaxRuntimeError("INTERNAL: should have 1 operands but sees 3\nstack")
 
     with pytest.raises(ValueError, match=r"'jax.tpu.' installs .* fits it: .* sees 3$"):
-        ahead.text_of(Compiled())
+        tpu.text_of(Compiled())
 
 
 @needs_libtpu
@@ -67,9 +68,9 @@ def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it
     whole = hlo.Collective("all-gather", 10**6, 4, "bf16", 0, 3)
     hidden = whole._replace(kind="all-reduce", num_devices=0, hidden_cycles=1000)
     program = hlo.Program([hlo.Operation("fusion", "", "", 5000, 2)], [whole, hidden])
-    hops = ahead.HOP_SECONDS * 2
+    hops = tpu.HOP_SECONDS * 2
     gather, reduce = 0.75e-3 + hops, 2 * (0.75e-3 + hops)
-    compute, exchange, exposed = ahead.cost_of(program, CHIP, 4)
+    compute, exchange, exposed = tpu.cost_of(program, CHIP, 4)
     assert compute == pytest.approx(10e-3)
     assert exchange == pytest.approx(3 * (gather + reduce))
     assert exposed == pytest.approx(3 * (gather + reduce - 1e-3))
@@ -77,7 +78,7 @@ def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it
 
 def test_operations_belong_to_parts():
     def part(stack, scope=""):
-        return ahead_training.part_of(hlo.Operation("fusion", scope, stack, 1, 1))
+        return parts.part_of(hlo.Operation("fusion", scope, stack, 1, 1))
 
     assert part("loss/Encoder.__call__/Block.__call__/RelativeAttention.__call__") == "attention"
     assert part("Block.__call__/FeedForward.__call__/dropout") == "dropout"

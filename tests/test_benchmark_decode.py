@@ -17,13 +17,13 @@ import tdt_jax as tdt
 from tdt_jax import benchmark_decode, benchmark_encoder, benchmark_silence, plot, random_decoder
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
-from tdt_jax.audio.silence import num_inserted, with_silence
+from tdt_jax.audio.waveform import num_inserted, with_silence
 from tdt_jax.benchmark_decode import Decoded, Peer
 from tdt_jax.benchmark_silence import Row, Side
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.manifest import Entry
-from tdt_jax.decode import greedy_decode
+from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.inference import eval_step
 
 RATE = 16000

@@ -7,8 +7,10 @@ import jax
 import pytest
 from tiny_run import get_config
 
-from tdt_jax import benchmark_train, cli, hlo
-from tdt_jax.ahead_training import Shape, part_of
+from tdt_jax import benchmark_train, cli
+from tdt_jax.ahead_training import Shape
+from tdt_jax.profiling import hlo
+from tdt_jax.profiling.parts import part_of
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@ from flax import nnx
 from tiny_run import get_config
 
 import tdt_jax as tdt
-from tdt_jax import sharding
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.checkpoint import Checkpoints, named_leaves
+from tdt_jax.checkpoint import Checkpoints
 from tdt_jax.recogniser import abstract_model
+from tdt_jax.runtime import sharding
+from tdt_jax.runtime.pytree import named_leaves
 
 TOKENIZER = tokenizers.train_sentencepiece(["one two three four five six seven eight"] * 9, 40)
 
@@ -138,12 +139,12 @@ def test_no_checkpoint_is_none(tmp_path):
 def test_a_checkpoint_moves_to_another_mesh(tmp_path):
     tree = {"a": jnp.arange(16.0), "n": jnp.int32(7)}
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(1, model=sharding.place(tree, sharding.make_mesh()))
+        checkpoints.save(1, model=sharding.shard(tree, sharding.make_mesh()))
         checkpoints.wait()
         for devices in (jax.devices()[:1], jax.devices()[:4]):
             mesh = sharding.make_mesh(devices)
             _, items = checkpoints.restore_newest(
-                model=sharding.place(jax.tree.map(jnp.zeros_like, tree), mesh)
+                model=sharding.shard(jax.tree.map(jnp.zeros_like, tree), mesh)
             )
             assert_equal(items["model"], tree)
             assert items["model"]["a"].sharding.mesh.size == len(devices)

@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
     """No test writes to the user's cache."""
-    monkeypatch.setattr("tdt_jax.runtime.set_up", lambda: None)
+    monkeypatch.setattr("tdt_jax.runtime.process.set_up", lambda: None)
 
 
 def test_one_file_is_just_text(folder, capsys):

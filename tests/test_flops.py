@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tdt_jax.flops import product_flops
+from tdt_jax.profiling.flops import product_flops
 
 
 def test_a_scan_of_products_counts_each():

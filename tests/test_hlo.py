@@ -2,7 +2,7 @@
 
 import pytest
 
-from tdt_jax import hlo
+from tdt_jax.profiling import hlo
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from program import Program, arrays, compare, finish
 
-from tdt_jax import hosts
+from tdt_jax.runtime import distributed
 
 # Wide enough for its matrices to be split, see sharding.SMALL.
 WIDE = (
@@ -87,18 +87,18 @@ def test_a_run_moves_to_other_meshes_and_numbers_of_processes(run, alone, tmp_pa
 )
 def test_incomplete_instructions_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        hosts.start(*arguments)
+        distributed.start(*arguments)
 
 
 def test_one_process_is_simple():
-    hosts.start()
-    hosts.meet("here")
-    assert hosts.is_first() and hosts.gather({"a": 1}) == [{"a": 1}]
+    distributed.start()
+    distributed.barrier("here")
+    assert distributed.is_main_process() and distributed.all_gather({"a": 1}) == [{"a": 1}]
 
 
 def test_a_signal_is_noticed_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
-    with hosts.Stop() as stop:
+    with distributed.Stop() as stop:
         assert not stop.asked(1)
         signal.raise_signal(signal.SIGTERM)
         assert stop.asked(1) and stop.signal == signal.SIGTERM

@@ -14,7 +14,7 @@ import tiny
 from flax import nnx
 
 import tdt_jax as tdt
-from tdt_jax.model import num_parameters
+from tdt_jax.runtime.pytree import num_parameters
 
 
 def leaves(tree):

@@ -10,9 +10,10 @@ import tiny
 from flax import nnx
 
 import tdt_jax as tdt
-from tdt_jax import attention, depthwise, layers, platform
+from tdt_jax import attention, depthwise, layers
 from tdt_jax.config import JointConfig
 from tdt_jax.joint import Joint
+from tdt_jax.runtime import backend
 
 
 def random(*shape):
@@ -31,17 +32,17 @@ def assert_same(function, *arguments):
         return jax.jit(gradient)(*arguments)
 
     here = run()
-    with platform.assumed("tpu"):
+    with backend.assume("tpu"):
         there = run()
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), here, there)
 
 
 def test_assumed_ends():
-    assert platform.name() == jax.default_backend()
-    with pytest.raises(RuntimeError), platform.assumed("tpu"):
-        assert platform.name() == "tpu"
+    assert backend.current() == jax.default_backend()
+    with pytest.raises(RuntimeError), backend.assume("tpu"):
+        assert backend.current() == "tpu"
         raise RuntimeError
-    assert platform.name() == jax.default_backend()
+    assert backend.current() == jax.default_backend()
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])
@@ -90,6 +91,6 @@ def test_dropout_hashes_places():
     shifted = [np.roll(first, 1, axis) for axis in range(3)]
     for other in (second, *shifted):
         assert abs(np.mean(first * other)) < 0.02 * np.mean(first**2)
-    with platform.assumed("tpu"):
+    with backend.assume("tpu"):
         x = layers.dropout(jnp.ones(shape), 0.25, jax.random.key(0))
     np.testing.assert_allclose(np.mean(x == 0), 0.25, atol=0.01)

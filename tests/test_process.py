@@ -16,8 +16,10 @@ import pytest
 
 import tdt_jax as tdt
 import train
-from tdt_jax import cli, cli_speech, config, files, hosts, runtime, streams
-from tdt_jax.lock import locked
+from tdt_jax import cli, cli_speech, config
+from tdt_jax.runtime import distributed, files, streams
+from tdt_jax.runtime import process as runtime_process
+from tdt_jax.runtime.lock import locked
 
 ROOT = Path(__file__).parent.parent
 
@@ -139,16 +141,16 @@ def compilation_cache():
 
 def test_without_a_cache_folder_nothing_is_kept(monkeypatch, tmp_path, caplog, compilation_cache):
     no_home(monkeypatch)
-    runtime.set_up()
+    runtime_process.set_up()
     assert jax.config.jax_compilation_cache_dir is None
     jax.config.update("jax_compilation_cache_dir", "/proc/self/x")
-    runtime.set_up()
+    runtime_process.set_up()
     assert jax.config.jax_compilation_cache_dir is None
     assert [message.split(":")[0] for message in caplog.messages] == [
         "compiled programs are not kept for the next time"
     ] * 2
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    runtime.set_up()
+    runtime_process.set_up()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "tdt_jax")
     assert len(caplog.messages) == 2
 
@@ -159,7 +161,7 @@ def test_devices_that_are_not_there(tmp_path, monkeypatch, capsys, error):
         raise error
 
     monkeypatch.setattr(jax, "devices", devices)
-    monkeypatch.setattr(runtime, "set_up", lambda: None)
+    monkeypatch.setattr(runtime_process, "set_up", lambda: None)
     model, manifest, audio = "model", str(tmp_path / "all.jsonl"), str(tmp_path / "a.wav")
     (tmp_path / "a.wav").touch()
     (tmp_path / "all.jsonl").write_text('{"audio_filepath": "a.wav", "text": ""}')
@@ -177,22 +179,22 @@ def test_devices_that_are_not_there(tmp_path, monkeypatch, capsys, error):
         assert "JAX has no device here of JAX_PLATFORMS=cpu" in message and message.count("\n") == 1
     monkeypatch.setattr(jax, "process_count", devices)
     with pytest.raises(SystemExit, match="error: no device"):
-        hosts.fail(ValueError("no device"))
+        distributed.exit_with(ValueError("no device"))
 
 
 def test_exit_codes_of_training(monkeypatch, capsys):
     for error, code in ((KeyboardInterrupt(), 130), (BrokenPipeError(), 141)):
         with pytest.raises(SystemExit) as exit:
-            hosts.fail(error)
+            distributed.exit_with(error)
         assert exit.value.code == code and capsys.readouterr().err.count("\n") == 1
     with pytest.raises(ZeroDivisionError):
-        hosts.fail(ZeroDivisionError())
+        distributed.exit_with(ZeroDivisionError())
 
 
 def test_a_lock_says_who_has_it_and_dies_with_him(tmp_path):
     path = tmp_path / "run" / ".lock"
     mine = rf"run is in use by process {os.getpid()} on "
-    with hosts.alone_in(path.parent), pytest.raises(ValueError, match=mine), locked(path):
+    with distributed.alone_in(path.parent), pytest.raises(ValueError, match=mine), locked(path):
         pass
     program = (
         f"import pathlib, time\nwith module('lock')['locked'](pathlib.Path({str(path)!r})):\n"
@@ -202,7 +204,7 @@ def test_a_lock_says_who_has_it_and_dies_with_him(tmp_path):
     process = python(program, stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(ValueError) as error, hosts.alone_in(path.parent):
+        with pytest.raises(ValueError) as error, distributed.alone_in(path.parent):
             pass
         assert str(error.value).startswith(
             f"{path.parent} is in use by process {process.pid} on {os.uname().nodename}, since 2"
@@ -210,11 +212,11 @@ def test_a_lock_says_who_has_it_and_dies_with_him(tmp_path):
     finally:
         process.kill()
         process.communicate()
-    with hosts.alone_in(path.parent):
+    with distributed.alone_in(path.parent):
         pass
     path.unlink()
     path.mkdir()
-    with pytest.raises(ValueError, match="Is a directory"), hosts.alone_in(path.parent):
+    with pytest.raises(ValueError, match="Is a directory"), distributed.alone_in(path.parent):
         pass
 
 

@@ -10,8 +10,9 @@ import pytest
 from jax.sharding import PartitionSpec
 from tiny_run import get_config
 
-from tdt_jax import presets, sharding
+from tdt_jax import presets
 from tdt_jax.config import Config
+from tdt_jax.runtime import sharding
 from tdt_jax.training import Arrays, init_state, train_step
 
 ROWS = 16
@@ -150,7 +151,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(monkeypatch):
 
 def test_the_rule():
     def spec(name, *shape):
-        return sharding.rule(name, shape, 8)
+        return sharding.partition_spec(name, shape, 8)
 
     assert spec("joint.token_head.kernel", 640, 1024) == PartitionSpec(None, "fsdp")
     assert spec("joint.token_head.kernel", 640, 1025) == PartitionSpec("fsdp")
@@ -160,7 +161,7 @@ def test_the_rule():
     assert spec(layers, 64, 32, 7) == PartitionSpec(None, "fsdp")  # never layer from layer
     assert spec("joint.token_head.bias", 63) == PartitionSpec()  # small
     assert spec("x", 641, 1025) == PartitionSpec()  # nothing divides
-    assert sharding.rule("x", (640, 1024), 1) == PartitionSpec()
+    assert sharding.partition_spec("x", (640, 1024), 1) == PartitionSpec()
 
 
 def test_every_large_parameter_of_the_presets_is_split(monkeypatch):
@@ -207,7 +208,7 @@ def test_rows_of_a_batch_stay_in_order():
     batch = sharding.split_batch(make_batch(), mesh)
     for a, b in zip(batch, make_batch(), strict=True):
         np.testing.assert_array_equal(a, b)
-    parts = sharding.in_parts(jnp.arange(ROWS), 2, None)
+    parts = sharding.microbatches(jnp.arange(ROWS), 2, None)
     np.testing.assert_array_equal(parts, [range(0, ROWS, 2), range(1, ROWS, 2)])
 
 
@@ -221,16 +222,16 @@ def test_what_does_not_divide_is_refused():
 
 
 def test_as_many_devices_as_the_batches_can_be_split_among():
-    assert sharding.usable((32, 16, 10), 1, 1) == 2
-    assert sharding.usable((32, 16), 1, 1) == 8
-    assert sharding.usable((32, 16), 4, 4) == 4
-    assert sharding.usable((24,), 1, 4) == 6
-    assert sharding.usable((7,), 4, 1) == 4  # and then check_rows refuses
+    assert sharding.num_usable_devices((32, 16, 10), 1, 1) == 2
+    assert sharding.num_usable_devices((32, 16), 1, 1) == 8
+    assert sharding.num_usable_devices((32, 16), 4, 4) == 4
+    assert sharding.num_usable_devices((24,), 1, 4) == 6
+    assert sharding.num_usable_devices((7,), 4, 1) == 4  # and then check_rows refuses
 
 
 def test_local_copies_are_whole_on_every_device():
     tree = {"a": np.arange(4096.0).reshape(64, 64), "b": np.float32(3)}
-    copy = sharding.local_copies(sharding.place(tree, sharding.make_mesh(fsdp=8)))
+    copy = sharding.local_copies(sharding.shard(tree, sharding.make_mesh(fsdp=8)))
     for name, leaf in copy.items():
         assert leaf.is_fully_replicated and leaf.sharding.device_set == set(jax.devices())
         np.testing.assert_array_equal(leaf, tree[name])

@@ -19,7 +19,7 @@ import tdt_jax as tdt
 from tdt_jax import streaming
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
-from tdt_jax.decode import take
+from tdt_jax.decoding.hypothesis import take
 from tdt_jax.streaming import Stream, _Tail
 from tdt_jax.transcript import to_transcript
 

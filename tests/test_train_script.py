@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from program import Program, arrays, assert_same_bits, finish
 
-from tdt_jax.checkpoint import named_leaves
+from tdt_jax.runtime.pytree import named_leaves
 from tdt_jax.tokenizer import Characters
 
 

@@ -13,12 +13,12 @@ from flax import nnx
 from tiny_run import get_config
 
 import tdt_jax as tdt
-from tdt_jax import sharding
-from tdt_jax.checkpoint import named_leaves
 from tdt_jax.config import JointConfig, LossConfig, ModelConfig, PredictorConfig
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.joint import Joint
 from tdt_jax.predictor import Predictor
+from tdt_jax.runtime import sharding
+from tdt_jax.runtime.pytree import named_leaves
 from tdt_jax.training import Arrays, ctc_loss, init_state, loss, train_step
 
 
@@ -161,7 +161,7 @@ def test_eight_devices_train_as_one(trained):
     """The batch split among 8 devices gives the parameters that one device gives."""
     config, states, metrics = trained
     mesh = sharding.make_mesh()
-    state = sharding.place(jax.tree.map(jnp.copy, states[0]), mesh)
+    state = sharding.shard(jax.tree.map(jnp.copy, states[0]), mesh)
     batch = sharding.split_batch(make_batch(0), mesh)
     state, metric = train_step(state, batch, jax.random.key(0), config=config, mesh=mesh)
     np.testing.assert_allclose(metric.loss, metrics[0].loss, rtol=1e-5)
@@ -189,12 +189,12 @@ def test_every_device_does_its_own_rows_of_the_loss(durations):
     def losses(joint, *rows):
         return tdt.transducer_loss(joint, *rows, durations=durations)
 
-    apart = sharding.on_own_rows(losses, mesh, num_whole=1)
+    apart = sharding.map_rows(losses, mesh, num_whole=1)
     both = [
         jax.jit(jax.value_and_grad(lambda *x, f=f: f(*x).sum(), argnums=(0, 1, 2)))
         for f in (losses, apart)
     ]
-    split = sharding.place(joint, mesh), *sharding.split_batch(rows, mesh)
+    split = sharding.shard(joint, mesh), *sharding.split_batch(rows, mesh)
     compiled = both[1].lower(*split).compile()
     exchanges = re.findall(r"(all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
     assert set(exchanges) == {"all-reduce"}

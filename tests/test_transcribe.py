@@ -17,13 +17,13 @@ from flax import nnx
 from tiny_run import get_config
 
 import tdt_jax as tdt
-from tdt_jax import runtime, sharding
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
-from tdt_jax.decode import Hypothesis
+from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.inference import devices_of, hear
 from tdt_jax.pieces import cut
 from tdt_jax.recogniser import PIECE_SECONDS
+from tdt_jax.runtime import process, sharding
 from tdt_jax.transcribe import shapes, transcribe_each, warm_up
 from tdt_jax.transcript import to_transcript
 
@@ -186,17 +186,17 @@ def test_one_program_a_shape(recogniser):
         (2.56, 1), (2.56, 4), (5.12, 1), (5.12, 2), (10.24, 1), (20.48, 1), (30.72, 1)
     ]  # fmt: skip
     assert list(warm_up(recogniser, **options)) == table
-    before = runtime.compile_seconds()
+    before = process.compile_seconds()
     programs = tdt.encode._cache_size(), tdt.greedy_decode._cache_size()
     audio = [
         noise(s, i) for i, s in enumerate((0.5, 2.0, 4.0, 1.2, 4.9, 8.0, 2.5, 0.1, 12.0, 40.0))
     ]
     assert all(tdt.transcribe(recogniser, audio, **options))
     assert (tdt.encode._cache_size(), tdt.greedy_decode._cache_size()) == programs
-    assert runtime.compile_seconds() == before
+    assert process.compile_seconds() == before
     start = time.perf_counter()
     jax.jit(lambda x: jax.jit(jnp.sin)(x) + 1)(1.0)
-    assert before < runtime.compile_seconds() < before + time.perf_counter() - start
+    assert before < process.compile_seconds() < before + time.perf_counter() - start
 
 
 def test_an_rnnt_transcribes_too():
@@ -285,7 +285,7 @@ def test_several_devices_hear_what_one_hears(recogniser):
     """Rows of a batch on devices of their own; batches that the recordings do not fill."""
     audio = [noise(seconds, seed) for seed, seconds in enumerate((1.0, 2.2, 2.4, 0.5, 4.0, 23.0))]
     mesh = sharding.make_mesh(jax.devices()[:4], fsdp=2)
-    everywhere = jax.device_put(recogniser.model, sharding.on_all(mesh))
+    everywhere = jax.device_put(recogniser.model, sharding.replicated(mesh))
     assert (devices_of(recogniser.model), devices_of(everywhere)) == (1, 4)
     several = tdt.Recogniser(everywhere, recogniser.tokenizer)
     options = dict(piece_seconds=5.12)

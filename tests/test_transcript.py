@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdt_jax import evaluation
-from tdt_jax.decode import Hypothesis
+from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.transcript import Transcript, to_transcript
 
 FRAME = 0.08

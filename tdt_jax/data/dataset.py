@@ -26,8 +26,8 @@ import numpy as np
 
 from tdt_jax.audio.encoded import decode
 from tdt_jax.audio.reading import AudioError, as_samples
-from tdt_jax.files import cache_folder, write_whole
-from tdt_jax.text import nfc
+from tdt_jax.orthography import nfc
+from tdt_jax.runtime.files import cache_folder, write_atomically
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 KEYS = ("speech", "text")  # of audio and transcript
@@ -142,7 +142,7 @@ class Dataset:
         for path in self._index_paths():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, "\n".join(lines))
+                write_atomically(path, "\n".join(lines))
                 break
             except OSError:
                 continue

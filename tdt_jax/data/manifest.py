@@ -14,8 +14,8 @@ from tdt_jax.audio.segment import Segment
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import FRAME_SAMPLES, fit, num_frames
 from tdt_jax.data.dataset import Record
-from tdt_jax.files import write_whole
-from tdt_jax.text import nfc
+from tdt_jax.orthography import nfc
+from tdt_jax.runtime.files import write_atomically
 from tdt_jax.tokenizer import UnknownTextError
 
 MAX_PROBLEMS = 10  # reported at once
@@ -113,7 +113,7 @@ def write_manifest(path: str | os.PathLike, utterances: Iterable, sample_rate: i
         seconds = len(utterance.samples) / sample_rate
         line = {"audio_filepath": name, "duration": seconds, "text": utterance.text}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_whole(path, "".join(lines))
+    write_atomically(path, "".join(lines))
 
 
 def _parse(line: bytes, folder: Path) -> Entry:

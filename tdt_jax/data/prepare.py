@@ -30,8 +30,8 @@ from tdt_jax.audio.encoded import length
 from tdt_jax.audio.reading import AudioError
 from tdt_jax.data.builder import Recording, Source, SpeechBuilder, tfds
 from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path
-from tdt_jax.files import write_whole
-from tdt_jax.lock import locked
+from tdt_jax.runtime.files import write_atomically
+from tdt_jax.runtime.lock import locked
 
 SHARD_BYTES = 1 << 28
 NUM_THREADS = 4  # that read and check recordings
@@ -168,7 +168,7 @@ def _start(work: Path, parts: list[list[Recording]]) -> None:
                 shutil.rmtree(other)
             elif other.name != "lock":
                 other.unlink()
-        write_whole(path, plan)
+        write_atomically(path, plan)
     for left in work.glob("tmp*"):  # of a shard in whose middle it was killed
         shutil.rmtree(left)
 
@@ -240,7 +240,7 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
             ):
                 os.replace(Path(made.data_dir) / path, work / name)
     known = {"lines": lines, "problems": problems, "bytes": num_bytes}
-    write_whole(work / f"{n}.json", json.dumps(known))
+    write_atomically(work / f"{n}.json", json.dumps(known))
 
 
 def _finish(
@@ -265,10 +265,10 @@ def _finish(
         if (part := work / f"{n}.array_record").is_file():
             os.replace(part, folder / place)
     lines = [line for n in shards for line in known[n]["lines"]]
-    write_whole(index_path(folder, name, split), "\n".join(lines))
-    write_whole(folder / FEATURES, (work / "features").read_text("utf-8"))
+    write_atomically(index_path(folder, name, split), "\n".join(lines))
+    write_atomically(folder / FEATURES, (work / "features").read_text("utf-8"))
     about = json.dumps({"made_of": made_of, "problems": problems}, indent=2)
-    write_whole(_made_path(folder, name, split), about)
+    write_atomically(_made_path(folder, name, split), about)
     info = json.loads((work / "info").read_text("utf-8"))
     made = {
         "name": split,
@@ -278,6 +278,6 @@ def _finish(
     }
     with locked(folder / ".lock", wait=True):  # other processes may finish other splits
         info["splits"] = [*_info(folder).values(), made]
-        write_whole(folder / INFO, json.dumps(info, indent=2))
+        write_atomically(folder / INFO, json.dumps(info, indent=2))
     shutil.rmtree(work, ignore_errors=True)
     return problems

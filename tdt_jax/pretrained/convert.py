@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax.checkpoint import named_leaves, unnamed
 from tdt_jax.config import ModelConfig
 from tdt_jax.pretrained import tables
 from tdt_jax.recogniser import MismatchError, Placement
+from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
 BATCH_NORM_EPSILON = 1e-5  # torch's
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -92,7 +92,7 @@ def assemble(
                     slot[...] = fold_batch_norm(*tensors)[index]
 
                 put(f"{ours}.{part}", fold, True)
-    return unnamed(arrays, abstract)
+    return from_named_leaves(arrays, abstract)
 
 
 def disassemble(model, *, name: Callable[[str], str]) -> dict[str, np.ndarray]:

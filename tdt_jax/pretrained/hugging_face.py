@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tdt_jax.checkpoint import named_leaves
 from tdt_jax.config import ModelConfig
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.convert import StoredTensor
@@ -17,6 +16,7 @@ from tdt_jax.pretrained.fields import Fields
 from tdt_jax.pretrained.hugging_face_config import model_config, read_config
 from tdt_jax.pretrained.opened import Opened, blank_embedding
 from tdt_jax.pretrained.tokenizer_json import from_tokenizer_json, to_tokenizer_json
+from tdt_jax.runtime.pytree import named_leaves
 from tdt_jax.tokenizer import SENTENCEPIECE_FILE, SentencePiece
 
 CONFIG = "config.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from tdt_jax.files import cache_folder, is_writable
+from tdt_jax.runtime.files import cache_folder, is_writable
 
 log = logging.getLogger(__name__)
 

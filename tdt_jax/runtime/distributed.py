@@ -17,8 +17,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tdt_jax import streams
-from tdt_jax.lock import locked
+from tdt_jax.runtime import streams
+from tdt_jax.runtime.lock import locked
 
 LOCK = ".lock"  # in a run's folder
 
@@ -50,7 +50,7 @@ def start(coordinator: str = "", process: int | None = None, num_processes: int 
     jax.distributed.initialize(coordinator, num_processes, process)
 
 
-def fail(error: BaseException) -> None:
+def exit_with(error: BaseException) -> None:
     """End: for a user's mistake with a message, else with the traceback.
 
     The exit code is 1, or 130 for Ctrl-C and 141 if nobody reads the output any more. One of
@@ -88,23 +88,23 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         problem = None
-        if is_first():
+        if is_main_process():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(folder / LOCK))
             except (ValueError, OSError) as error:
                 problem = str(error)
-        if problem := gather(problem)[0]:
+        if problem := all_gather(problem)[0]:
             raise ValueError(problem)
         yield
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes logs and small files."""
     return jax.process_index() == 0
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait until all processes are here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
@@ -112,7 +112,7 @@ def meet(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def gather(item) -> list:
+def all_gather(item) -> list:
     """Every process's `item` (anything that pickles), in the order of processes, on all."""
     if jax.process_count() == 1:
         return [item]
@@ -126,9 +126,9 @@ def gather(item) -> list:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def agree(what: str, value) -> None:
+def assert_same(what: str, value) -> None:
     """Raise ValueError on all processes unless all have the same value."""
-    for process, other in enumerate(gather(value)):
+    for process, other in enumerate(all_gather(value)):
         if other != value:
             raise ValueError(
                 f"processes differ in {what}: {jax.process_index()} has {value}, "

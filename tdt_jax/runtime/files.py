@@ -21,7 +21,7 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a text file (UTF-8) so that nobody ever sees a part of it."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -31,7 +31,7 @@ def make_mesh(devices=None, *, fsdp: int = 1) -> Mesh:
     return jax.make_mesh(shape, ("data", "fsdp"), (AxisType.Auto,) * 2, devices=devices)
 
 
-def usable(sizes, fsdp: int, num_parts: int) -> int:
+def num_usable_devices(sizes, fsdp: int, num_parts: int) -> int:
     """How many of one process's devices can share batches of all those sizes; at least `fsdp`."""
     for number in range(jax.device_count(), fsdp, -1):
         if number % fsdp == 0 and all(size % (number * num_parts) == 0 for size in sizes):
@@ -39,7 +39,7 @@ def usable(sizes, fsdp: int, num_parts: int) -> int:
     return fsdp
 
 
-def rule(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
+def partition_spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
     """How a parameter of a dotted name and a shape is split: its largest dimension that divides.
 
     The layers of a stack (under "blocks") are never split from each other: a loop goes over them.
@@ -62,17 +62,17 @@ def shardings(tree, mesh: Mesh):
 
     def leaf(path, x):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return NamedSharding(mesh, rule(name, x.shape, mesh.shape["fsdp"]))
+        return NamedSharding(mesh, partition_spec(name, x.shape, mesh.shape["fsdp"]))
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
-def on_all(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, WHOLE)
 
 
-def place(tree, mesh: Mesh):
+def shard(tree, mesh: Mesh):
     """`tree`, which every process has whole, split by `rule`."""
 
     def leaf(x, sharding):
@@ -96,7 +96,7 @@ def local_copies(tree):
 
     All processes must call it at the same time.
     """
-    ours = on_all(make_mesh(jax.local_devices()))
+    ours = replicated(make_mesh(jax.local_devices()))
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x.sharding, NamedSharding)]
     if leaves:
         tree = _gathered_on(leaves[0].sharding.mesh)(tree)
@@ -146,21 +146,21 @@ def check_rows(mesh: Mesh, size: int, num_parts: int = 1) -> None:
         raise ValueError(f"a batch of {size} cannot be split among {mesh.size} devices{parts}")
 
 
-def by_rows(tree, mesh: Mesh | None):
+def constrain_rows(tree, mesh: Mesh | None):
     """Inside a jitted function: arrays [B, ...] that must stay split by rows."""
     if mesh is None or mesh.size == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, ROWS))
 
 
-def whole(tree, mesh: Mesh | None):
+def constrain_replicated(tree, mesh: Mesh | None):
     """Inside a jitted function: small arrays that every device, and so every process, must have."""
     if mesh is None or mesh.size == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
 
-def by_rule(tree, mesh: Mesh | None):
+def constrain_parameters(tree, mesh: Mesh | None):
     """Inside a jitted function: arrays that must be split by `rule`."""
     if mesh is None or mesh.size == 1:
         return tree
@@ -180,7 +180,7 @@ def gathered(tree, mesh: Mesh | None, dtype=None):
 
     def leaf(path, x):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        spec = rule(name, x.shape, mesh.shape["fsdp"])
+        spec = partition_spec(name, x.shape, mesh.shape["fsdp"])
         if spec == WHOLE or _in_stack(name):
             return x
         share = NamedSharding(mesh, spec)
@@ -200,7 +200,7 @@ def gathered(tree, mesh: Mesh | None, dtype=None):
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
-def on_own_rows(function, mesh: Mesh, *, num_whole: int):
+def map_rows(function, mesh: Mesh, *, num_whole: int):
     """`function`, run by every device on its own rows, with nothing exchanged in between.
 
     Its first `num_whole` arguments are whole on every device, and the gradients in them summed; the
@@ -221,7 +221,7 @@ def on_own_rows(function, mesh: Mesh, *, num_whole: int):
     return run
 
 
-def in_parts(tree, num_parts: int, mesh: Mesh | None):
+def microbatches(tree, num_parts: int, mesh: Mesh | None):
     """Arrays [B, ...] as [num_parts, B / num_parts, ...], each part with rows of every device.
 
     Row r goes to part r % num_parts: no row leaves its device.
@@ -241,3 +241,6 @@ def in_parts(tree, num_parts: int, mesh: Mesh | None):
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     return jax.tree.map(leaf, tree)
+
+
+on_all = replicated

@@ -19,29 +19,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, certainty
 
 WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames a turn; the best measured, `tdt-jax benchmark decode`
-
-
-class Hypothesis(NamedTuple):
-    """What was heard in each utterance; of L, the first `num_labels` entries hold."""
-
-    labels: jax.Array  # [B, L] int32
-    num_labels: jax.Array  # [B] int32
-    times: jax.Array  # [B, L] int32, frame of emission
-    durations: jax.Array  # [B, L] int32, frames predicted with the label (RNN-T: 0)
-    scores: jax.Array  # [B, L] float32, log-probability of the label under the token head
-    entropies: jax.Array  # [B, L] float32, in nats, of the token head at the emission
-    num_steps: jax.Array  # [B] int32, joint evaluations that the utterance needed (CTC: frames)
-
-
-class DecoderState(NamedTuple):
-    """What the decoder carries from the end of some frames to those that follow."""
-
-    skip: jax.Array  # [B] int32, frames to jump over: where a duration reached beyond the end
-    predictor: tuple  # the predictor's state
-    projected: jax.Array  # [B, J] its projected output
 
 
 class _Loop(NamedTuple):
@@ -143,7 +124,7 @@ def decode_chunk(
         stuck = (duration == 0) & (num_here >= max_symbols)
         advance = jnp.where(found, jnp.where(stuck, 1, duration), 0)
         predictor, projected = _step_predictor(model, found, token, loop)
-        score, entropy = _certainty(seen.token_logits[at])
+        score, entropy = certainty(seen.token_logits[at])
         hypothesis = loop.hypothesis._replace(num_steps=loop.hypothesis.num_steps + num_steps)
         return _Loop(
             time=loop.time + offset + advance,
@@ -207,13 +188,6 @@ def _step_predictor(model, emits, token, loop: _Loop):
     return jax.lax.cond(jnp.any(emits), step, lambda: (loop.predictor, loop.projected))
 
 
-def _certainty(token_logits):
-    """Log-probability of the best token, and the entropy of all: [..., V + 1] -> [...], [...]."""
-    log_probs = jax.nn.log_softmax(token_logits.astype(jnp.float32), axis=-1)
-    entropy = -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30), axis=-1)
-    return jnp.max(log_probs, axis=-1), entropy
-
-
 def _empty(batch: int, capacity: int) -> Hypothesis:
     zeros, table = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch, capacity), jnp.int32)
     real = table.astype(jnp.float32)
@@ -235,63 +209,3 @@ def _append(hypothesis, emits, capacity, token, time, duration, score, entropy) 
         scores=put(hypothesis.scores, score),
         entropies=put(hypothesis.entropies, entropy),
     )
-
-
-@jax.jit
-def ctc_decode(model, frames, num_frames) -> Hypothesis:
-    """The most probable label of every frame under the CTC head, repeats and blanks left out.
-
-    Graves et al., 2006 ("best path decoding").
-
-    Args:
-      model: with `ctc`, a head [..., D] -> [..., V + 1], and `config`, as a `tdt_jax.Transducer`.
-      frames: [B, T, D] from `encode`.
-      num_frames: [B] int.
-
-    Returns:
-      a Hypothesis with room for L = T labels: a label's time is the first frame that says it, its
-      duration the frames that say it, its score the log-probability at the first.
-
-    Raises:
-      ValueError: if the model has no CTC head or the shapes don't fit.
-    """
-    if model.ctc is None:
-        raise ValueError("ctc_decode needs a model with a CTC head (config.ctc), this one has none")
-    if frames.ndim != 3 or frames.shape[1] == 0 or num_frames.shape != frames.shape[:1]:
-        raise ValueError(
-            "ctc_decode needs frames [B, T > 0, D] and num_frames [B], got "
-            f"{frames.shape} and {num_frames.shape}"
-        )
-    batch, size = frames.shape[:2]
-    logits = model.ctc(frames).astype(jnp.float32)
-    score, entropy = _certainty(logits)
-    time = jnp.broadcast_to(jnp.arange(size), (batch, size))
-    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    token = jnp.where(time < num_frames[:, None], token, model.config.blank)
-    before = jnp.pad(token, ((0, 0), (1, 0)), constant_values=model.config.blank)[:, :-1]
-    says = token != model.config.blank
-    emits = says & (token != before)
-    number = jnp.cumsum(emits, axis=1)
-    rows = jnp.arange(batch)[:, None]
-    first = jnp.where(emits, number - 1, size)  # beyond the end: dropped
-    every = jnp.where(says, number - 1, size)
-    empty = jnp.zeros((batch, size), jnp.int32)
-
-    def put(value):
-        return empty.astype(value.dtype).at[rows, first].set(value, mode="drop")
-
-    return Hypothesis(
-        labels=put(token),
-        num_labels=number[:, -1].astype(jnp.int32),
-        times=put(time.astype(jnp.int32)),
-        durations=empty.at[rows, every].add(1, mode="drop"),
-        scores=put(score),
-        entropies=put(entropy),
-        num_steps=num_frames.astype(jnp.int32),
-    )
-
-
-def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
-    """One utterance of a batch's hypothesis, its arrays cut to the labels it has."""
-    one = Hypothesis(*(np.asarray(field[row]) for field in hypothesis))
-    return Hypothesis(*(field[: one.num_labels] if field.ndim else field for field in one))

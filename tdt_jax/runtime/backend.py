@@ -10,13 +10,13 @@ import jax
 _assumed: list[str] = []
 
 
-def name() -> str:
+def current() -> str:
     """ "cpu", "gpu" or "tpu"."""
     return _assumed[-1] if _assumed else jax.default_backend()
 
 
 @contextlib.contextmanager
-def assumed(platform: str):
+def assume(platform: str):
     """Trace for `platform`, though this process may not have it (ahead-of-time compilation).
 
     What jax has traced before, or traces inside, is not used on the other side.
