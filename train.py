@@ -29,8 +29,9 @@ from tdt_jax.checkpoint import Checkpoints
 from tdt_jax.data.batches import iterate
 from tdt_jax.data.task import make_task
 from tdt_jax.evaluation import Evaluation, evaluate, merged
+from tdt_jax.models.transducer import with_parameters
 from tdt_jax.progress import Progress
-from tdt_jax.recogniser import Recogniser, with_parameters
+from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime import distributed, process, sharding, streams
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.storage import CHECKPOINTS, CONFIG_FILE, load, save_setup

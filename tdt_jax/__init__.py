@@ -8,8 +8,6 @@ Dimensions, in shape comments everywhere:
     H heads             K head width         L layers, or label capacity of a hypothesis
 """
 
-from tdt_jax import presets
-from tdt_jax.alignment import Alignment, Occupancy, align, occupancy
 from tdt_jax.audio.request import AudioError, AudioWarning
 from tdt_jax.config import (
     AugmentConfig,
@@ -31,10 +29,11 @@ from tdt_jax.config import (
 from tdt_jax.decoding.ctc import ctc_decode
 from tdt_jax.decoding.greedy import decode_chunk, greedy_decode, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis
-from tdt_jax.features import log_mel
-from tdt_jax.lean_loss import transducer_loss
-from tdt_jax.loss import rnnt_loss, tdt_loss
-from tdt_jax.model import Transducer, encode
+from tdt_jax.losses.alignment import Alignment, Occupancy, align, occupancy
+from tdt_jax.losses.dense import rnnt_loss, tdt_loss
+from tdt_jax.losses.tiled import transducer_loss
+from tdt_jax.models.features import log_mel
+from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.recogniser import Recogniser, with_attention_context
 from tdt_jax.storage import load, save
 from tdt_jax.streaming import Stream

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from tdt_jax.benchmark import DURATIONS, SIGMA, Case, make_joint
-from tdt_jax.lean_loss import transducer_loss
-from tdt_jax.problem import CHUNK
+from tdt_jax.losses.grid import SIDE_ON_TPU, Grid
+from tdt_jax.losses.nodes import CHUNK
+from tdt_jax.losses.tiled import transducer_loss
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.tpu import chip_of, devices, text_of
 from tdt_jax.runtime import backend
-from tdt_jax.tiles import SIDE_ON_TPU, Grid
 
 # Parts of the scopes of the loss's loops over tiles, whose length is a value.
 TILE_LOOPS = "scores_of_tiles", "gradients_of_tiles"

@@ -13,9 +13,9 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from tdt_jax.ahead import TILE_LOOPS, num_groups
 from tdt_jax.config import Bucket, Config
 from tdt_jax.decoding.greedy import greedy_decode
-from tdt_jax.encoder import subsampled_length
-from tdt_jax.model import Transducer, encode
-from tdt_jax.problem import CHUNK
+from tdt_jax.losses.nodes import CHUNK
+from tdt_jax.models.encoder import subsampled_length
+from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.flops import product_flops
 from tdt_jax.profiling.parts import PARTS, part_of

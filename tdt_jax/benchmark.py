@@ -148,7 +148,7 @@ def matmul_rate(case: Case, dtype: str) -> float:
 
 def measure_lean(case: Case, *, dtype: str, repeats: int, neglect: float = 1e-6) -> Result:
     """`tdt_jax.transducer_loss`, from frames and states to the gradients of all."""
-    from tdt_jax.lean_loss import transducer_loss
+    from tdt_jax.losses.tiled import transducer_loss
 
     def losses(joint, frames, states, *lengths):
         options = dict(durations=DURATIONS, sigma=SIGMA, neglect=neglect)
@@ -159,7 +159,7 @@ def measure_lean(case: Case, *, dtype: str, repeats: int, neglect: float = 1e-6)
 
 def measure_full(case: Case, *, dtype: str, repeats: int) -> Result:
     """`tdt_jax.tdt_loss` on the logits of all nodes."""
-    from tdt_jax.loss import tdt_loss
+    from tdt_jax.losses.dense import tdt_loss
 
     def losses(joint, frames, states, *lengths):
         return tdt_loss(*joint(frames, states), *lengths, durations=DURATIONS, sigma=SIGMA)
@@ -173,7 +173,7 @@ def make_joint(case: Case, dtype: str, arrays: dict[str, np.ndarray] | None = No
     from flax import nnx
 
     from tdt_jax.config import JointConfig
-    from tdt_jax.joint import Joint
+    from tdt_jax.models.joint import Joint
 
     joint = Joint(
         JointConfig(width=case.width, dropout=0.0),

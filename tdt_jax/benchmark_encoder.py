@@ -58,7 +58,7 @@ def measure(config: ModelConfig, *, seconds: float, batch: int, dtype: str, repe
 def _measure(config: ModelConfig, seconds: float, batch: int, dtype: str, repeats: int) -> Speed:
     import jax
 
-    from tdt_jax.model import encode
+    from tdt_jax.models.transducer import encode
 
     config = dataclasses.replace(config, dtype=dtype)
     model = _random_model(config, dtype)
@@ -80,7 +80,7 @@ def _random_model(config: ModelConfig, dtype: str):
     import jax
     import jax.numpy as jnp
 
-    from tdt_jax.recogniser import abstract_model
+    from tdt_jax.models.transducer import abstract_model
 
     def fill(path, leaf):
         size = leaf.shape[-2] if len(leaf.shape) > 1 else 1

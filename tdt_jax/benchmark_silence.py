@@ -23,9 +23,9 @@ from tdt_jax.config import Bucket
 from tdt_jax.data.batches import Batch, Utterance, collate
 from tdt_jax.data.manifest import Entry
 from tdt_jax.decoding.greedy import greedy_decode
-from tdt_jax.features import log_mel
 from tdt_jax.inference import eval_step
-from tdt_jax.model import encode
+from tdt_jax.models.features import log_mel
+from tdt_jax.models.transducer import encode
 from tdt_jax.recogniser import Recogniser
 
 SHARES = (0.0, 0.25, 0.5, 0.75)

@@ -7,8 +7,8 @@ import jax
 from tdt_jax.decoding.ctc import ctc_decode
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.decoding.hypothesis import Hypothesis
-from tdt_jax.features import log_mel
-from tdt_jax.model import Transducer, encode
+from tdt_jax.models.features import log_mel
+from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.runtime import sharding
 
 

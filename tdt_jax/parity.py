@@ -120,7 +120,7 @@ def _our_stages(folder: str, theirs: dict) -> dict:
     import jax.numpy as jnp
 
     import tdt_jax as tdt
-    from tdt_jax.attention import position_encoding
+    from tdt_jax.models.attention import position_encoding
 
     jax.devices()
     files = sorted(Path(folder).glob("*.safetensors"))

@@ -82,7 +82,8 @@ def lattice(
     """The alignment lattice: arcs as strong as their posterior, and the decoder's path dotted.
 
     Args:
-      blank: [T, U+1, Nb] posteriors of the blank arcs, from `tdt_jax.lattice.arc_posteriors`.
+      blank: [T, U+1, Nb] posteriors of the blank arcs, from
+        `tdt_jax.losses.lattice.arc_posteriors`.
       label: [T, U, Nl] posteriors of the label arcs.
       blank_durations, label_durations: frames that the arcs take.
       texts: U label texts.

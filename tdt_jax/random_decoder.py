@@ -36,7 +36,7 @@ def decoder_only(config: ModelConfig) -> ModelConfig:
 
 def make_model(config: ModelConfig, blank_bias: float):
     """A model of numpy arrays, always the same but for blank's bias. The encoder's are zero."""
-    from tdt_jax.recogniser import abstract_model
+    from tdt_jax.models.transducer import abstract_model
     from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
     abstract, rng, leaves = abstract_model(config), np.random.default_rng(0), {}

@@ -17,13 +17,8 @@ import jax.numpy as jnp
 
 from tdt_jax import config as configs
 from tdt_jax.config import Config
-from tdt_jax.recogniser import (
-    MismatchError,
-    Placement,
-    Recogniser,
-    abstract_model,
-    with_attention_context,
-)
+from tdt_jax.models.transducer import MismatchError, Placement, abstract_model
+from tdt_jax.recogniser import Recogniser, with_attention_context
 from tdt_jax.runtime.files import write_atomically
 
 CONFIG_FILE = "config.json"

@@ -29,9 +29,9 @@ from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.silence import stretches
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
-from tdt_jax.encoder import subsampled_length
-from tdt_jax.features import log_mel
-from tdt_jax.model import encode
+from tdt_jax.models.encoder import subsampled_length
+from tdt_jax.models.features import log_mel
+from tdt_jax.models.transducer import encode
 from tdt_jax.pieces import LONG_WORD, SILENCE
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
 from tdt_jax.transcript import (

@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 
 from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
-from tdt_jax.features import dither, log_mel
-from tdt_jax.layers import padding_mask
-from tdt_jax.lean_loss import transducer_loss
-from tdt_jax.model import Transducer
+from tdt_jax.losses.ctc import ctc_fits, ctc_loss
+from tdt_jax.losses.tiled import transducer_loss
+from tdt_jax.models.features import dither, log_mel
+from tdt_jax.models.transducer import Transducer
 from tdt_jax.optimizer import make_optimizer
 from tdt_jax.runtime import sharding
 
@@ -162,7 +162,9 @@ def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | Non
         possible = (losses < IMPOSSIBLE) | jnp.isnan(losses)  # a NaN must show
     ctc = jnp.zeros_like(losses)
     if weight:
-        ctc = ctc_loss(model, frames, num_frames, batch.labels, batch.num_labels)
+        ctc = ctc_loss(
+            model.ctc(frames), num_frames, batch.labels, batch.num_labels, blank=model.config.blank
+        )
 
     # Nothing is left of a single feature frame without its mean: LayerNorm's gradient has no bound.
     possible &= num_features != 1
@@ -225,24 +227,3 @@ def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Conf
         lead,
         jax.random.split(keys[1], len(batch.labels)),
     )
-
-
-def ctc_loss(model: Transducer, frames, num_frames, labels, num_labels):
-    """The CTC loss of each utterance [B] on the encoder's frames (Graves et al., 2006).
-
-    Zero where the labels don't fit into the frames.
-    """
-    logits = model.ctc(frames).astype(jnp.float32)
-    frame_padding = padding_mask(num_frames, frames.shape[1]).astype(jnp.float32)
-    label_padding = padding_mask(num_labels, labels.shape[1]).astype(jnp.float32)
-    losses = optax.ctc_loss(
-        logits, frame_padding, labels, label_padding, blank_id=model.config.blank
-    )
-    return jnp.where(ctc_fits(num_frames, labels, num_labels), losses, 0.0)
-
-
-def ctc_fits(num_frames, labels, num_labels):
-    """Whether the labels [B, U] fit into the frames under CTC: a blank parts equal neighbours."""
-    padding = padding_mask(num_labels, labels.shape[1])
-    repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & ~padding[:, 1:], axis=1)
-    return num_labels + repeats <= num_frames

@@ -21,8 +21,8 @@ from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.decoding.hypothesis import Hypothesis, take
-from tdt_jax.encoder import subsampled_length
 from tdt_jax.inference import devices_of, hear
+from tdt_jax.models.encoder import subsampled_length
 from tdt_jax.pieces import Piece
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
 from tdt_jax.transcript import Spoken, Transcript, assemble, commonest, moved, spoken

@@ -10,8 +10,8 @@ import reference
 import tiny
 from flax import nnx
 
-from tdt_jax import attention
-from tdt_jax.layers import padding_mask
+from tdt_jax.models import attention
+from tdt_jax.models.layers import padding_mask
 
 
 def build(**changes):

@@ -9,7 +9,7 @@ import tiny
 
 from tdt_jax import benchmark, benchmark_encoder, cli
 from tdt_jax.benchmark_encoder import Speed
-from tdt_jax.model import encode
+from tdt_jax.models.transducer import encode
 
 
 @pytest.mark.parametrize("context", [None, (16, 16)])

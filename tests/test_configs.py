@@ -10,7 +10,7 @@ import pytest
 from tdt_jax import config as configs
 from tdt_jax import presets
 from tdt_jax.data.buckets import bucket_samples
-from tdt_jax.recogniser import abstract_model
+from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training import Arrays, init_state, train_step
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tdt_jax.depthwise import depthwise, depthwise_stride2
+from tdt_jax.models.depthwise import depthwise, depthwise_stride2
 
 
 def grouped(x, kernel):

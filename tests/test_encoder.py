@@ -11,8 +11,8 @@ import reference
 import tiny
 
 import tdt_jax as tdt
-from tdt_jax import attention
-from tdt_jax import encoder as encoders
+from tdt_jax.models import attention
+from tdt_jax.models import encoder as encoders
 
 LENGTHS = np.array([40, 0, 19], np.int32)
 

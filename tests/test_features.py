@@ -10,7 +10,7 @@ import pytest
 import tdt_jax as tdt
 from tdt_jax.benchmark_near_silence import kinds
 from tdt_jax.config import FeatureConfig
-from tdt_jax.features import mel_filters
+from tdt_jax.models.features import mel_filters
 
 LENGTHS = np.array([8000, 5555, 1600], np.int32)
 

@@ -10,7 +10,7 @@ import tiny
 from flax import nnx
 
 from tdt_jax.config import JointConfig
-from tdt_jax.joint import Joint
+from tdt_jax.models.joint import Joint
 
 
 @functools.cache
@@ -60,7 +60,7 @@ def test_heads_of_single_pairs_equal_all_pairs():
 @pytest.mark.parametrize("is_large", [True, False])
 def test_heads_in_a_loop_equal_heads(num_durations, is_large, monkeypatch):
     """Also from halves of the token head, of seven inputs here: three and four."""
-    monkeypatch.setattr("tdt_jax.joint.MANY_LABELS", 7 if is_large else 8)
+    monkeypatch.setattr("tdt_jax.models.joint.MANY_LABELS", 7 if is_large else 8)
     model = joint(num_durations)
     frames, states = inputs()
     frames, states = model.project_frames(frames)[:, :2], model.project_states(states)[:, :2]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tdt_jax import layers
+from tdt_jax.models import layers
 
 
 def key(seed):

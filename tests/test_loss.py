@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tdt_jax as tdt
-from tdt_jax import lattice
+from tdt_jax.losses import lattice
 
 DURATIONS = [(0, 1, 2), (0, 1, 2, 3, 4), (1, 2), (0, 2, 3), (2, 5)]
 

@@ -153,7 +153,7 @@ def test_import_is_light():
     )  # fmt: skip
     found = [name for name in modules if name.partition(".")[0] in heavy]
     assert not found
-    assert "tdt_jax.model" in modules
+    assert "tdt_jax.models.transducer" in modules
 
 
 def test_tree_mode():

@@ -10,9 +10,9 @@ import tiny
 from flax import nnx
 
 import tdt_jax as tdt
-from tdt_jax import attention, depthwise, layers
 from tdt_jax.config import JointConfig
-from tdt_jax.joint import Joint
+from tdt_jax.models import attention, depthwise, layers
+from tdt_jax.models.joint import Joint
 from tdt_jax.runtime import backend
 
 

@@ -10,7 +10,7 @@ import tiny
 from flax import nnx
 
 from tdt_jax.config import PredictorConfig
-from tdt_jax.predictor import Predictor
+from tdt_jax.models.predictor import Predictor
 
 VOCAB = 5
 LABELS = np.array([[0, 4, 2, 2], [3, 3, 1, 0]], np.int32)

@@ -24,11 +24,12 @@ import tiny
 import tdt_jax as tdt
 from tdt_jax import presets
 from tdt_jax.inference import eval_step
+from tdt_jax.models.transducer import MismatchError, abstract_model, with_parameters
 from tdt_jax.pretrained import convert, hugging_face_config, nemo_config, tables
 from tdt_jax.pretrained.fields import Fields
 from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
 from tdt_jax.pretrained.nemo import read_nemo, write_nemo
-from tdt_jax.recogniser import MismatchError, abstract_model, with_parameters, without_ctc
+from tdt_jax.recogniser import without_ctc
 from tdt_jax.runtime.pytree import named_leaves
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_alignment import VOCAB, every_path, table_joint
 
 import tdt_jax as tdt
-from tdt_jax import lattice
+from tdt_jax.losses import lattice
 
 ALL = tuple(range(9))
 NEVER = -1e4  # a logit that leaves no probability

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tdt_jax import tiles
-from tdt_jax.tiles import Grid
+from tdt_jax.losses.grid import Grid, reachable_tiles, schedule, take, tiles_with_mass
 
 
 @pytest.mark.parametrize(("frames", "states"), [(8, 4), (9, 5), (3, 1), (13, 11)])
@@ -30,14 +29,14 @@ def test_beyond_the_last_tile_lies_nothing():
     utterance, row, column = grid.place(jnp.array([grid.size, grid.size + 3]))
     assert np.all(utterance >= 2) and np.all(row >= 2 * grid.rows)
     assert np.all(column >= 2 * grid.columns)
-    assert not np.any(tiles.take(jnp.ones((2 * grid.rows, 4)), row))
+    assert not np.any(take(jnp.ones((2 * grid.rows, 4)), row))
 
 
 @pytest.mark.parametrize("group", [1, 3, 7, 20])
 def test_a_tour_visits_what_matters_once_and_little_else(group):
     rng = np.random.default_rng(group)
     matters = jnp.asarray(rng.random(17) < 0.4)
-    tour = tiles.tour(matters, group)
+    tour = schedule(matters, group)
 
     def body(index, tile, state):
         visits, out = state
@@ -50,7 +49,7 @@ def test_a_tour_visits_what_matters_once_and_little_else(group):
     seen = tour.restore(out)
     np.testing.assert_array_equal(seen[visits == 1], np.flatnonzero(visits == 1))
     assert np.all(seen[visits == 0] == -1)
-    nothing = tiles.tour(jnp.zeros(17, bool), group)
+    nothing = schedule(jnp.zeros(17, bool), group)
     assert nothing.num_groups == 0
 
 
@@ -79,7 +78,7 @@ def test_possible_tiles_are_those_that_a_path_can_reach(durations):
         for t, u in (node for node, good in leads.items() if good and node[0] < 21):
             on_path[b, t, u] = True
     needed = np.any(grid.split_nodes(on_path), axis=(1, 2))
-    possible = np.asarray(tiles.possible(grid, num_frames, num_labels, durations[0]))
+    possible = np.asarray(reachable_tiles(grid, num_frames, num_labels, durations[0]))
     assert np.all(possible[needed])
     assert possible.sum() <= needed.sum() + 3  # (2, 3) cannot move by one frame
     assert possible.sum() < 0.6 * grid.size
@@ -89,7 +88,7 @@ def test_weighty_leaves_out_as_much_as_it_may():
     """The lightest of each utterance, up to the mass given; at 0, what has none."""
     grid = Grid(2, 8, 8)
     mass = jnp.array([0.5, 0.0, 1e-4, 0.3, 0.2, 0.2, 0.2, 3e-4])
-    kept = [tiles.weighty(mass, grid, neglect).tolist() for neglect in (0.0, 1e-4, 0.45)]
+    kept = [tiles_with_mass(mass, grid, neglect).tolist() for neglect in (0.0, 1e-4, 0.45)]
     assert kept[0] == [True, False, True, True, True, True, True, True]
     assert kept[1] == [True, False, False, True, True, True, True, True]
     assert kept[2] == [True, False, False, False, False, False, True, False]
@@ -100,6 +99,6 @@ def test_padding_costs_nothing():
     num_frames, num_labels = np.array([16, 12]), np.array([7, 3])
     counts = []
     for frames, labels in ((16, 7), (64, 31)):
-        possible = tiles.possible(Grid(2, frames, labels + 1), num_frames, num_labels, 0)
-        counts.append(int(tiles.tour(possible, 4).num_groups))
+        possible = reachable_tiles(Grid(2, frames, labels + 1), num_frames, num_labels, 0)
+        counts.append(int(schedule(possible, 4).num_groups))
     assert counts[0] == counts[1] == 3

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax.config import ModelConfig
+from tdt_jax.models.transducer import MismatchError, Placement
 from tdt_jax.pretrained import tables
-from tdt_jax.recogniser import MismatchError, Placement
 from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 
 BATCH_NORM_EPSILON = 1e-5  # torch's

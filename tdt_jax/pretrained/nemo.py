@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tdt_jax.config import FeatureConfig
-from tdt_jax.features import mel_filters
+from tdt_jax.models.features import mel_filters
 from tdt_jax.pretrained import convert, tables
 from tdt_jax.pretrained.fields import Fields
 from tdt_jax.pretrained.nemo_config import NULLS, read_config

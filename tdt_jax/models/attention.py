@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import EncoderConfig
-from tdt_jax.layers import dropout
+from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
 MASKED = -1e9  # attention score of a masked frame

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import PredictorConfig
-from tdt_jax.layers import dropout, split
+from tdt_jax.models.layers import dropout, split
 
 
 class PredictorState(NamedTuple):

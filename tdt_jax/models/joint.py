@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import JointConfig
-from tdt_jax.layers import dropout
+from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
 FEW_ROWS, MANY_LABELS = 4, 4096  # from which on a CPU two halves are faster than a product

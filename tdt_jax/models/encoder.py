@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tdt_jax.attention import RelativeAttention, clipped, position_encoding
 from tdt_jax.config import EncoderConfig
-from tdt_jax.depthwise import depthwise, depthwise_stride2
-from tdt_jax.layers import Affine, LayerNorm, dropout, padding_mask, split
+from tdt_jax.models.attention import RelativeAttention, clipped, position_encoding
+from tdt_jax.models.depthwise import depthwise, depthwise_stride2
+from tdt_jax.models.layers import Affine, LayerNorm, dropout, padding_mask, split
 
 PIECE = 8192  # features that are subsampled at a time
 

@@ -1,6 +1,6 @@
 """The transducer loss of a joint network, never holding its logits [B, T, U+1, V+1].
 
-The joint runs twice over the lattice, a small group of tiles (`tdt_jax.tiles`) at a time:
+The joint runs twice over the lattice, a small group of tiles (`tdt_jax.losses.grid`) at a time:
 
     forward   logits of a group -> normaliser and scores of its nodes, all that is kept
               alpha and beta over all nodes -> posteriors of the scores
@@ -18,16 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax import tiles
-from tdt_jax.lattice import NEG_INF
-from tdt_jax.loss import (
+from tdt_jax.losses.grid import schedule, take, tiles_with_mass
+from tdt_jax.losses.lattice import NEG_INF
+from tdt_jax.losses.nodes import JointPlan, NodeInputs, plan_joint, score_nodes
+from tdt_jax.losses.scores import (
     Spec,
     likelihood,
     likelihood_and_posteriors,
     logit_gradients,
-    node_scores,
 )
-from tdt_jax.problem import Problem, prepare
 
 
 def transducer_loss(
@@ -58,11 +57,11 @@ def transducer_loss(
     so call the loss within `jax.jit` then. Within `jax.shard_map` it needs check_vma=False.
 
     Args:
-      joint: a `tdt_jax.joint.Joint`, or anything with its `project_frames`, `project_states` and
-        `heads`; or a function of frames [n, t, D] and states [n, u, P] to token logits
-        [n, t, u, V+1] and duration logits [n, t, u, N] (to the former alone, or None for the
-        latter, for an RNN-T), differentiated in what it closes over, or in its leaves if it is a
-        pytree such as `jax.tree_util.Partial`.
+      joint: a `tdt_jax.models.joint.Joint`, or anything with its `project_frames`,
+        `project_states` and `heads`; or a function of frames [n, t, D] and states [n, u, P] to
+        token logits [n, t, u, V+1] and duration logits [n, t, u, N] (to the former alone, or None
+        for the latter, for an RNN-T), differentiated in what it closes over, or in its leaves if
+        it is a pytree such as `jax.tree_util.Partial`.
       frames: [B, T, D] from the encoder.
       states: [B, U+1, P] from the predictor.
       labels, num_frames, num_labels: as in `tdt_loss`.
@@ -93,7 +92,7 @@ def transducer_loss(
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     spec = Spec(None if durations is None else tuple(durations), sigma, fastemit)
-    problem, joint, frames, states = prepare(
+    problem, joint, frames, states = plan_joint(
         joint, frames, states, labels, num_frames, num_labels, spec, chunk=chunk, key=key
     )
     if lead is None:
@@ -113,7 +112,7 @@ def _loss(
     problem, neglect, joint, frames, states, labels, num_frames, num_labels, lead, keys, as_rnnt
 ):
     inputs = joint, frames, states, labels, num_frames, num_labels
-    _, scores = visit(problem, *inputs, keys, as_rnnt)
+    _, scores = score_nodes(problem, *inputs, keys, as_rnnt)
     scores = _silent(scores, lead)
     return -likelihood(scores, num_frames, num_labels, problem.spec, as_rnnt)
 
@@ -122,7 +121,7 @@ def _loss_forward(
     problem, neglect, joint, frames, states, labels, num_frames, num_labels, lead, keys, as_rnnt
 ):
     inputs = joint, frames, states, labels, num_frames, num_labels
-    normaliser, scores = visit(problem, *inputs, keys, as_rnnt)
+    normaliser, scores = score_nodes(problem, *inputs, keys, as_rnnt)
     scores = _silent(scores, lead)
     total, posteriors = likelihood_and_posteriors(
         scores, num_frames, num_labels, problem.spec, as_rnnt
@@ -130,18 +129,18 @@ def _loss_forward(
     return -total, (joint, frames, states, labels, keys, normaliser, posteriors)
 
 
-def _loss_backward(problem: Problem, neglect, residuals, gradient):
+def _loss_backward(problem: JointPlan, neglect, residuals, gradient):
     joint, frames, states, labels, keys, normaliser, posteriors = residuals
     grid, spec = problem.grid, problem.spec
     mass = jnp.sum(grid.split_nodes(posteriors.blank + posteriors.label), axis=(1, 2))
-    tour = tiles.tour(tiles.weighty(mass, grid, neglect), problem.group())
+    tour = schedule(tiles_with_mass(mass, grid, neglect), problem.group())
     posteriors = jax.tree.map(lambda x: jax.vmap(jnp.multiply)(x, gradient), posteriors)
     nodes = jax.tree.map(grid.split_nodes, (normaliser, posteriors))
-    inputs = _Inputs(problem, frames, states, labels, keys)
+    inputs = NodeInputs(problem, frames, states, labels, keys)
 
     def body(_, tile, sums):
         frames, states, labels, keys = inputs.of(tile)
-        normaliser, posteriors = jax.tree.map(lambda x: _rows(tiles.take(x, tile)), nodes)
+        normaliser, posteriors = jax.tree.map(lambda x: _rows(take(x, tile)), nodes)
         logits, pull = jax.vjp(lambda *parts: problem.heads(*parts, keys), joint, frames, states)
         tokens, durations = logit_gradients(*logits, labels, normaliser, posteriors, spec.fastemit)
         to_joint, to_frames, to_states = pull((tokens, durations))
@@ -182,63 +181,6 @@ def _cotangent(total, x):
     return np.zeros(x.shape, jax.dtypes.float0)
 
 
-def visit(
-    problem: Problem, joint, frames, states, labels, num_frames, num_labels, keys=None, as_rnnt=None
-):
-    """The normaliser [B, T, U+1] and the Scores of every node that a path can go through.
-
-    Problem, joint, frames and states are what `prepare` returns. Other nodes have scores of minus
-    infinity.
-    """
-    grid, durations = problem.grid, problem.spec.durations
-    shortest = 0 if durations is None or as_rnnt is not None else durations[0]
-    matters = tiles.possible(grid, num_frames, num_labels, shortest)
-    tour = tiles.tour(matters, problem.group())
-    inputs = _Inputs(problem, frames, states, labels, keys)
-
-    def values(tile):
-        frames, states, labels, keys = inputs.of(tile)
-        tokens, lengths = problem.heads(joint, frames, states, keys)
-        values = node_scores(tokens, None if durations is None else lengths, labels)
-        return jax.tree.map(lambda x: x.reshape(-1, grid.side, grid.side, *x.shape[1:]), values)
-
-    def body(group, tile, out):
-        return jax.tree.map(lambda x, y: x.at[group].set(y), out, values(tile))
-
-    shapes = jax.eval_shape(values, tour.order[0])
-    out = jax.tree.map(
-        lambda x: jnp.full((len(tour.order), *x.shape), NEG_INF, jnp.float32), shapes
-    )
-    with jax.named_scope("scores_of_tiles"):
-        out = tour.fold(body, out)
-    return jax.tree.map(lambda x: grid.join_nodes(tour.restore(x)), out)
-
-
 def _rows(x):
     """[n, t, u, ...] -> [n t u, ...]."""
     return x.reshape(-1, *x.shape[3:])
-
-
-class _Inputs:
-    """Frames, states and labels, cut into the rows and columns of tiles."""
-
-    def __init__(self, problem: Problem, frames, states, labels, keys):
-        self.grid, self.keys = problem.grid, keys
-        self.frames, self.states = self.grid.split_frames(frames), self.grid.split_states(states)
-        self.labels = self.grid.split_states(jnp.pad(labels, ((0, 0), (0, 1))))
-
-    def of(self, tile):
-        """Of tiles [n]: frames [n, t, J], states [n, u, J], next labels [n t u], keys [n]."""
-        utterance, row, column = self.grid.place(tile)
-        keys = None
-        if self.keys is not None:
-            keys = _clipped(self.keys, utterance)
-            for place in (row % self.grid.rows, column % self.grid.columns):
-                keys = jax.vmap(jax.random.fold_in)(keys, place)
-        labels = jnp.repeat(_clipped(self.labels, column)[:, None], self.grid.side, axis=1)
-        return _clipped(self.frames, row), _clipped(self.states, column), labels.reshape(-1), keys
-
-
-def _clipped(x, index):
-    """Rows of x, the last one where the index is beyond."""
-    return x.at[index].get(mode="clip")

@@ -94,7 +94,7 @@ def _split(x, count: int, side: int):
     return jnp.pad(x, padding, mode="edge").reshape(-1, side, *x.shape[2:])
 
 
-class Tour(NamedTuple):
+class TileSchedule(NamedTuple):
     """Tiles in the order of a visit, in groups of one size."""
 
     order: jax.Array  # [groups, group size]; an index beyond the last tile is no tile
@@ -115,12 +115,12 @@ class Tour(NamedTuple):
         return x.reshape(-1, *x.shape[2:])[places]
 
 
-def tour(matters, group: int) -> Tour:
+def schedule(matters, group: int) -> TileSchedule:
     """A tour of the tiles that matter [tiles], `group` of them at a time."""
     size = matters.shape[0]
     order = jnp.argsort(~matters, stable=True).astype(jnp.int32)
     order = jnp.pad(order, (0, -size % group), constant_values=size)
-    return Tour(order.reshape(-1, group), (jnp.sum(matters) + group - 1) // group, size)
+    return TileSchedule(order.reshape(-1, group), (jnp.sum(matters) + group - 1) // group, size)
 
 
 def take(x, index):
@@ -128,7 +128,7 @@ def take(x, index):
     return x.at[index].get(mode="fill", fill_value=0)
 
 
-def possible(grid: Grid, num_frames, num_labels, shortest: int):
+def reachable_tiles(grid: Grid, num_frames, num_labels, shortest: int):
     """Which tiles hold a node that a path can go through [tiles].
 
     A label takes the `shortest` duration or more, and the path ends with a blank of 1 or more.
@@ -143,7 +143,7 @@ def possible(grid: Grid, num_frames, num_labels, shortest: int):
     return jnp.any(grid.split_nodes(nodes), axis=(1, 2))
 
 
-def weighty(mass, grid: Grid, neglect: float):
+def tiles_with_mass(mass, grid: Grid, neglect: float):
     """Which tiles matter [tiles], if those with least mass, `neglect` in all, do not.
 
     Args:

@@ -8,14 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from tdt_jax.config import check_durations
-from tdt_jax.loss import Spec, check_lengths
+from tdt_jax.losses.grid import SIDE, SIDE_ON_TPU, Grid, reachable_tiles, schedule
+from tdt_jax.losses.lattice import NEG_INF
+from tdt_jax.losses.scores import (
+    Spec,
+    check_lengths,
+    node_scores,
+)
 from tdt_jax.runtime import backend
-from tdt_jax.tiles import SIDE, SIDE_ON_TPU, Grid
 
 CHUNK_ON_CPU, CHUNK = 2048, 16384  # nodes at a time
 
 
-class Problem(NamedTuple):
+class JointPlan(NamedTuple):
     """What is static about a loss: the joint network as a pure function, sizes and spec."""
 
     heads: Callable  # (parameters, frames [n, t, J], states [n, u, J], keys [n]) -> [n t u, ...]
@@ -28,7 +33,9 @@ class Problem(NamedTuple):
         return self.grid.group(self.chunk)
 
 
-def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *, chunk, key=None):
+def plan_joint(
+    joint, frames, states, labels, num_frames, num_labels, spec: Spec, *, chunk, key=None
+):
     """Check the arguments of `transducer_loss` and bring any joint into one form.
 
     Returns:
@@ -65,7 +72,7 @@ def prepare(joint, frames, states, labels, num_frames, num_labels, spec: Spec, *
     if jax.tree_util.all_leaves([joint]):
         group = grid.group(chunk)
         joint = _closure_converted(joint, *(_example(x, group, side) for x in (frames, states)))
-    return Problem(heads, grid, spec, chunk), joint, frames, states
+    return JointPlan(heads, grid, spec, chunk), joint, frames, states
 
 
 def _example(x, *shape: int):
@@ -129,3 +136,68 @@ def _call(joint, frames, states, keys):
 
 def _in_rows(logits):
     return jax.tree.map(lambda x: x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), logits)
+
+
+def score_nodes(
+    problem: JointPlan,
+    joint,
+    frames,
+    states,
+    labels,
+    num_frames,
+    num_labels,
+    keys=None,
+    as_rnnt=None,
+):
+    """The normaliser [B, T, U+1] and the Scores of every node that a path can go through.
+
+    Problem, joint, frames and states are what `prepare` returns. Other nodes have scores of minus
+    infinity.
+    """
+    grid, durations = problem.grid, problem.spec.durations
+    shortest = 0 if durations is None or as_rnnt is not None else durations[0]
+    matters = reachable_tiles(grid, num_frames, num_labels, shortest)
+    tour = schedule(matters, problem.group())
+    inputs = NodeInputs(problem, frames, states, labels, keys)
+
+    def values(tile):
+        frames, states, labels, keys = inputs.of(tile)
+        tokens, lengths = problem.heads(joint, frames, states, keys)
+        values = node_scores(tokens, None if durations is None else lengths, labels)
+        return jax.tree.map(lambda x: x.reshape(-1, grid.side, grid.side, *x.shape[1:]), values)
+
+    def body(group, tile, out):
+        return jax.tree.map(lambda x, y: x.at[group].set(y), out, values(tile))
+
+    shapes = jax.eval_shape(values, tour.order[0])
+    out = jax.tree.map(
+        lambda x: jnp.full((len(tour.order), *x.shape), NEG_INF, jnp.float32), shapes
+    )
+    with jax.named_scope("scores_of_tiles"):
+        out = tour.fold(body, out)
+    return jax.tree.map(lambda x: grid.join_nodes(tour.restore(x)), out)
+
+
+class NodeInputs:
+    """Frames, states and labels, cut into the rows and columns of tiles."""
+
+    def __init__(self, problem: JointPlan, frames, states, labels, keys):
+        self.grid, self.keys = problem.grid, keys
+        self.frames, self.states = self.grid.split_frames(frames), self.grid.split_states(states)
+        self.labels = self.grid.split_states(jnp.pad(labels, ((0, 0), (0, 1))))
+
+    def of(self, tile):
+        """Of tiles [n]: frames [n, t, J], states [n, u, J], next labels [n t u], keys [n]."""
+        utterance, row, column = self.grid.place(tile)
+        keys = None
+        if self.keys is not None:
+            keys = _clipped(self.keys, utterance)
+            for place in (row % self.grid.rows, column % self.grid.columns):
+                keys = jax.vmap(jax.random.fold_in)(keys, place)
+        labels = jnp.repeat(_clipped(self.labels, column)[:, None], self.grid.side, axis=1)
+        return _clipped(self.frames, row), _clipped(self.states, column), labels.reshape(-1), keys
+
+
+def _clipped(x, index):
+    """Rows of x, the last one where the index is beyond."""
+    return x.at[index].get(mode="clip")

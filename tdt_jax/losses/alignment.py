@@ -10,10 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax import lattice
-from tdt_jax.lean_loss import visit
-from tdt_jax.loss import Spec, arcs
-from tdt_jax.problem import prepare
+from tdt_jax.losses import lattice
+from tdt_jax.losses.nodes import plan_joint, score_nodes
+from tdt_jax.losses.scores import Spec, arcs
 
 
 class Alignment(NamedTuple):
@@ -103,7 +102,7 @@ def occupancy(
 
 def _on_lattice(function, joint, frames, states, labels, num_frames, num_labels, durations, chunk):
     spec = Spec(None if durations is None else tuple(durations), 0.0, 0.0)
-    problem, *inputs = prepare(
+    problem, *inputs = plan_joint(
         joint, frames, states, labels, num_frames, num_labels, spec, chunk=chunk
     )
     return _run(function, problem, *inputs, labels, num_frames, num_labels)
@@ -111,7 +110,7 @@ def _on_lattice(function, joint, frames, states, labels, num_frames, num_labels,
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(function, problem, joint, frames, states, labels, num_frames, num_labels):
-    _, scores = visit(problem, joint, frames, states, labels, num_frames, num_labels)
+    _, scores = score_nodes(problem, joint, frames, states, labels, num_frames, num_labels)
     blanks, labels, *durations = arcs(scores, problem.spec)
     result = jax.vmap(lambda *arrays: function(*arrays, *durations))
     return result(blanks, labels, num_frames, num_labels)
