@@ -16,7 +16,7 @@ from tdt_jax import metrics
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.waveform import background
 from tdt_jax.benchmark_near_silence import PLACES, channels, kinds, with_near_silence
-from tdt_jax.data.batches import Utterance
+from tdt_jax.data.utterance import Utterance
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.streaming import Stream
 from tdt_jax.transcribe import transcribe

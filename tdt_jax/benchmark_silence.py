@@ -20,8 +20,8 @@ from tdt_jax import metrics
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.waveform import num_inserted, with_silence
 from tdt_jax.config import Bucket
-from tdt_jax.data.batches import Batch, Utterance, collate
 from tdt_jax.data.manifest import Entry
+from tdt_jax.data.utterance import Batch, Utterance, collate
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.inference import eval_step
 from tdt_jax.models.features import log_mel

@@ -71,7 +71,7 @@ def _names(text: str) -> list[str]:
 
 
 def _librispeech(options) -> int:
-    from tdt_jax.data import librispeech
+    from tdt_jax.data.prepared import librispeech
 
     found = librispeech.find(options.source, options.subsets)
     scans = {split: lambda s=split, p=path: librispeech.scan(s, p) for split, path in found.items()}
@@ -79,18 +79,19 @@ def _librispeech(options) -> int:
 
 
 def _manifest(options) -> int:
-    from tdt_jax.data import manifest, speech
+    from tdt_jax.data import manifest
+    from tdt_jax.data.prepared import recordings
 
     if not options.split.isidentifier():
         raise ValueError(f"the split {options.split!r} must be of letters, digits and _")
     entries = manifest.read_manifest(options.source)
     return _prepare(
-        speech.Speech, {options.split: lambda: speech.scan(options.split, entries)}, options
+        recordings.Speech, {options.split: lambda: recordings.scan(options.split, entries)}, options
     )
 
 
 def _must_c(options) -> int:
-    from tdt_jax.data import must_c
+    from tdt_jax.data.prepared import must_c
 
     found = must_c.find(options.source)
     scans = {split: lambda s=split, p=path: must_c.scan(s, p) for split, path in found.items()}
@@ -102,7 +103,7 @@ def _telephone(options) -> int:
 
     from tdt_jax import config
     from tdt_jax.data.manifest import write_manifest
-    from tdt_jax.data.telephone import Telephone
+    from tdt_jax.data.telephone.compose import Telephone
 
     chosen = config.load(options.source)
     if chosen.data.telephone is None:
@@ -122,7 +123,7 @@ def _prepare(builder, scans, options, **rest) -> int:
     """Prepare one split after the other; `scans` find out what is in each."""
     from tqdm import tqdm
 
-    from tdt_jax.data.prepare import is_there, prepare
+    from tdt_jax.data.prepared.prepare import is_there, prepare
 
     hidden = options.no_progress or not is_terminal(sys.stderr)
     failed = 0

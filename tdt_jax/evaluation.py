@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tdt_jax import metrics
-from tdt_jax.data.batches import Utterance
-from tdt_jax.data.dataset import Record
 from tdt_jax.data.manifest import Entry
+from tdt_jax.data.prepared.dataset import Record
+from tdt_jax.data.utterance import Utterance
 from tdt_jax.metrics import ErrorRate
 from tdt_jax.orthography import tidy
 from tdt_jax.recogniser import Recogniser

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from tensorboardX import SummaryWriter
 
 from tdt_jax.config import Config
-from tdt_jax.data.batches import Batch
+from tdt_jax.data.utterance import Batch
 from tdt_jax.evaluation import Evaluation
 from tdt_jax.optimizer import schedule
 from tdt_jax.runtime import distributed, sharding

@@ -37,7 +37,7 @@ class Arrays(NamedTuple):
 
     @classmethod
     def of(cls, batch) -> "Arrays":
-        """Those of a `tdt_jax.data.batches.Batch`."""
+        """Those of a `tdt_jax.data.utterance.Batch`."""
         return cls(*(getattr(batch, name) for name in cls._fields))
 
 

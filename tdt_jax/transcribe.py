@@ -18,8 +18,8 @@ from tdt_jax.audio.items import is_single
 from tdt_jax.audio.reading import audio_blocks
 from tdt_jax.audio.request import AudioError, Request, warn
 from tdt_jax.config import Bucket, ModelConfig
-from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.buckets import bucket_samples
+from tdt_jax.data.utterance import Utterance, collate
 from tdt_jax.decoding.hypothesis import Hypothesis, take
 from tdt_jax.inference import devices_of, hear
 from tdt_jax.models.encoder import subsampled_length

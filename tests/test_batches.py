@@ -12,14 +12,10 @@ from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.waveform import change_speed, insert_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data import batches as batches_module
-from tdt_jax.data.batches import (
-    Batch,
-    ManifestBatches,
-    Utterance,
-    collate,
-    iterate,
-)
-from tdt_jax.data.manifest import Entry, select
+from tdt_jax.data.batches import ManifestBatches, iterate
+from tdt_jax.data.manifest import Entry
+from tdt_jax.data.selection import select
+from tdt_jax.data.utterance import Batch, Utterance, collate
 from tdt_jax.tokenizer import Characters
 
 BUCKETS = (Bucket(0.5, 3, 3), Bucket(1.0, 6, 2))

@@ -21,8 +21,8 @@ from tdt_jax.audio.waveform import num_inserted, with_silence
 from tdt_jax.benchmark_decode import Decoded, Peer
 from tdt_jax.benchmark_silence import Row, Side
 from tdt_jax.config import Bucket
-from tdt_jax.data.batches import Utterance, collate
 from tdt_jax.data.manifest import Entry
+from tdt_jax.data.utterance import Utterance, collate
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.inference import eval_step
 

@@ -10,7 +10,7 @@ import tiny
 
 from tdt_jax import benchmark_long, cli
 from tdt_jax.benchmark_near_silence import PLACES, channels, kinds
-from tdt_jax.data.batches import Utterance
+from tdt_jax.data.utterance import Utterance
 from tdt_jax.transcript import Transcript, Word
 
 RATE = 16000

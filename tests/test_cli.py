@@ -15,8 +15,8 @@ from test_transcribe import make_recogniser, noise
 
 import tdt_jax as tdt
 from tdt_jax import cli
-from tdt_jax.data.batches import Utterance
-from tdt_jax.data.telephone import prompts_folder
+from tdt_jax.data.telephone.compose import prompts_folder
+from tdt_jax.data.utterance import Utterance
 from tdt_jax.evaluation import evaluate
 from tdt_jax.formats import FORMATS, SubtitleRules
 

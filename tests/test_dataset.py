@@ -15,11 +15,11 @@ from tdt_jax import config as configs
 from tdt_jax.audio.encoded import decode, flac
 from tdt_jax.audio.reading import AudioError, read_audio
 from tdt_jax.config import Bucket
-from tdt_jax.data import dataset as datasets
-from tdt_jax.data.dataset import open_dataset
+from tdt_jax.data.prepared import dataset as datasets
+from tdt_jax.data.prepared.dataset import open_dataset
 from tdt_jax.data.sources import read_source
 from tdt_jax.data.task import make_task
-from tdt_jax.data.telephone import prompts_folder
+from tdt_jax.data.telephone.compose import prompts_folder
 
 AUDIO = {  # as features.json of the stock LibriSpeech has it
     "pythonClassName": "tensorflow_datasets.core.features.audio_feature.Audio",

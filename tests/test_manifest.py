@@ -11,10 +11,10 @@ import pytest
 from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.segment import Segment
 from tdt_jax.config import Bucket, ModelConfig
-from tdt_jax.data.batches import Utterance
 from tdt_jax.data.buckets import bucket_samples, fit
-from tdt_jax.data.manifest import Entry, read_manifest, select, write_manifest
-from tdt_jax.data.task import label_limit
+from tdt_jax.data.manifest import Entry, read_manifest, write_manifest
+from tdt_jax.data.selection import label_limit, select
+from tdt_jax.data.utterance import Utterance
 from tdt_jax.tokenizer import Characters
 
 BUCKETS = (Bucket(1.0, 4, 2), Bucket(2.0, 8, 2))

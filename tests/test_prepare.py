@@ -19,12 +19,12 @@ import yaml
 from tdt_jax import cli
 from tdt_jax.audio.reading import as_samples, read_audio
 from tdt_jax.config import TelephoneConfig
-from tdt_jax.data import librispeech, must_c
-from tdt_jax.data.dataset import open_dataset
 from tdt_jax.data.manifest import read_manifest
-from tdt_jax.data.prepare import prepare
+from tdt_jax.data.prepared import librispeech, must_c
+from tdt_jax.data.prepared.dataset import open_dataset
+from tdt_jax.data.prepared.prepare import prepare
 from tdt_jax.data.sources import read_source
-from tdt_jax.data.telephone import Telephone, prompts_folder
+from tdt_jax.data.telephone.compose import Telephone, prompts_folder
 
 WORDS = "zero one two three four five six seven eight nine".split()
 
@@ -328,11 +328,11 @@ def test_a_users_mistakes(corpus, tmp_path, capsys):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    for name in ("tdt_jax.data.builder", "tensorflow_datasets"):
+    for name in ("tdt_jax.data.prepared.builder", "tensorflow_datasets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'tdt-jax\[data\]'"):
-        importlib.import_module("tdt_jax.data.builder")
+        importlib.import_module("tdt_jax.data.prepared.builder")
 
 
 def test_manifest(tmp_path, capsys):

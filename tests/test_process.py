@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent
 
 def python(program: str, **options) -> subprocess.Popen:
     """A program without jax; `module(NAME)` gives it a module's names."""
-    start = f"import runpy\nmodule = lambda name: runpy.run_path(f'{ROOT}/tdt_jax/{{name}}.py')\n"
+    path = f"{ROOT}/tdt_jax/runtime/{{name}}.py"
+    start = f"import runpy\nmodule = lambda name: runpy.run_path(f'{path}')\n"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-c", start + program]
     return subprocess.Popen(command, text=True, env=environment, **options)

@@ -13,7 +13,8 @@ from tdt_jax.audio.reading import AudioError, as_samples, audio_blocks, read_aud
 from tdt_jax.audio.segment import Segment
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import ManifestBatches
-from tdt_jax.data.manifest import read_manifest, select
+from tdt_jax.data.manifest import read_manifest
+from tdt_jax.data.selection import select
 from tdt_jax.data.sources import read_source
 from tdt_jax.tokenizer import Characters
 

@@ -13,10 +13,10 @@ from scipy.signal import fftconvolve
 from tdt_jax.audio.reading import read_audio
 from tdt_jax.audio.waveform import add_noise, trim
 from tdt_jax.config import Bucket, TelephoneConfig
-from tdt_jax.data import telephone_grammar as grammar
 from tdt_jax.data.buckets import bucket_samples
-from tdt_jax.data.telephone import Telephone, is_test_text, prompts_folder
-from tdt_jax.data.telephone_batches import TelephoneBatches
+from tdt_jax.data.telephone import grammar
+from tdt_jax.data.telephone.batches import TelephoneBatches
+from tdt_jax.data.telephone.compose import Telephone, is_test_text, prompts_folder
 
 RATE = 16000
 PLAIN = TelephoneConfig(

@@ -14,7 +14,7 @@ from tiny_run import get_config
 
 import tdt_jax as tdt
 from tdt_jax.config import JointConfig, LossConfig, ModelConfig, PredictorConfig
-from tdt_jax.data.batches import Utterance, collate
+from tdt_jax.data.utterance import Utterance, collate
 from tdt_jax.losses.ctc import ctc_loss
 from tdt_jax.models.joint import Joint
 from tdt_jax.models.predictor import Predictor

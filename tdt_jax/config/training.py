@@ -129,7 +129,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class TelephoneConfig:
-    """Connected telephone speech composed from the embedded recordings (tdt_jax.data.telephone)."""
+    """Connected telephone speech composed from the embedded recordings."""
 
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances

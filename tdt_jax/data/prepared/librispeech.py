@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
+from tdt_jax.data.prepared.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 
 SUBSETS = {
     "dev-clean": "dev_clean",

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from tdt_jax.audio.encoded import flac
 from tdt_jax.audio.reading import AudioError
-from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
+from tdt_jax.data.prepared.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 
 SPLITS = {"train": "train", "dev": "dev", "tst-COMMON": "tst_common", "tst-HE": "tst_he"}
 

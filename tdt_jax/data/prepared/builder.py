@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from tdt_jax.data.dataset import needing_packages
+from tdt_jax.data.prepared.dataset import needing_packages
 
 with needing_packages():
     import tensorflow_datasets as tfds

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from tdt_jax.audio.encoded import flac
 from tdt_jax.audio.reading import as_samples
-from tdt_jax.data.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 from tdt_jax.data.manifest import Entry
+from tdt_jax.data.prepared.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 
 SAMPLE_RATE = 16000  # Hz, of what has to be encoded anew
 SEGMENT_BYTES = 20_000  # of a second of FLAC, about

@@ -1,6 +1,6 @@
 """Connected telephone speech, composed on the fly from recorded single words.
 
-A text comes from a grammar of numbers, dates, codes and the like (tdt_jax.data.telephone_grammar);
+A text comes from a grammar of numbers, dates, codes and the like (tdt_jax.data.telephone.grammar);
 its words are recordings of one speaker, strung together with random takes, speed, levels and
 pauses. Some utterances are whole recorded phrases instead. Everything is a pure function of a seed.
 
@@ -22,8 +22,8 @@ import soxr
 from tdt_jax.audio.reading import read_audio
 from tdt_jax.audio.waveform import add_noise, noise, trim
 from tdt_jax.config import TelephoneConfig
-from tdt_jax.data.batches import Utterance
-from tdt_jax.data.telephone_grammar import KINDS, chance, pick
+from tdt_jax.data.telephone.grammar import KINDS, chance, pick
+from tdt_jax.data.utterance import Utterance
 
 RAMP = 0.005  # seconds of fade at both edges of a recording
 JOIN_PROBABILITY = 0.2  # that another text of the grammar follows

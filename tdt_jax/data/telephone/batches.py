@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tdt_jax.config import Bucket
-from tdt_jax.data.batches import Batch, Utterance, collate, part_of
-from tdt_jax.data.telephone import Telephone
+from tdt_jax.data.buckets import part_of
+from tdt_jax.data.telephone.compose import Telephone
+from tdt_jax.data.utterance import Batch, Utterance, collate
 
 
 class TelephoneBatches:

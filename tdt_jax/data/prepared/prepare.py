@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 from tdt_jax.audio.encoded import length
 from tdt_jax.audio.reading import AudioError
-from tdt_jax.data.builder import Recording, Source, SpeechBuilder, tfds
-from tdt_jax.data.dataset import FEATURES, INFO, index_line, index_path
+from tdt_jax.data.prepared.builder import Recording, Source, SpeechBuilder, tfds
+from tdt_jax.data.prepared.dataset import FEATURES, INFO, index_line, index_path
 from tdt_jax.runtime.files import write_atomically
 from tdt_jax.runtime.lock import locked
 
