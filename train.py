@@ -25,17 +25,18 @@ import jax
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.ahead_training import parse_shape, training_report
-from tdt_jax.checkpoint import Checkpoints
+from tdt_jax.checkpoints.loading import load
+from tdt_jax.checkpoints.native import CHECKPOINTS, CONFIG_FILE, save_setup
+from tdt_jax.checkpoints.store import Checkpoints
 from tdt_jax.data.batches import iterate
 from tdt_jax.data.task import make_task
-from tdt_jax.evaluation import Evaluation, evaluate, merged
+from tdt_jax.inference.evaluation import Evaluation, evaluate, merged
 from tdt_jax.models.transducer import with_parameters
-from tdt_jax.progress import Progress
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime import distributed, process, sharding, streams
 from tdt_jax.runtime.pytree import num_parameters
-from tdt_jax.storage import CHECKPOINTS, CONFIG_FILE, load, save_setup
-from tdt_jax.training import Arrays, State, init_state, train_step
+from tdt_jax.training.progress import Progress
+from tdt_jax.training.step import BatchArrays, State, init_state, train_step
 
 FLYING = 2  # steps that may run ahead of the check for NaN
 
@@ -182,7 +183,7 @@ def train(config: configs.Config, stop: distributed.Stop) -> None:
     )
     with checkpoints:
         for step, batch in batches:
-            arrays = sharding.split_batch(Arrays.of(batch), mesh)
+            arrays = sharding.split_batch(BatchArrays.of(batch), mesh)
             state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
             flying.append((step, batch, metrics))
             done = step + 1

@@ -21,7 +21,7 @@ from tdt_jax.profiling.flops import product_flops
 from tdt_jax.profiling.parts import PARTS, part_of
 from tdt_jax.profiling.tpu import Chip, chip_of, cost_of, devices, exchange_seconds, text_of
 from tdt_jax.runtime import backend, sharding
-from tdt_jax.training import Arrays, init_state, loss, train_step
+from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
 
 
 class Shape(NamedTuple):
@@ -195,11 +195,11 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
     return lines
 
 
-def _batch(config: Config, shape: Shape, num_rows: int) -> Arrays:
+def _batch(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
     """The shapes of so many rows."""
     num_samples = round(shape.seconds * config.model.features.sample_rate)
     lengths = jax.ShapeDtypeStruct((num_rows,), jnp.int32)
-    return Arrays(
+    return BatchArrays(
         jax.ShapeDtypeStruct((num_rows, num_samples), jnp.float32),
         lengths,
         jax.ShapeDtypeStruct((num_rows, shape.tokens), jnp.int32),
@@ -225,7 +225,7 @@ def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
     arguments = model, _batch(config, shape, rows), key
 
     def value(model, batch, key):
-        return loss(model, batch, key, config)[0]
+        return loss_and_metrics(model, batch, key, config)[0]
 
     with backend.assume("cpu"):  # the model's own products, not a TPU's way round a shift
         once = product_flops(value, *arguments)

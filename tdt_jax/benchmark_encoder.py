@@ -176,7 +176,7 @@ def make_peer(config: ModelConfig):
     import torch
     import transformers
 
-    from tdt_jax.pretrained.hugging_face_config import model_config
+    from tdt_jax.checkpoints.parakeet.hugging_face_config import model_config
 
     fields = model_config(dataclasses.replace(config, ctc=False))
     kind = fields["architectures"][0]

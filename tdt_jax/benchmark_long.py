@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax import metrics
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.waveform import background
 from tdt_jax.benchmark_near_silence import PLACES, channels, kinds, with_near_silence
 from tdt_jax.data.utterance import Utterance
+from tdt_jax.inference import metrics
+from tdt_jax.inference.streaming import Stream
+from tdt_jax.inference.transcription import transcribe
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.streaming import Stream
-from tdt_jax.transcribe import transcribe
 
 
 class Row(NamedTuple):

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax import metrics
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.waveform import num_inserted, with_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data.manifest import Entry
 from tdt_jax.data.utterance import Batch, Utterance, collate
 from tdt_jax.decoding.greedy import greedy_decode
-from tdt_jax.inference import eval_step
+from tdt_jax.inference import metrics
+from tdt_jax.inference.recognition import decode_samples
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import encode
 from tdt_jax.recogniser import Recogniser
@@ -184,7 +184,7 @@ class _Side:
         ways = (
             lambda: self._decode(*self.encoded),
             lambda: self._decode(*self.empty),
-            lambda: eval_step(self.recogniser.model, *self.arrays, decoder="transducer"),
+            lambda: decode_samples(self.recogniser.model, *self.arrays, decoder="transducer"),
         )
         self.times.append(tuple(map(_seconds, ways)))
 

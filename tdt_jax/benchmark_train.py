@@ -17,7 +17,7 @@ from tdt_jax.profiling import hlo
 from tdt_jax.profiling.parts import part_of
 from tdt_jax.runtime import sharding
 from tdt_jax.runtime.pytree import num_parameters
-from tdt_jax.training import Arrays, init_state, train_step
+from tdt_jax.training.step import BatchArrays, init_state, train_step
 
 CASES = {
     "micro": presets.MICRO,
@@ -86,12 +86,12 @@ def measure(config: Config, shape: Shape, *, repeats: int) -> Speed:
     )
 
 
-def noise(config: Config, shape: Shape, num_rows: int) -> Arrays:
+def noise(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
     """A batch of white noise and random labels that fills its shape."""
     rng = np.random.default_rng(0)
     num_samples = round(shape.seconds * config.model.features.sample_rate)
     labels = rng.integers(0, config.model.vocab_size, (num_rows, shape.tokens))
-    return Arrays(
+    return BatchArrays(
         rng.standard_normal((num_rows, num_samples), dtype=np.float32) * np.float32(0.1),
         np.full(num_rows, num_samples, np.int32),
         labels.astype(np.int32),

@@ -103,7 +103,7 @@ def _add_convert(add) -> None:
 def _convert(options) -> int:
     from pathlib import Path
 
-    from tdt_jax import storage
+    from tdt_jax.checkpoints import loading
     from tdt_jax.recogniser import without_ctc
     from tdt_jax.runtime import process
 
@@ -112,11 +112,11 @@ def _convert(options) -> int:
     if target.exists() and not is_free:
         raise ValueError(f"{target} exists already")
     process.require_devices()
-    recogniser = storage.load(options.source, dtype=options.dtype)
+    recogniser = loading.load(options.source, dtype=options.dtype)
     if options.drop_ctc:
         recogniser = without_ctc(recogniser)
     target.parent.mkdir(parents=True, exist_ok=True)
-    storage.save(recogniser, target, format=options.to)
+    loading.save(recogniser, target, format=options.to)
     config = recogniser.config
     if options.to == "nemo" and config.features.silence is not None:
         complain(

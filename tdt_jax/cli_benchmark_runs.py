@@ -62,7 +62,8 @@ def decode(options) -> int:
 
 
 def _compare(options) -> int:
-    from tdt_jax import benchmark_silence, plot, storage
+    from tdt_jax import benchmark_silence, plot
+    from tdt_jax.checkpoints import loading
     from tdt_jax.data.sources import read_source
     from tdt_jax.runtime import process
 
@@ -74,8 +75,8 @@ def _compare(options) -> int:
     if not Path(options.plot).absolute().parent.is_dir():
         raise ValueError(f"there is no folder for --plot {options.plot}")
     rows = benchmark_silence.compare(
-        storage.load(options.tdt),
-        storage.load(options.rnnt),
+        loading.load(options.tdt),
+        loading.load(options.rnnt),
         entries,
         shares=options.silence,
         batch_size=(options.batch or [1])[0],
@@ -92,7 +93,8 @@ def _compare(options) -> int:
 
 
 def long(options) -> int:
-    from tdt_jax import benchmark_long, storage
+    from tdt_jax import benchmark_long
+    from tdt_jax.checkpoints import loading
     from tdt_jax.data.sources import read_source
     from tdt_jax.runtime import process
 
@@ -100,7 +102,7 @@ def long(options) -> int:
     process.set_up()
     failed: dict[str, str] = {}
     for row in benchmark_long.measure(
-        storage.load(options.model),
+        loading.load(options.model),
         entries,
         minutes=options.minutes,
         gaps=options.gap,

@@ -73,7 +73,7 @@ def load(options, *, on_all: bool = False):
     """The recogniser that `add_model`'s options mean; on all accelerators here, or on one."""
     import jax
 
-    from tdt_jax import storage
+    from tdt_jax.checkpoints import loading
     from tdt_jax.runtime import process, sharding
 
     process.set_up()
@@ -81,7 +81,7 @@ def load(options, *, on_all: bool = False):
     placement = None
     if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
         placement = sharding.replicated(sharding.make_mesh(jax.local_devices()))
-    return storage.load(
+    return loading.load(
         options.checkpoint,
         dtype=options.dtype,
         attention_context=options.local_attention,

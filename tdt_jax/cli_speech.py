@@ -228,7 +228,7 @@ def _transcribe(options) -> int:
     from pathlib import Path
 
     from tdt_jax import job
-    from tdt_jax.formats import FORMATS, SubtitleRules
+    from tdt_jax.inference.formats import FORMATS, SubtitleRules
 
     output = job.Output(
         formats=FORMATS if options.format == "all" else (options.format,),
@@ -314,9 +314,9 @@ def _listen(options) -> int:
 
 
 def _evaluate(options) -> int:
-    from tdt_jax import metrics
     from tdt_jax.data.sources import read_source
-    from tdt_jax.evaluation import evaluate
+    from tdt_jax.inference import metrics
+    from tdt_jax.inference.evaluation import evaluate
 
     metrics.normaliser(options.normalizer)  # an error comes early
     sources = [
@@ -349,8 +349,8 @@ def _evaluate(options) -> int:
 
 
 def _as_text(named, num_errors: int | None) -> str:
-    from tdt_jax.error_analysis import errors
-    from tdt_jax.evaluation import average
+    from tdt_jax.inference.error_analysis import errors
+    from tdt_jax.inference.evaluation import average
 
     if len(named) == 1:
         lines = [result.summary() for _, result in named]
@@ -363,8 +363,8 @@ def _as_text(named, num_errors: int | None) -> str:
 
 
 def _as_markdown(named, num_errors: int | None) -> str:
-    from tdt_jax.error_analysis import errors
-    from tdt_jax.evaluation_table import markdown
+    from tdt_jax.inference.error_analysis import errors
+    from tdt_jax.inference.evaluation_table import markdown
 
     parts = [markdown(named)]
     for source, result in named if num_errors else ():
@@ -373,8 +373,8 @@ def _as_markdown(named, num_errors: int | None) -> str:
 
 
 def _as_json(named, num_errors: int | None) -> str:
-    from tdt_jax.error_analysis import errors
-    from tdt_jax.evaluation import average
+    from tdt_jax.inference.error_analysis import errors
+    from tdt_jax.inference.evaluation import average
 
     sets = [
         result.as_dict() | ({"errors": errors(result, num_errors).as_dict()} if num_errors else {})
@@ -395,8 +395,8 @@ _REPORTS = {"text": _as_text, "json": _as_json, "markdown": _as_markdown}
 def _warmup(options) -> int:
     import jax
 
+    from tdt_jax.inference.transcription import warm_up
     from tdt_jax.runtime.process import compile_seconds
-    from tdt_jax.transcribe import warm_up
 
     recogniser = load(options, on_all=True)
     if jax.config.jax_compilation_cache_dir is None:

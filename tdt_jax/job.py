@@ -19,10 +19,10 @@ from pathlib import Path
 
 from tdt_jax.audio.reading import header_seconds
 from tdt_jax.audio.request import AudioError, warn
-from tdt_jax.formats import DEFAULT_RULES, FORMATS, SubtitleRules, render
+from tdt_jax.inference.formats import DEFAULT_RULES, FORMATS, SubtitleRules, render
+from tdt_jax.inference.transcript import Transcript
+from tdt_jax.inference.transcription import RecordingResult, transcribe_each
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.transcribe import Heard, transcribe_each
-from tdt_jax.transcript import Transcript
 
 # What is taken from a folder; a file that is named is tried whatever its name.
 SUFFIXES = set(
@@ -273,7 +273,7 @@ def run(
     Args:
       report: takes what went wrong with a recording, which it names.
       warn: takes what should be known of one.
-      progress, options: as of `tdt_jax.transcribe.transcribe_each`.
+      progress, options: as of `tdt_jax.inference.transcription.transcribe_each`.
     """
     failed = 0
     paths = (source.path for source in sources)
@@ -287,7 +287,7 @@ def run(
     heard = transcribe_each(recogniser, paths, progress=progress, warn=warn_by_name, **options)
     for position, result in heard if output.folder else _in_order(heard):
         source = sources[position]
-        if not isinstance(result, Heard):
+        if not isinstance(result, RecordingResult):
             failed += 1
             report(str(result).replace(str(source.path), source.name))
         elif output.folder is None:

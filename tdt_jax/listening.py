@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
+from tdt_jax.inference.streaming import Stream, StreamedWord
+from tdt_jax.inference.transcript import PAUSE
 from tdt_jax.orthography import may_part, width
 from tdt_jax.recogniser import Recogniser
-from tdt_jax.streaming import Stream, StreamedWord
-from tdt_jax.transcript import PAUSE
 
 ERASE = "\033[K"  # a terminal's line from the cursor on
 

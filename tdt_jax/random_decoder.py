@@ -103,7 +103,7 @@ def make_decoder_peer(config: ModelConfig, blank_bias: float):
     """transformers' model with the decoder of `make_model`."""
     import torch
 
-    from tdt_jax.pretrained import convert, tables
+    from tdt_jax.checkpoints.parakeet import convert, tables
 
     peer = make_peer(config)
     tensors = convert.disassemble(make_model(config, blank_bias), name=tables.hugging_face_name)

@@ -10,10 +10,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tdt_jax.checkpoint import Checkpoints
+from tdt_jax.checkpoints.store import Checkpoints
 from tdt_jax.config import from_json
 from tdt_jax.runtime.pytree import named_leaves
-from tdt_jax.training import init_state
+from tdt_jax.training.step import init_state
 
 ROOT = Path(__file__).parent.parent
 TINY = Path(__file__).parent / "tiny_run.py"

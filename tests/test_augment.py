@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny
 
-from tdt_jax import augment
-from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.benchmark_near_silence import coded
 from tdt_jax.config import AugmentConfig
+from tdt_jax.training import augment
+from tdt_jax.training.augment import augment_samples, spec_augment
 
 KEYS = 300
 LENGTHS = np.array([60, 25, 0, 3], np.int32)

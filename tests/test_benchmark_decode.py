@@ -24,7 +24,7 @@ from tdt_jax.config import Bucket
 from tdt_jax.data.manifest import Entry
 from tdt_jax.data.utterance import Utterance, collate
 from tdt_jax.decoding.greedy import greedy_decode
-from tdt_jax.inference import eval_step
+from tdt_jax.inference.recognition import decode_samples
 
 RATE = 16000
 
@@ -107,7 +107,7 @@ def recognisers():
 def hears(recogniser, utterances):
     """The hypotheses of a batch."""
     batch = collate(utterances, None, Bucket(2.56, 1, 3))
-    return jax.device_get(eval_step(recogniser.model, batch.samples, batch.num_samples))
+    return jax.device_get(decode_samples(recogniser.model, batch.samples, batch.num_samples))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import tiny
 from tdt_jax import benchmark_long, cli
 from tdt_jax.benchmark_near_silence import PLACES, channels, kinds
 from tdt_jax.data.utterance import Utterance
-from tdt_jax.transcript import Transcript, Word
+from tdt_jax.inference.transcript import Transcript, Word
 
 RATE = 16000
 WORDS = "zero one two three four five six seven eight nine".split()
@@ -112,7 +112,7 @@ def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch
 
 
 def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("tdt_jax.storage.load", lambda name: recogniser)
+    monkeypatch.setattr("tdt_jax.checkpoints.loading.load", lambda name: recogniser)
     for i, utterance in enumerate(UTTERANCES):
         with wave.open(f"{tmp_path}/{i}.wav", "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", ""))

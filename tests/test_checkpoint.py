@@ -12,7 +12,7 @@ from tiny_run import get_config
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.checkpoint import Checkpoints
+from tdt_jax.checkpoints.store import Checkpoints
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime import sharding
 from tdt_jax.runtime.pytree import named_leaves

@@ -17,8 +17,8 @@ import tdt_jax as tdt
 from tdt_jax import cli
 from tdt_jax.data.telephone.compose import prompts_folder
 from tdt_jax.data.utterance import Utterance
-from tdt_jax.evaluation import evaluate
-from tdt_jax.formats import FORMATS, SubtitleRules
+from tdt_jax.inference.evaluation import evaluate
+from tdt_jax.inference.formats import FORMATS, SubtitleRules
 
 
 @pytest.fixture(scope="module")

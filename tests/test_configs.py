@@ -12,7 +12,7 @@ from tdt_jax import presets
 from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import num_parameters
-from tdt_jax.training import Arrays, init_state, train_step
+from tdt_jax.training.step import BatchArrays, init_state, train_step
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -23,7 +23,7 @@ def test_config_traces_a_step(path):
     assert configs.from_json(configs.to_json(config)) == config
     assert f"--config configs/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
     bucket = config.data.buckets[-1]
-    batch = Arrays(
+    batch = BatchArrays(
         jax.ShapeDtypeStruct((bucket.batch_size, bucket_samples(bucket)), jnp.float32),
         jax.ShapeDtypeStruct((bucket.batch_size,), jnp.int32),
         jax.ShapeDtypeStruct((bucket.batch_size, bucket.tokens), jnp.int32),

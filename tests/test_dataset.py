@@ -140,7 +140,7 @@ def test_an_index_that_cannot_be_beside_goes_to_the_cache(tmp_path, monkeypatch)
             raise PermissionError
         write(path, text)
 
-    monkeypatch.setattr(datasets, "write_whole", refuse)
+    monkeypatch.setattr(datasets, "write_atomically", refuse)
     records = open_dataset(folder, "dev_clean")[0].records()
     (kept,) = (tmp_path / "cache" / "tdt_jax").iterdir()
     monkeypatch.setattr(datasets.Dataset, "_build_index", None)

@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from tdt_jax import evaluation
-from tdt_jax.error_analysis import Comparison, errors
-from tdt_jax.evaluation import Evaluation, average, merged
-from tdt_jax.evaluation_table import markdown
-from tdt_jax.metrics import ErrorRate, confidence_interval
-from tdt_jax.transcript import Transcript
+from tdt_jax.inference import evaluation
+from tdt_jax.inference.error_analysis import Comparison, errors
+from tdt_jax.inference.evaluation import Evaluation, average, merged
+from tdt_jax.inference.evaluation_table import markdown
+from tdt_jax.inference.metrics import ErrorRate, confidence_interval
+from tdt_jax.inference.transcript import Transcript
 
 
 def evaluated(texts, normaliser="none", seconds=2.0, failed=()) -> Evaluation:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdt_jax.formats import FORMATS, SubtitleRules, render
+from tdt_jax.inference.formats import FORMATS, SubtitleRules, render
+from tdt_jax.inference.transcript import Segment, Token, Transcript, Word
 from tdt_jax.orthography import divide, is_wide, width
-from tdt_jax.transcript import Segment, Token, Transcript, Word
 
 CLOCK = r"\d\d+:\d\d:\d\d[.,]\d\d\d"
 TALK = (

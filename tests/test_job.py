@@ -11,9 +11,9 @@ import soundfile
 
 from tdt_jax import job
 from tdt_jax.audio.reading import AudioError
+from tdt_jax.inference.transcript import Transcript
+from tdt_jax.inference.transcription import RecordingResult
 from tdt_jax.job import Output, Source
-from tdt_jax.transcribe import Heard
-from tdt_jax.transcript import Transcript
 
 NOTHING = Transcript("", [], [], [], 1.0)
 
@@ -111,7 +111,7 @@ def test_one_bad_name_does_not_end_a_job(tmp_path, monkeypatch):
     """A transcript that cannot be written is reported; where none could be, the job ends."""
     names = ["a", "x" * 255, "b"]
     sources = [Source(Path(f"{name}.wav")) for name in names]
-    heard = [(i, Heard(NOTHING, 0, 0, 0)) for i in range(3)]
+    heard = [(i, RecordingResult(NOTHING, 0, 0, 0)) for i in range(3)]
     monkeypatch.setattr("tdt_jax.job.transcribe_each", lambda *_, **__: iter(heard))
     reports = []
     assert job.run(None, sources, Output(("txt",), tmp_path), report=reports.append) == 1
@@ -129,8 +129,8 @@ def test_one_bad_name_does_not_end_a_job(tmp_path, monkeypatch):
 
 def test_standard_output_is_in_order_and_names_are_shown(monkeypatch, capsys):
     odd = Path(os.fsdecode(b"caf\xe9\t1.wav"))
-    heard = [(1, AudioError(f"{odd} is empty")), (2, Heard(NOTHING, 0, 0, 0)),
-             (0, Heard(NOTHING, 0, 0, 0))]  # fmt: skip
+    heard = [(1, AudioError(f"{odd} is empty")), (2, RecordingResult(NOTHING, 0, 0, 0)),
+             (0, RecordingResult(NOTHING, 0, 0, 0))]  # fmt: skip
     monkeypatch.setattr("tdt_jax.job.transcribe_each", lambda *_, **__: iter(heard))
     reports = []
     sources = [Source(Path("z.wav")), Source(odd), Source(odd)]

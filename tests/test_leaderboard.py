@@ -2,7 +2,7 @@
 
 import pytest
 
-from tdt_jax.metrics import normaliser
+from tdt_jax.inference.metrics import normaliser
 
 FILLERS = """
     ah aah ahh ahhh aaah ahm ahmm aha ahaa ahaaa eh ehh eeeh ehhh ehm ehmm em emm er err errr erm

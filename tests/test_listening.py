@@ -14,9 +14,9 @@ from test_transcribe import make_recogniser, noise
 from tdt_jax import listening
 from tdt_jax.audio.live import microphone, pcm_blocks
 from tdt_jax.audio.reading import AudioError
+from tdt_jax.inference.streaming import Stream, StreamedWord
 from tdt_jax.listening import listen
 from tdt_jax.orthography import width
-from tdt_jax.streaming import Stream, StreamedWord
 
 # PCM and WAV
 

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tdt_jax import evaluation
-from tdt_jax.metrics import (
+from tdt_jax.inference import evaluation
+from tdt_jax.inference.metrics import (
     ErrorRate,
     aligned_words,
     bleu,
@@ -19,7 +19,7 @@ from tdt_jax.metrics import (
     word_error_rate,
     word_errors,
 )
-from tdt_jax.transcript import Transcript
+from tdt_jax.inference.transcript import Transcript
 
 
 def test_word_errors_are_pooled():
@@ -98,7 +98,7 @@ def test_interval_is_the_same_again_and_in_pieces(monkeypatch):
     whole = confidence_interval(errors, lengths)
     assert whole == confidence_interval(errors, lengths)
     assert whole != confidence_interval(errors, lengths, seed=1)
-    monkeypatch.setattr("tdt_jax.metrics.DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr("tdt_jax.inference.metrics.DRAWN_AT_ONCE", 1000)
     assert confidence_interval(errors, lengths) == whole
 
 

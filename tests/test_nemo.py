@@ -16,8 +16,8 @@ import yaml
 
 import tdt_jax as tdt
 from tdt_jax import cli
+from tdt_jax.checkpoints.parakeet.nemo_config import _seconds
 from tdt_jax.models.transducer import abstract_model
-from tdt_jax.pretrained.nemo_written_config import _seconds
 from tdt_jax.recogniser import Recogniser
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from tdt_jax.config import OptimizerConfig
-from tdt_jax.optimizer import decayed, make_optimizer, schedule
+from tdt_jax.training.optimizer import decayed, make_optimizer, schedule
 
 
 def rates(steps, num_steps=1000, **changes):

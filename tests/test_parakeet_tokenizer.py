@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from tdt_jax.pretrained.tokenizer_json import from_tokenizer_json, to_tokenizer_json
+from tdt_jax.checkpoints.formats.tokenizer_json import from_tokenizer_json, to_tokenizer_json
 from tdt_jax.tokenizer import SentencePiece
 
 pytestmark = pytest.mark.slow  # it is downloaded

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tdt_jax import pieces as cutting
-from tdt_jax.pieces import cut
-from tdt_jax.transcript import Spoken, Token
+from tdt_jax.inference import long_form as cutting
+from tdt_jax.inference.long_form import cut
+from tdt_jax.inference.transcript import TimedWord, Token
 
 RATE = 1000  # a slow clock makes small arrays
 
@@ -153,7 +153,7 @@ def join(pieces, cuts, decode, *, overlap):
 
 
 def word(text, start, end, confidence=1.0):
-    return Spoken((0,), (Token(text, start, end, confidence, 1.0),), text)
+    return TimedWord((0,), (Token(text, start, end, confidence, 1.0),), text)
 
 
 def sentence(rng, seconds=60.0):
@@ -241,7 +241,7 @@ def test_words_without_spaces_are_handed_over_between_tokens():
     def run(first, last):
         numbers = range(first, last)
         tokens = tuple(Token(str(i), i / 2, i / 2 + 0.4, 1.0, 1.0) for i in numbers)
-        return Spoken(tuple(numbers), tokens, "".join(map(str, numbers)))
+        return TimedWord(tuple(numbers), tokens, "".join(map(str, numbers)))
 
     def decode(labels):
         return "".join(map(str, labels))
@@ -260,7 +260,7 @@ def test_a_long_word_is_not_glued_to_another():
             Token(letter, float(a), float(b), 1.0, 1.0)
             for letter, a, b in zip(text, ends[:-1], ends[1:], strict=True)
         )
-        return Spoken(tuple(map(ord, text)), tokens, text)
+        return TimedWord(tuple(map(ord, text)), tokens, text)
 
     def decode(labels):
         return "".join(map(chr, labels))
@@ -281,7 +281,7 @@ def test_a_long_word_is_not_glued_to_another():
 def test_a_slow_word_stays_one():
     """Pauses inside a word part it neither in one piece nor beside a cut."""
     tokens = tuple(Token(str(i), 1.0 + i, 1.2 + i, 1.0, 1.0) for i in range(5))
-    slow = Spoken((0, 1, 2, 3, 4), tokens, "01234")
+    slow = TimedWord((0, 1, 2, 3, 4), tokens, "01234")
 
     def decode(labels):
         return "".join(map(str, labels))
@@ -298,7 +298,7 @@ def test_a_part_of_a_long_word_is_spelled_without_its_space():
         Token(text, 1 + i / 2, 1.4 + i / 2, 1.0, 1.0)
         for i, text in enumerate("▁ 4 1 5 5 5".split())
     )
-    number = Spoken(tuple(range(6)), tokens, "41555", space_before=False)
+    number = TimedWord(tuple(range(6)), tokens, "41555", space_before=False)
 
     def decode(labels):
         return "".join(tokens[label].text for label in labels).replace("▁", "")

@@ -23,12 +23,12 @@ import tiny
 
 import tdt_jax as tdt
 from tdt_jax import presets
-from tdt_jax.inference import eval_step
+from tdt_jax.checkpoints.formats.fields import ConfigReader
+from tdt_jax.checkpoints.parakeet import convert, hugging_face_config, nemo_config, tables
+from tdt_jax.checkpoints.parakeet.hugging_face import read_hugging_face, write_hugging_face
+from tdt_jax.checkpoints.parakeet.nemo import read_nemo, write_nemo
+from tdt_jax.inference.recognition import decode_samples
 from tdt_jax.models.transducer import MismatchError, abstract_model, with_parameters
-from tdt_jax.pretrained import convert, hugging_face_config, nemo_config, tables
-from tdt_jax.pretrained.fields import Fields
-from tdt_jax.pretrained.hugging_face import read_hugging_face, write_hugging_face
-from tdt_jax.pretrained.nemo import read_nemo, write_nemo
 from tdt_jax.recogniser import without_ctc
 from tdt_jax.runtime.pytree import named_leaves
 
@@ -307,7 +307,7 @@ def test_a_learned_embedding_of_blank_is_kept(tmp_path):
 
 
 def test_shards_are_read_and_written(tmp_path, monkeypatch):
-    from tdt_jax.pretrained import hugging_face
+    from tdt_jax.checkpoints.parakeet import hugging_face
 
     monkeypatch.setattr(hugging_face, "SHARD", 20_000)
     before = tdt.load(FOLDERS["rnnt"])
@@ -396,7 +396,7 @@ def test_they_transcribe(source):
     with pytest.raises(ValueError, match="decoder"):
         tdt.transcribe(recogniser, [noise], decoder="beam")
     with pytest.raises(ValueError, match="decoder"):
-        eval_step(recogniser.model, noise[None], np.array([24000]), decoder="CTC")
+        decode_samples(recogniser.model, noise[None], np.array([24000]), decoder="CTC")
 
 
 def test_the_hub_is_asked_for_what_is_not_here(monkeypatch, tmp_path):
@@ -664,7 +664,7 @@ def published(*, encoder=(), **changes):
 
 def read_published(config, has_ctc_head=False):
     found, _ = nemo_config.read_config(
-        Fields(config, "yaml", nemo_config.NULLS), has_ctc_head=has_ctc_head
+        ConfigReader(config, "yaml", nemo_config.NULLS), has_ctc_head=has_ctc_head
     )
     return found
 
@@ -727,7 +727,7 @@ def test_the_published_folder_is_read():
         "preemphasis": 0.97, "return_attention_mask": True, "sampling_rate": 16000,
         "win_length": 400,
     }  # fmt: skip
-    found = hugging_face_config.read_config(Fields(config, "a"), Fields(extractor, "b"))
+    found = hugging_face_config.read_config(ConfigReader(config, "a"), ConfigReader(extractor, "b"))
     assert found == presets.PARAKEET_TDT_0_6B_V3
 
 

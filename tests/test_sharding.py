@@ -13,7 +13,7 @@ from tiny_run import get_config
 from tdt_jax import presets
 from tdt_jax.config import Config
 from tdt_jax.runtime import sharding
-from tdt_jax.training import Arrays, init_state, train_step
+from tdt_jax.training.step import BatchArrays, init_state, train_step
 
 ROWS = 16
 
@@ -41,7 +41,7 @@ def even_small_arrays_are_split(monkeypatch):
 
 def make_batch():
     rng = np.random.default_rng(0)
-    return Arrays(
+    return BatchArrays(
         (rng.normal(size=(ROWS, 12800)) * 0.1).astype(np.float32),
         rng.integers(6400, 12801, ROWS).astype(np.int32),
         rng.integers(0, 40, (ROWS, 5)).astype(np.int32),
@@ -119,7 +119,7 @@ def test_gradients_in_parts_are_those_of_the_parts_together():
 
 @pytest.mark.slow
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(monkeypatch):
-    from tdt_jax import training
+    from tdt_jax.training import step
 
     def plain(accumulate):
         config = config_of(accumulate=accumulate)
@@ -138,7 +138,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(monkeypatch):
         loss = dataclasses.replace(config.loss, omega=0.0)
         config = dataclasses.replace(config, augment=quiet, model=model, loss=loss)
         state = init_state(config, jax.random.key(0))
-        return jax.jit(training._gradients, static_argnums=(3, 4))(
+        return jax.jit(step._gradients, static_argnums=(3, 4))(
             state.model, make_batch(), jax.random.key(1), config, None
         )
 

@@ -16,12 +16,12 @@ from test_transcript import hypothesis as heard_as
 from test_transcript import spoken as any_labels
 
 import tdt_jax as tdt
-from tdt_jax import streaming
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
 from tdt_jax.decoding.hypothesis import take
-from tdt_jax.streaming import Stream, _Tail
-from tdt_jax.transcript import to_transcript
+from tdt_jax.inference import streaming
+from tdt_jax.inference.streaming import Stream, _Tail
+from tdt_jax.inference.transcript import to_transcript
 
 FRAME = 1280  # samples
 SMALL = dict(chunk=0.4, left=0.8, right=0.16)

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tdt_jax import tokenizer as tokenizers
+from tdt_jax.checkpoints.formats.tokenizer_json import from_tokenizer_json, to_tokenizer_json
 from tdt_jax.data.manifest import read_manifest
-from tdt_jax.pretrained.tokenizer_json import from_tokenizer_json, to_tokenizer_json
 
 MANIFEST = importlib.resources.files("tdt_jax.data.telephone") / "asterisk_en/manifest.jsonl"
 TEXTS = [entry.text for entry in read_manifest(MANIFEST)]

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tdt_jax.pretrained.torch_file import TorchFileError, read_torch_file, write_torch_file
+from tdt_jax.checkpoints.formats.torch_file import TorchFileError, read_torch_file, write_torch_file
 
 TENSORS = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -158,7 +158,7 @@ def test_a_parakeet_is_fine_tuned_and_handed_back(run, tmp_path):
     import soundfile
 
     import tdt_jax as tdt
-    from tdt_jax.pretrained.nemo import write_nemo
+    from tdt_jax.checkpoints.parakeet.nemo import write_nemo
 
     source = str(Path(__file__).parent / "golden" / "parakeet_hybrid.nemo")
     (tmp_path / "tune.py").write_text(FINE_TUNE.format(source=source))

@@ -20,7 +20,7 @@ from tdt_jax.models.joint import Joint
 from tdt_jax.models.predictor import Predictor
 from tdt_jax.runtime import sharding
 from tdt_jax.runtime.pytree import named_leaves
-from tdt_jax.training import Arrays, init_state, loss, train_step
+from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -105,7 +105,7 @@ def test_toy_task_copies_eight_labels(durations):
 
 def make_batch(seed=0, batch=8, num_samples=40960, num_labels=6, vocab=40):
     rng = np.random.default_rng(seed)
-    batch = Arrays(
+    batch = BatchArrays(
         rng.normal(size=(batch, num_samples)).astype(np.float32) * 0.1,
         rng.integers(num_samples // 2, num_samples + 1, batch).astype(np.int32),
         rng.integers(0, vocab, (batch, num_labels)).astype(np.int32),
@@ -231,7 +231,7 @@ def plain(**changes):
     )
 
 
-jitted_loss = jax.jit(loss, static_argnums=3)
+jitted_loss = jax.jit(loss_and_metrics, static_argnums=3)
 
 
 def test_impossible_utterances_and_empty_rows_do_not_count():
@@ -252,7 +252,7 @@ def test_impossible_utterances_and_empty_rows_do_not_count():
 def test_arrays_of_a_batch_are_all_of_them():
     utterance = Utterance("a", np.ones(900, np.float32), "one", lead=300)
     batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2))
-    arrays = Arrays.of(batch)
+    arrays = BatchArrays.of(batch)
     assert arrays.lead.tolist() == [300, 0] and arrays.num_samples.tolist() == [900, 0]
     assert arrays.labels is batch.labels and arrays.num_labels.tolist() == [2, 0]
 
@@ -266,7 +266,7 @@ def test_a_bucket_of_one_frame_trains():
         Utterance(name, 0.1 * random.normal(size=size), "") for name, (size, _) in said.items()
     ]
     labels = [labels for _, labels in said.values()]
-    batch = Arrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6)))
+    batch = BatchArrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6)))
     state = init_state(config, jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, batch)
     state, metrics = train_step(state, batch, jax.random.key(0), config=config)
@@ -314,7 +314,7 @@ def test_omega_trains_the_token_head_as_an_rnnt():
     config = dataclasses.replace(config, loss=LossConfig(omega=1.0))
     model = init_state(config, jax.random.key(0)).model
     batch, key = make_batch(), jax.random.key(0)
-    gradients, metrics = jax.jit(jax.grad(loss, has_aux=True), static_argnums=3)(
+    gradients, metrics = jax.jit(jax.grad(loss_and_metrics, has_aux=True), static_argnums=3)(
         model, batch, key, config
     )
     assert not np.any(gradients.joint.duration_head.kernel[...])
@@ -341,7 +341,7 @@ def test_a_ctc_model_trains_by_its_only_loss():
     model = init_state(config, jax.random.key(0)).model
     batch = make_batch()
     batch = batch._replace(num_samples=batch.num_samples.at[3].set(1280))
-    (gradients, metrics) = jax.jit(jax.grad(loss, has_aux=True), static_argnums=3)(
+    (gradients, metrics) = jax.jit(jax.grad(loss_and_metrics, has_aux=True), static_argnums=3)(
         model, batch, jax.random.key(0), config
     )
     assert int(metrics.num_impossible) == 1

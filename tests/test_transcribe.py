@@ -20,12 +20,12 @@ import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
 from tdt_jax.decoding.hypothesis import Hypothesis
-from tdt_jax.inference import devices_of, hear
-from tdt_jax.pieces import cut
+from tdt_jax.inference.long_form import cut
+from tdt_jax.inference.recognition import decode_samples_on_mesh, devices_of
+from tdt_jax.inference.transcript import to_transcript
+from tdt_jax.inference.transcription import shapes, transcribe_each, warm_up
 from tdt_jax.recogniser import PIECE_SECONDS
 from tdt_jax.runtime import process, sharding
-from tdt_jax.transcribe import shapes, transcribe_each, warm_up
-from tdt_jax.transcript import to_transcript
 
 TEXTS = ["one two three, four five six.", "it's seven eight nine ten"] * 5
 
@@ -277,7 +277,9 @@ def listener(monkeypatch):
         real = np.zeros(table.shape, np.float32)
         return Hypothesis(table, count, times, np.ones_like(table), real, real, count)
 
-    monkeypatch.setattr(sys.modules["tdt_jax.transcribe"], "hear", hear)
+    monkeypatch.setattr(
+        sys.modules["tdt_jax.inference.transcription"], "hear", decode_samples_on_mesh
+    )
     return characters, batches
 
 
@@ -295,10 +297,10 @@ def test_several_devices_hear_what_one_hears(recogniser):
         [(w.start, w.end) for w in each.words] for each in all_four
     ]
     samples = np.stack([noise(1.0, seed) for seed in range(4)])
-    found = hear(everywhere, samples, np.full(4, 16000, np.int32))
+    found = decode_samples_on_mesh(everywhere, samples, np.full(4, 16000, np.int32))
     assert len(found.labels.sharding.device_set) == 4
     with pytest.raises(ValueError, match="a batch of 3 cannot be split among 4 devices"):
-        hear(everywhere, samples[:3], np.full(3, 16000, np.int32))
+        decode_samples_on_mesh(everywhere, samples[:3], np.full(3, 16000, np.int32))
 
 
 def _burst_labels(samples, tokenizer):
@@ -491,7 +493,7 @@ def test_long_recordings_are_never_held_whole(listener, tmp_path, monkeypatch):
             most.append(sum(len(each.samples) for each in alive))
             yield piece
 
-    monkeypatch.setattr("tdt_jax.pieces.cut", watched)
+    monkeypatch.setattr("tdt_jax.inference.long_form.cut", watched)
     path, words = tmp_path / "long.flac", []
     with soundfile.SoundFile(path, "w", 16000, 1) as file:
         for seed in range(30):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdt_jax import evaluation
 from tdt_jax.decoding.hypothesis import Hypothesis
-from tdt_jax.transcript import Transcript, to_transcript
+from tdt_jax.inference import evaluation
+from tdt_jax.inference.transcript import Transcript, to_transcript
 
 FRAME = 0.08
 QUICK = settings(deadline=None, derandomize=True)

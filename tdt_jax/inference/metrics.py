@@ -229,8 +229,8 @@ def normaliser(name: str) -> Callable[[str], str]:
     Ellipses go first, lest one at the end become a word.
 
     "leaderboard" is for English too: what the Open ASR Leaderboard has made of it by now
-    (`tdt_jax.leaderboard`). By its rules compounds merge as well, as `word_errors` takes them with
-    `merge_compounds`; MERGING names the normalisers of which that is so.
+    (`tdt_jax.inference.leaderboard`). By its rules compounds merge as well, as `word_errors` takes
+    them with `merge_compounds`; MERGING names the normalisers of which that is so.
 
     Raises: ValueError for another name or if a package isn't installed.
     """
@@ -242,7 +242,7 @@ def normaliser(name: str) -> Callable[[str], str]:
         if name == "leaderboard":
             import kaldialign  # noqa: F401
 
-            from tdt_jax.leaderboard import Normalizer
+            from tdt_jax.inference.leaderboard import Normalizer
 
             normalise = Normalizer()
             return lambda text: _collapse(normalise(text))

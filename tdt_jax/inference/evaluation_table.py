@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tdt_jax.evaluation import Evaluation, average
+from tdt_jax.inference.evaluation import Evaluation, average
 
 
 def markdown(evaluations: Sequence[tuple[str, Evaluation]]) -> str:

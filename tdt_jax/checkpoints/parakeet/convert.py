@@ -4,33 +4,28 @@ Reading checks every name and shape against the model before it allocates anythi
 one parameter after another from the tensors on disk: the peak is the model and a tensor or two.
 """
 
+import dataclasses
 import math
 import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tdt_jax.checkpoints.formats.tensors import StoredTensor
+from tdt_jax.checkpoints.parakeet import tables
 from tdt_jax.config import ModelConfig
 from tdt_jax.models.transducer import MismatchError, Placement
-from tdt_jax.pretrained import tables
 from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
+from tdt_jax.tokenizer import SentencePiece
 
 BATCH_NORM_EPSILON = 1e-5  # torch's
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 STRIPE = 16  # rows that are transposed at a time: what a cache line holds of float32
-
-
-class StoredTensor(NamedTuple):
-    """A tensor on disk."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[], np.ndarray]
 
 
 def assemble(
@@ -230,3 +225,33 @@ def _to_device(array: np.ndarray, sharding):
     if sharding is None and jax.default_backend() == "cpu" and array.dtype == np.float32:
         return jnp.from_dlpack(array)
     return jax.device_put(array, sharding)
+
+
+class OpenedCheckpoint(NamedTuple):
+    """A checkpoint that has been opened."""
+
+    config: ModelConfig
+    tokenizer: SentencePiece
+    stored: Mapping[str, StoredTensor]
+    name: Callable[[str], str]  # from NeMo's name of a tensor to the one in `stored`
+    ignored: tuple[str, ...]  # names in `stored` that are not the model's
+    file: BinaryIO | None = None  # that is open while tensors are read
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def blank_embedding(
+    config: ModelConfig, stored: Mapping[str, StoredTensor], name: Callable[[str], str]
+) -> ModelConfig:
+    """The configuration, told whether the predictor has learned an embedding of blank."""
+    embedding = stored.get(name(tables.EMBEDDING))
+    if config.predictor is None or embedding is None:
+        return config
+    if tuple(embedding.shape) != (config.vocab_size + 1, config.predictor.width):
+        return config  # `assemble` says so
+    if not np.any(embedding.read()[-1]):
+        return config
+    predictor = dataclasses.replace(config.predictor, blank_embedding=True)
+    return dataclasses.replace(config, predictor=predictor)

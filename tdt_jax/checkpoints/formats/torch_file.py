@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tdt_jax.pretrained.convert import StoredTensor
-from tdt_jax.pretrained.torch_pickle import (
+from tdt_jax.checkpoints.formats.tensors import StoredTensor
+from tdt_jax.checkpoints.formats.torch_pickle import (
     Storage,
     Tensor,
     TorchFileError,

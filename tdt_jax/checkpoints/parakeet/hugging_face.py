@@ -1,21 +1,20 @@
 """Hugging Face folders: config.json, safetensors, tokenizer.json, the feature extractor's sizes."""
 
 import json
-import math
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from tdt_jax.checkpoints.formats.fields import ConfigReader
+from tdt_jax.checkpoints.formats.safetensors import read_tensors
+from tdt_jax.checkpoints.formats.tensors import StoredTensor
+from tdt_jax.checkpoints.formats.tokenizer_json import from_tokenizer_json, to_tokenizer_json
+from tdt_jax.checkpoints.parakeet import convert, tables
+from tdt_jax.checkpoints.parakeet.convert import OpenedCheckpoint, blank_embedding
+from tdt_jax.checkpoints.parakeet.hugging_face_config import model_config, read_config
 from tdt_jax.config import ModelConfig
-from tdt_jax.pretrained import convert, tables
-from tdt_jax.pretrained.convert import StoredTensor
-from tdt_jax.pretrained.fields import Fields
-from tdt_jax.pretrained.hugging_face_config import model_config, read_config
-from tdt_jax.pretrained.opened import Opened, blank_embedding
-from tdt_jax.pretrained.tokenizer_json import from_tokenizer_json, to_tokenizer_json
 from tdt_jax.runtime.pytree import named_leaves
 from tdt_jax.tokenizer import SENTENCEPIECE_FILE, SentencePiece
 
@@ -23,7 +22,6 @@ CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 PROCESSOR, FEATURE_EXTRACTOR = "processor_config.json", "preprocessor_config.json"
-DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 SHARD = 4 << 30  # bytes of tensors in a file, at most
 MAX_JSON = 256 << 20  # bytes
 
@@ -36,20 +34,20 @@ def is_hugging_face(folder: Path) -> bool:
         raise ValueError(f"{folder}: {error}") from None
 
 
-def read_hugging_face(folder: str | os.PathLike) -> Opened:
+def read_hugging_face(folder: str | os.PathLike) -> OpenedCheckpoint:
     """The checkpoint in a folder that transformers' `save_pretrained` wrote, tensors on disk.
 
     Raises:
       ValueError: if it is not one of a model that this package has, or is damaged.
     """
     folder = Path(folder)
-    model = read_config(Fields(_json(folder, CONFIG), CONFIG), _feature_extractor(folder))
+    model = read_config(ConfigReader(_json(folder, CONFIG), CONFIG), _feature_extractor(folder))
     stored = dict(_tensors(folder))
     model = blank_embedding(model, stored, tables.hugging_face_name)
-    return Opened(model, _tokenizer(folder, model), stored, tables.hugging_face_name, ())
+    return OpenedCheckpoint(model, _tokenizer(folder, model), stored, tables.hugging_face_name, ())
 
 
-def _feature_extractor(folder: Path) -> Fields:
+def _feature_extractor(folder: Path) -> ConfigReader:
     """The feature extractor's configuration: a part of the processor's, or else its own file.
 
     So transformers looks for it.
@@ -58,9 +56,9 @@ def _feature_extractor(folder: Path) -> Fields:
         processor = _json(folder, PROCESSOR)
         for name in ("feature_extractor", "audio_processor"):
             if processor.get(name) is not None:
-                return Fields(processor[name], f"{PROCESSOR}'s {name}")
+                return ConfigReader(processor[name], f"{PROCESSOR}'s {name}")
     found = _json(folder, FEATURE_EXTRACTOR) if (folder / FEATURE_EXTRACTOR).is_file() else {}
-    return Fields(found, FEATURE_EXTRACTOR)
+    return ConfigReader(found, FEATURE_EXTRACTOR)
 
 
 def _json(folder: Path, name: str) -> dict:
@@ -93,7 +91,7 @@ def _tokenizer(folder: Path, model: ModelConfig) -> SentencePiece:
 def _tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
     """The tensors of one file, or of the files that the index names."""
     if not (folder / INDEX).is_file():
-        yield from _file_tensors(folder / WEIGHTS)
+        yield from read_tensors(folder / WEIGHTS)
         return
     places = _json(folder, INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
@@ -101,51 +99,9 @@ def _tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
     for file in sorted(set(places.values())):
         if Path(file).name != file:
             raise ValueError(f"{INDEX} names a file outside the folder: {file!r}")
-        for name, tensor in _file_tensors(folder / file):
+        for name, tensor in read_tensors(folder / file):
             if places.get(name) == file:
                 yield name, tensor
-
-
-def _file_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
-    import ml_dtypes
-    import safetensors
-
-    if not path.is_file():
-        raise ValueError(f"there is no {path.name}")
-    try:
-        with safetensors.safe_open(path, "numpy"):  # that sizes and offsets are as they must be
-            pass
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path.name} is damaged: {error}") from None
-    dtypes = {**DTYPES, "BF16": ml_dtypes.bfloat16}
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        if entry["dtype"] not in dtypes:
-            raise ValueError(f"{path.name}: {name} is of type {entry['dtype']}")
-        dtype, shape = np.dtype(dtypes[entry["dtype"]]), tuple(entry["shape"])
-        yield (
-            name,
-            StoredTensor(
-                shape, dtype, _mapped(path, 8 + size + entry["data_offsets"][0], dtype, shape)
-            ),
-        )
-
-
-def _mapped(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]):
-    """A function that maps a tensor; its pages are given back with the array."""
-
-    def read() -> np.ndarray:
-        if 0 in shape:
-            return np.zeros(shape, dtype)
-        size = dtype.itemsize * math.prod(shape)
-        return (
-            np.memmap(path, np.uint8, "r", offset=offset, shape=(size,)).view(dtype).reshape(shape)
-        )
-
-    return read
 
 
 # Writing

@@ -1,11 +1,4 @@
-"""Recognisers from and to the disk: folders of our own, and Parakeet checkpoints.
-
-folder/config.json      the whole Config of the run that trained it
-folder/tokenizer.model  (or characters.json)
-folder/checkpoints/     orbax, by step
-
-Checkpoints of NeMo and transformers are read and written by tdt_jax.pretrained.
-"""
+"""load and save: recognisers from and to the disk, and from the Hugging Face Hub."""
 
 import contextlib
 import dataclasses
@@ -15,14 +8,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from tdt_jax import config as configs
+from tdt_jax.checkpoints.native import CHECKPOINTS, CONFIG_FILE, load_native, save_native
 from tdt_jax.config import Config
 from tdt_jax.models.transducer import MismatchError, Placement, abstract_model
 from tdt_jax.recogniser import Recogniser, with_attention_context
-from tdt_jax.runtime.files import write_atomically
-
-CONFIG_FILE = "config.json"
-CHECKPOINTS = "checkpoints"
 
 
 def load(
@@ -63,7 +52,7 @@ def load(
     if has_archives:
         path = path / _only_archive(str(path), sorted(file.name for file in path.glob("*.nemo")))
     if is_native and not has_archives:
-        found = _load_native(path, which, dtype, sharding)
+        found = load_native(path, which, dtype, sharding)
     else:
         found = _load_pretrained(path, dtype, sharding)
     if attention_context is not None:
@@ -72,15 +61,15 @@ def load(
 
 
 def _is_hugging_face(folder: Path) -> bool:
-    from tdt_jax.pretrained.hugging_face import is_hugging_face
+    from tdt_jax.checkpoints.parakeet.hugging_face import is_hugging_face
 
     return is_hugging_face(folder)
 
 
 def _load_pretrained(path: Path, dtype: str | None, sharding: Placement | None) -> Recogniser:
-    from tdt_jax.pretrained.convert import assemble
-    from tdt_jax.pretrained.hugging_face import read_hugging_face
-    from tdt_jax.pretrained.nemo import read_nemo
+    from tdt_jax.checkpoints.parakeet.convert import assemble
+    from tdt_jax.checkpoints.parakeet.hugging_face import read_hugging_face
+    from tdt_jax.checkpoints.parakeet.nemo import read_nemo
 
     try:
         opened = read_hugging_face(path) if path.is_dir() else read_nemo(path)
@@ -167,55 +156,6 @@ def _from_hub(name: str) -> Path:
     return folder / file
 
 
-def _load_native(
-    folder: Path, which: str, dtype: str | None, sharding: Placement | None
-) -> Recogniser:
-    from tdt_jax import tokenizer as tokenizers
-    from tdt_jax.checkpoint import Checkpoints
-
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
-    try:
-        whole = configs.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a configuration: {error}") from None
-    tokenizer = tokenizers.load(folder)
-    if not (folder / CHECKPOINTS).is_dir():
-        raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
-    config = whole.model
-    seconds = config.piece_seconds
-    if whole.data.train or whole.data.telephone:  # a run, not a recogniser that was saved
-        seconds = seconds or whole.data.buckets[-1].seconds
-    config = dataclasses.replace(config, dtype=dtype or config.dtype, piece_seconds=seconds)
-    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps:
-            raise ValueError(f"{folder / CHECKPOINTS} holds no whole checkpoint")
-        name = "average" if checkpoints.has(steps[-1], "average") else "model"
-        model = {name: abstract_model(config, dtype, sharding)}
-        if which:
-            items = checkpoints.restore(_chosen(checkpoints, which), **model)
-        else:
-            _, items = checkpoints.restore_newest(**model)
-    return Recogniser(items[name], tokenizer)
-
-
-def _chosen(checkpoints, which: str) -> int:
-    """The step of "best" or of a number."""
-    steps = checkpoints.steps()
-    if which == "best":
-        if (best := checkpoints.best()) is None:
-            raise ValueError(f"no checkpoint of {checkpoints.folder} has been evaluated")
-        return best
-    if not which.isdigit() or int(which) not in steps:
-        raise ValueError(
-            f"{checkpoints.folder} has no checkpoint {which!r}; there are best, "
-            + ", ".join(map(str, steps))
-        )
-    return int(which)
-
-
 def save(
     recogniser: Recogniser,
     path: str | Path,
@@ -240,28 +180,12 @@ def save(
     if format not in ("jax", "hf", "nemo"):
         raise ValueError(f"format must be 'jax', 'hf' or 'nemo', got {format!r}")
     if format == "jax":
-        _save_native(recogniser, folder, config)
+        save_native(recogniser, folder, config)
     elif format == "hf":
-        from tdt_jax.pretrained.hugging_face import write_hugging_face
+        from tdt_jax.checkpoints.parakeet.hugging_face import write_hugging_face
 
         write_hugging_face(recogniser, folder)
     else:
-        from tdt_jax.pretrained.nemo import write_nemo
+        from tdt_jax.checkpoints.parakeet.nemo import write_nemo
 
         write_nemo(recogniser, folder)
-
-
-def _save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> None:
-    from tdt_jax.checkpoint import Checkpoints
-
-    save_setup(folder, config or Config(model=recogniser.config), recogniser.tokenizer)
-    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
-        checkpoints.save(0, model=recogniser.model)
-
-
-def save_setup(folder: str | Path, config: Config, tokenizer) -> None:
-    """Write the configuration and the tokenizer, the parts that don't change in training."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder)
-    write_atomically(folder / CONFIG_FILE, configs.to_json(config))

@@ -4,8 +4,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tdt_jax import metrics
-from tdt_jax.evaluation import Evaluation, normalised
+from tdt_jax.inference import metrics
+from tdt_jax.inference.evaluation import Evaluation, normalised
 
 WIDTH = 100  # columns of text
 

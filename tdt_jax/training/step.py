@@ -14,19 +14,19 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from tdt_jax.augment import augment_samples, spec_augment
 from tdt_jax.config import Config
 from tdt_jax.losses.ctc import ctc_fits, ctc_loss
 from tdt_jax.losses.tiled import transducer_loss
 from tdt_jax.models.features import dither, log_mel
 from tdt_jax.models.transducer import Transducer
-from tdt_jax.optimizer import make_optimizer
 from tdt_jax.runtime import sharding
+from tdt_jax.training.augment import augment_samples, spec_augment
+from tdt_jax.training.optimizer import make_optimizer
 
 IMPOSSIBLE = 1e29  # a loss above this: no alignment exists
 
 
-class Arrays(NamedTuple):
+class BatchArrays(NamedTuple):
     """The arrays of a batch."""
 
     samples: jax.Array  # [B, S]
@@ -36,7 +36,7 @@ class Arrays(NamedTuple):
     lead: jax.Array | None = None  # [B], samples at the start in which nothing is said
 
     @classmethod
-    def of(cls, batch) -> "Arrays":
+    def of(cls, batch) -> "BatchArrays":
         """Those of a `tdt_jax.data.utterance.Batch`."""
         return cls(*(getattr(batch, name) for name in cls._fields))
 
@@ -74,7 +74,7 @@ def init_state(config: Config, key) -> State:
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"), donate_argnames="state")
 def train_step(
-    state: State, batch: Arrays, key, *, config: Config, mesh: Mesh | None = None
+    state: State, batch: BatchArrays, key, *, config: Config, mesh: Mesh | None = None
 ) -> tuple[State, Metrics]:
     """One update; `key` is the run's, the step's own is folded from it.
 
@@ -98,10 +98,10 @@ def train_step(
     return sharding.constrain_parameters(state, mesh), sharding.constrain_replicated(metrics, mesh)
 
 
-def _gradients(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None):
+def _gradients(model: Transducer, batch: BatchArrays, key, config: Config, mesh: Mesh | None):
     """The gradient of the batch's mean loss per label, and the batch's Metrics."""
     num_parts = config.training.accumulate
-    gradient = jax.value_and_grad(loss, has_aux=True)
+    gradient = jax.value_and_grad(loss_and_metrics, has_aux=True)
     if num_parts == 1:
         (_, metrics), gradients = gradient(model, batch, key, config, mesh)
         return gradients, metrics
@@ -131,7 +131,9 @@ def _gradients(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh
     )
 
 
-def loss(model: Transducer, batch: Arrays, key, config: Config, mesh: Mesh | None = None):
+def loss_and_metrics(
+    model: Transducer, batch: BatchArrays, key, config: Config, mesh: Mesh | None = None
+):
     """The mean loss per label of the batch, and its Metrics."""
     batch = sharding.constrain_rows(batch, mesh)
     dtype = jnp.dtype(config.model.dtype)
@@ -192,7 +194,7 @@ def _features(samples, num_samples, config: Config, mesh):
     return log_mels(samples, num_samples)
 
 
-def _lattice_losses(model, batch: Arrays, frames, num_frames, keys, config: Config, mesh):
+def _lattice_losses(model, batch: BatchArrays, frames, num_frames, keys, config: Config, mesh):
     """The transducer loss of each utterance [B]; no label in a frame before its first word's."""
     states = model.predictor(batch.labels, key=keys[0])
     lead = jnp.zeros_like(num_frames)

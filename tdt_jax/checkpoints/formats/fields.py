@@ -32,7 +32,7 @@ def shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-class Fields:
+class ConfigReader:
     """A nested configuration; call `finish` when all is read.
 
     Args:

@@ -18,8 +18,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tdt_jax.inference.transcript import CLOSING, Transcript, ends_sentence
 from tdt_jax.orthography import is_wide, may_part
-from tdt_jax.transcript import CLOSING, Transcript, ends_sentence
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv", "ctm")
 DIGITS = {"start": 3, "end": 3, "duration": 3, "confidence": 4, "probability": 4}  # of JSON

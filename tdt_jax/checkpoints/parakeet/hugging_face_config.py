@@ -1,5 +1,6 @@
 """transformers' config.json of its Parakeet models to a ModelConfig and back."""
 
+from tdt_jax.checkpoints.formats.fields import ConfigReader, shown
 from tdt_jax.config import (
     EncoderConfig,
     FeatureConfig,
@@ -7,13 +8,12 @@ from tdt_jax.config import (
     ModelConfig,
     PredictorConfig,
 )
-from tdt_jax.pretrained.fields import Fields, shown
 
 ARCHITECTURES = {"TDT": "ParakeetForTDT", "RNN-T": "ParakeetForRNNT", "CTC": "ParakeetForCTC"}
 MODEL_TYPES = {"parakeet_tdt": "TDT", "parakeet_rnnt": "RNN-T", "parakeet_ctc": "CTC"}
 
 
-def read_config(config: Fields, processor: Fields) -> ModelConfig:
+def read_config(config: ConfigReader, processor: ConfigReader) -> ModelConfig:
     """The model that config.json and the feature extractor's configuration describe.
 
     Raises:
@@ -67,7 +67,7 @@ def read_config(config: Fields, processor: Fields) -> ModelConfig:
     )
 
 
-def _encoder_config(config: Fields) -> EncoderConfig:
+def _encoder_config(config: ConfigReader) -> EncoderConfig:
     def name(field: str) -> str:
         return f"encoder_config.{field}"
 

@@ -17,14 +17,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tdt_jax.checkpoints.formats.fields import ConfigReader
+from tdt_jax.checkpoints.formats.torch_file import read_torch_file, write_torch_file
+from tdt_jax.checkpoints.parakeet import convert, tables
+from tdt_jax.checkpoints.parakeet.convert import OpenedCheckpoint, blank_embedding
+from tdt_jax.checkpoints.parakeet.nemo_config import NULLS, read_config, write_config
 from tdt_jax.config import FeatureConfig
 from tdt_jax.models.features import mel_filters
-from tdt_jax.pretrained import convert, tables
-from tdt_jax.pretrained.fields import Fields
-from tdt_jax.pretrained.nemo_config import NULLS, read_config
-from tdt_jax.pretrained.nemo_written_config import write_config
-from tdt_jax.pretrained.opened import Opened, blank_embedding
-from tdt_jax.pretrained.torch_file import read_torch_file, write_torch_file
 from tdt_jax.tokenizer import SentencePiece
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -33,7 +32,7 @@ MAX_RATIO = 32  # of an unpacked archive to the packed: weights hardly shrink
 WINDOW, FILTERS = "preprocessor.featurizer.window", "preprocessor.featurizer.fb"
 
 
-def read_nemo(path: str | os.PathLike) -> Opened:
+def read_nemo(path: str | os.PathLike) -> OpenedCheckpoint:
     """A .nemo archive, its tensors still on disk.
 
     Raises:
@@ -48,9 +47,9 @@ def read_nemo(path: str | os.PathLike) -> Opened:
         raise
 
 
-def _opened(file: BinaryIO) -> Opened:
+def _opened(file: BinaryIO) -> OpenedCheckpoint:
     members = _members(file)
-    config = Fields(_yaml(_small(file, members[CONFIG])), CONFIG, NULLS)
+    config = ConfigReader(_yaml(_small(file, members[CONFIG])), CONFIG, NULLS)
     stored = read_torch_file(file, members[WEIGHTS].offset_data)
     model, tokenizer_name = read_config(
         config, has_ctc_head="ctc_decoder.decoder_layers.0.weight" in stored
@@ -59,7 +58,7 @@ def _opened(file: BinaryIO) -> Opened:
     if tokenizer is None:
         raise ValueError(f"it holds no tokenizer {tokenizer_name!r}")
     _check_features(stored, model.features)
-    return Opened(
+    return OpenedCheckpoint(
         blank_embedding(model, stored, tables.nemo_name),
         SentencePiece(_small(file, tokenizer)),
         stored,

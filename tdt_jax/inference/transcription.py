@@ -1,7 +1,8 @@
 """Audio to transcripts: batches of few fixed shapes, audio of any length in bounded memory.
 
-Recordings are read block by block and cut into pieces (tdt_jax.pieces); pieces of like length share
-a batch, whatever recording they are of; a transcript is put together when its last piece is heard.
+Recordings are read block by block and cut into windows (tdt_jax.inference.long_form); windows of
+like length share a batch, whatever recording they are of; a transcript is put together when its
+last window has been decoded.
 """
 
 import concurrent.futures
@@ -13,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 
-from tdt_jax import pieces as cutting
 from tdt_jax.audio.items import is_single
 from tdt_jax.audio.reading import audio_blocks
 from tdt_jax.audio.request import AudioError, Request, warn
@@ -21,11 +21,19 @@ from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.data.utterance import Utterance, collate
 from tdt_jax.decoding.hypothesis import Hypothesis, take
-from tdt_jax.inference import devices_of, hear
+from tdt_jax.inference import long_form as cutting
+from tdt_jax.inference.long_form import Piece
+from tdt_jax.inference.recognition import decode_samples_on_mesh, devices_of
+from tdt_jax.inference.transcript import (
+    TimedWord,
+    Transcript,
+    build_transcript,
+    commonest,
+    shifted,
+    timed_words,
+)
 from tdt_jax.models.encoder import subsampled_length
-from tdt_jax.pieces import Piece
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
-from tdt_jax.transcript import Spoken, Transcript, assemble, commonest, moved, spoken
 
 # Seconds of the batches' shapes, below that of the longest piece.
 LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
@@ -36,7 +44,7 @@ BATCH_SECONDS_ELSEWHERE = 491.52
 AHEAD = 4  # pieces read while the batch before is at work
 
 
-class Heard(NamedTuple):
+class RecordingResult(NamedTuple):
     """One recording."""
 
     transcript: Transcript
@@ -105,7 +113,7 @@ def transcribe(
         damaged=damaged,
     )
     for position, heard in transcribe_each(recogniser, audio, **options):
-        if isinstance(heard, Heard):
+        if isinstance(heard, RecordingResult):
             found[position] = heard.transcript
         elif failed is None:
             raise heard
@@ -127,7 +135,7 @@ def transcribe_each(
     damaged: str = "error",
     progress: Callable[[float], object] = lambda seconds: None,
     warn: Callable[[str], object] = warn,
-) -> Iterator[tuple[int, Heard | AudioError]]:
+) -> Iterator[tuple[int, RecordingResult | AudioError]]:
     """Yield (position, what was heard or why not), each as soon as it is known; see `transcribe`.
 
     Recordings are read in a thread, while the device is at work. `progress` is called with seconds
@@ -154,9 +162,9 @@ def transcribe_each(
         size = min(number for number in rows[seconds] if number >= len(tasks))
         batch = collate(utterances, None, Bucket(seconds, 1, size), sample_rate=rate)
         arrays = batch.samples, batch.num_samples
-        running.append((tasks, hear(recogniser.model, *arrays, decoder=decoder)))
+        running.append((tasks, decode_samples_on_mesh(recogniser.model, *arrays, decoder=decoder)))
 
-    def finished(most_running: int) -> Iterator[tuple[int, Heard]]:
+    def finished(most_running: int) -> Iterator[tuple[int, RecordingResult]]:
         while len(running) > most_running:
             tasks, hypothesis = running.popleft()
             hypothesis = jax.device_get(hypothesis)
@@ -169,7 +177,7 @@ def transcribe_each(
                     recordings[position].heard[number] = part
                     yield from completed(position)
 
-    def completed(position: int) -> Iterator[tuple[int, Heard]]:
+    def completed(position: int) -> Iterator[tuple[int, RecordingResult]]:
         recording = recordings[position]
         if recording.num_pieces == len(recording.heard):
             yield position, _put_together(recordings.pop(position), recogniser, keep_tags)
@@ -255,7 +263,9 @@ def warm_up(
         if bucket.seconds <= PIECE_SECONDS:
             batch = collate([], None, bucket, sample_rate=rate)
             arrays = batch.samples, batch.num_samples
-            jax.block_until_ready(hear(recogniser.model, *arrays, decoder=decoder))
+            jax.block_until_ready(
+                decode_samples_on_mesh(recogniser.model, *arrays, decoder=decoder)
+            )
             yield bucket
 
 
@@ -332,23 +342,25 @@ def _ahead(items: Iterable) -> Iterator:
                 each.cancel()
 
 
-def _put_together(recording: _Recording, recogniser: Recogniser, keep_tags: bool) -> Heard:
+def _put_together(
+    recording: _Recording, recogniser: Recogniser, keep_tags: bool
+) -> RecordingResult:
     """The transcript of a recording from what was heard of all its pieces."""
     parts = [recording.heard[number] for number in range(recording.num_pieces)]
     duration, hop = parts[-1].last, recogniser.config.features.hop_length
-    words: list[list[Spoken]] = []
+    words: list[list[TimedWord]] = []
     languages: list[str] = []
     for part in parts:
         room = duration - part.later(math.inf)
-        found = spoken(part.hypothesis, recogniser, room, keep_tags=keep_tags)
-        words.append([moved(word, part.later) for word in found])
+        found = timed_words(part.hypothesis, recogniser, room, keep_tags=keep_tags)
+        words.append([shifted(word, part.later) for word in found])
         languages += recogniser.tokenizer.languages(part.hypothesis.labels)
     cuts = [part.last for part in parts[:-1]]
     rate = recogniser.config.features.sample_rate
     extents = [(part.start, part.num_samples / rate + part.later(math.inf)) for part in parts]
     joined = cutting.join(words, cuts, extents, recogniser.tokenizer.decode)
-    return Heard(
-        assemble(joined, duration, commonest(languages)),
+    return RecordingResult(
+        build_transcript(joined, duration, commonest(languages)),
         sum(int(part.hypothesis.num_steps) for part in parts),
         sum(subsampled_length(part.num_samples // hop) for part in parts),
         sum(int(part.hypothesis.num_labels) for part in parts),

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax import metrics
 from tdt_jax.data.manifest import Entry
 from tdt_jax.data.prepared.dataset import Record
 from tdt_jax.data.utterance import Utterance
-from tdt_jax.metrics import ErrorRate
+from tdt_jax.inference import metrics
+from tdt_jax.inference.metrics import ErrorRate
+from tdt_jax.inference.transcript import Transcript
+from tdt_jax.inference.transcription import RecordingResult, transcribe_each
 from tdt_jax.orthography import tidy
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime.process import compile_seconds
 from tdt_jax.tokenizer import without_tags
-from tdt_jax.transcribe import Heard, transcribe_each
-from tdt_jax.transcript import Transcript
 
 
 class Result(NamedTuple):
@@ -141,7 +141,7 @@ def evaluate(
     Args:
       recogniser: what is evaluated.
       items: utterances, entries of a manifest, or records of a dataset, read one by one.
-      batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.transcribe`.
+      batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.inference.transcription`.
       normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
         and characters are counted. Tags, and spaces before closing marks, which no transcript has,
         are taken out of references. With another than "none" a reference that it leaves empty
@@ -163,7 +163,7 @@ def evaluate(
     results, failed = {}, {}
     for position, heard in transcribe_each(recogniser, audio, progress=progress, **options):
         item = items[position]
-        if isinstance(heard, Heard):
+        if isinstance(heard, RecordingResult):
             results[position] = Result(item.id, item.text, *heard)
         else:
             failed[item.id] = str(heard)

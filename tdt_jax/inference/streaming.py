@@ -29,20 +29,20 @@ from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.silence import stretches
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
-from tdt_jax.models.encoder import subsampled_length
-from tdt_jax.models.features import log_mel
-from tdt_jax.models.transducer import encode
-from tdt_jax.pieces import LONG_WORD, SILENCE
-from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
-from tdt_jax.transcript import (
+from tdt_jax.inference.long_form import LONG_WORD, SILENCE
+from tdt_jax.inference.transcript import (
     PAUSE,
-    Spoken,
+    TimedWord,
     Word,
     commonest,
     drop_tags,
-    spoken,
+    timed_words,
     to_word,
 )
+from tdt_jax.models.encoder import subsampled_length
+from tdt_jax.models.features import log_mel
+from tdt_jax.models.transducer import encode
+from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Stream:
           left: seconds that the encoder hears before a chunk; None: 8, or for a model trained on
             shorter pieces what is left of them.
           right: seconds that it hears after. All three are rounded to whole frames.
-          keep_tags: as of `tdt_jax.transcribe`.
+          keep_tags: as of `tdt_jax.inference.transcription`.
         """
         config = recogniser.config
         if config.predictor is None:
@@ -167,7 +167,7 @@ class Stream:
         jax.block_until_ready(self._step(self._window[0, :0], 0, 0, self._state))
 
     def push(self, samples) -> list[StreamedWord]:
-        """Hear an array of samples of any length; [S] and types as `tdt_jax.transcribe` takes.
+        """Take an array of samples [S] of any length and of the types that `transcribe` takes.
 
         Returns:
           the words that are certain by now.
@@ -250,7 +250,7 @@ class Stream:
             self._text.append(self._spaced(word))
         self.pending = "".join(self._spaced(each) for each in rest)
 
-    def _spaced(self, word: Spoken) -> str:
+    def _spaced(self, word: TimedWord) -> str:
         return " " + word.text if word.space_before and self._text else word.text
 
     def _given(self) -> list[StreamedWord]:
@@ -276,14 +276,14 @@ class _Tail:
             *(np.append(*pair) if pair[1].ndim else pair[1] for pair in both)
         )
 
-    def settle(self, heard: float, duration: float) -> tuple[list[Spoken], list[Spoken]]:
+    def settle(self, heard: float, duration: float) -> tuple[list[TimedWord], list[TimedWord]]:
         """Drop the words that are certain when `heard` seconds are decoded.
 
         Returns them, and those that are not: one or none.
         """
         tokenizer, labels = self._recogniser.tokenizer, self._hypothesis.labels.tolist()
         options = dict(keep_tags=self._keep_tags)
-        words = spoken(self._hypothesis, self._recogniser, duration, **options)
+        words = timed_words(self._hypothesis, self._recogniser, duration, **options)
         if not words:
             self._cut(max(0, len(labels) - 1))  # the last may be the space before a word
             return [], []
@@ -299,7 +299,7 @@ class _Tail:
         if last.end - last.start > LONG_WORD and head and tail and head + tail == last.text:
             self._drop(places[-1][-1])
             given = replace(last, labels=last.labels[:-1], tokens=last.tokens[:-1], text=head)
-            rest = Spoken(last.labels[-1:], last.tokens[-1:], tail, space_before=False)
+            rest = TimedWord(last.labels[-1:], last.tokens[-1:], tail, space_before=False)
             return [*words, given], [rest]
         if words:
             self._drop(places[-2][-1] + 1)

@@ -22,8 +22,8 @@ import numpy as np
 
 from tdt_jax.audio.silence import sounding
 from tdt_jax.audio.waveform import quietest
+from tdt_jax.inference.transcript import TimedWord, is_blank
 from tdt_jax.orthography import may_part, space_between
-from tdt_jax.transcript import Spoken, is_blank
 
 WINDOW = 0.2  # seconds that must be quiet at a cut
 SILENCE = 2.0  # seconds of silence that a piece may hold at most
@@ -181,11 +181,11 @@ def _pause(samples: np.ndarray, begin: int, end: int, window: int) -> int:
 
 
 def join(
-    pieces: Sequence[Sequence[Spoken]],
+    pieces: Sequence[Sequence[TimedWord]],
     cuts: Sequence[float],
     extents: Sequence[tuple[float, float]],
     decode: Callable[[Sequence[int]], str],
-) -> list[Spoken]:
+) -> list[TimedWord]:
     """The words of a recording from those that each piece heard, all in the recording's seconds.
 
     A word of more than two seconds may be handed over in the middle, between two tokens. Where
@@ -215,7 +215,7 @@ def join(
         for index, (word, keep) in enumerate(zip(words, keeps, strict=True))
         if keep
     ]
-    found: list[Spoken] = []
+    found: list[TimedWord] = []
     last = None
     for number, index, word in sorted(chosen, key=lambda each: each[2].middle):
         goes_on = not word.begins and found and found[-1].is_part
@@ -237,14 +237,14 @@ def join(
     return _in_order(found)
 
 
-def _longer(word: Spoken, part: Spoken, text: str) -> Spoken:
+def _longer(word: TimedWord, part: TimedWord, text: str) -> TimedWord:
     """A word with another part, spelled `text`."""
     return replace(
         word, labels=word.labels + part.labels, tokens=word.tokens + part.tokens, text=text
     )
 
 
-def _in_order(words: Sequence[Spoken]) -> list[Spoken]:
+def _in_order(words: Sequence[TimedWord]) -> list[TimedWord]:
     """No token before the end of the one before it: two pieces' times differ a little."""
     found, time = [], 0.0
     for word in words:
@@ -257,7 +257,7 @@ def _in_order(words: Sequence[Spoken]) -> list[Spoken]:
     return found
 
 
-def _split(word: Spoken) -> list[Spoken]:
+def _split(word: TimedWord) -> list[TimedWord]:
     """A long word by its tokens, each with the whitespace beside it."""
     if word.end - word.start <= LONG_WORD:
         return [word]
@@ -271,13 +271,13 @@ def _split(word: Spoken) -> list[Spoken]:
     for group in groups:
         labels, tokens = (tuple(x[i] for i in group) for x in (word.labels, word.tokens))
         text = "".join(token.text for token in tokens)
-        part = Spoken(labels, tokens, text, begins=not parts, is_part=True)
+        part = TimedWord(labels, tokens, text, begins=not parts, is_part=True)
         parts.append(replace(part, space_before=word.space_before))
     return parts
 
 
 def _kept(
-    before: Sequence[Spoken], after: Sequence[Spoken], cut: float, begin: float, end: float
+    before: Sequence[TimedWord], after: Sequence[TimedWord], cut: float, begin: float, end: float
 ) -> tuple[list[bool], list[bool]]:
     """Which words of two pieces, on both sides of a cut, are kept; both hear [begin, end]."""
     first = [word.middle < cut for word in before]
@@ -302,11 +302,13 @@ def _kept(
     return first, second
 
 
-def _clashes(word: Spoken, others: Sequence[Spoken]) -> bool:
+def _clashes(word: TimedWord, others: Sequence[TimedWord]) -> bool:
     return any(word.start < other.end and other.start < word.end for other in others)
 
 
-def _pairs(before: Sequence[Spoken], after: Sequence[Spoken], cut: float) -> list[tuple[int, int]]:
+def _pairs(
+    before: Sequence[TimedWord], after: Sequence[TimedWord], cut: float
+) -> list[tuple[int, int]]:
     """Indices (i, j) of words that are one: the alignment in order that costs least."""
     mine, theirs = (
         [i for i, word in enumerate(words) if abs(word.middle - cut) < NEAR]
@@ -332,6 +334,6 @@ def _pairs(before: Sequence[Spoken], after: Sequence[Spoken], cut: float) -> lis
     return found
 
 
-def _distance(word: Spoken, other: Spoken) -> float:
+def _distance(word: TimedWord, other: TimedWord) -> float:
     """Seconds between the middles, and as a fine more if the two are not the same."""
     return abs(word.middle - other.middle) + (0.0 if word.text == other.text else ANOTHER)

@@ -12,7 +12,7 @@ from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.runtime import sharding
 
 
-def eval_step(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
+def decode_samples(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
     """Samples [B, S] of lengths [B] to hypotheses: three compiled programs, one after another.
 
     `decoder` is "transducer" or "ctc", of a model that has both; by default the first that it has.
@@ -33,7 +33,9 @@ def devices_of(model: Transducer) -> int:
     return 1 if mesh is None else mesh.size
 
 
-def hear(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
+def decode_samples_on_mesh(
+    model: Transducer, samples, num_samples, *, decoder: str = ""
+) -> Hypothesis:
     """As `eval_step`, of arrays in the host's memory, on all devices that the model lies on.
 
     Each of them has a copy (`tdt_jax.runtime.sharding.replicated`), takes rows of its own, and
@@ -44,14 +46,14 @@ def hear(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypot
     """
     mesh = _mesh(model)
     if mesh is None:
-        return eval_step(model, *jax.device_put((samples, num_samples)), decoder=decoder)
+        return decode_samples(model, *jax.device_put((samples, num_samples)), decoder=decoder)
     arrays = sharding.split_batch((samples, num_samples), mesh)
-    return _hear_on(model, *arrays, mesh=mesh, decoder=decoder)
+    return _decode_samples_on(model, *arrays, mesh=mesh, decoder=decoder)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "decoder"))
-def _hear_on(model, samples, num_samples, *, mesh, decoder: str) -> Hypothesis:
-    run = functools.partial(eval_step, decoder=decoder)
+def _decode_samples_on(model, samples, num_samples, *, mesh, decoder: str) -> Hypothesis:
+    run = functools.partial(decode_samples, decoder=decoder)
     return sharding.map_rows(run, mesh, num_whole=1)(model, samples, num_samples)
 
 

@@ -75,7 +75,7 @@ class Transcript:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TimedWord:
     """A word with what it is made of, or a part of one."""
 
     labels: tuple[int, ...]
@@ -113,14 +113,14 @@ def to_transcript(
       duration: seconds of the audio; no time is beyond.
       keep_tags: tags are words, of no length.
     """
-    words = spoken(hypothesis, recogniser, duration, keep_tags=keep_tags)
+    words = timed_words(hypothesis, recogniser, duration, keep_tags=keep_tags)
     languages = recogniser.tokenizer.languages(hypothesis.labels)
-    return assemble(words, duration, commonest(languages))
+    return build_transcript(words, duration, commonest(languages))
 
 
-def spoken(
+def timed_words(
     hypothesis: Hypothesis, recogniser, duration: float, *, keep_tags: bool = False
-) -> list[Spoken]:
+) -> list[TimedWord]:
     """The words of one utterance's hypothesis; arguments as of `to_transcript`."""
     if not keep_tags:
         hypothesis = drop_tags(hypothesis, recogniser.tokenizer)
@@ -128,7 +128,7 @@ def spoken(
     words = recogniser.tokenizer.words(labels, keep_tags=keep_tags)
     tokens = _tokens(hypothesis, recogniser, duration, [word.positions for word in words])
     return [
-        Spoken(
+        TimedWord(
             tuple(labels[i] for i in word.positions),
             tuple(tokens[i] for i in word.positions),
             word.text,
@@ -149,13 +149,15 @@ def commonest(languages: Iterable[str]) -> str | None:
     return next((language for language, _ in Counter(languages).most_common(1)), None)
 
 
-def to_word(word: Spoken) -> Word:
+def to_word(word: TimedWord) -> Word:
     """The word as users have it."""
     times = word.start, word.end
     return Word(word.text, *times, *_least(word.tokens), space_before=word.space_before)
 
 
-def assemble(words: Sequence[Spoken], duration: float, language: str | None = None) -> Transcript:
+def build_transcript(
+    words: Sequence[TimedWord], duration: float, language: str | None = None
+) -> Transcript:
     """The transcript of words, in order, in a recording of `duration` seconds."""
     found = [to_word(word) for word in words]
     groups: list[list[Word]] = []
@@ -181,7 +183,7 @@ def _joined(words: Sequence[Word]) -> str:
     return "".join(" " * word.space_before + word.text for word in words).lstrip()
 
 
-def moved(word: Spoken, later: Callable[[float], float]) -> Spoken:
+def shifted(word: TimedWord, later: Callable[[float], float]) -> TimedWord:
     """The same word, its tokens so many seconds later as `later` says of their starts."""
     tokens = []
     for token in word.tokens:

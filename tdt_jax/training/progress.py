@@ -11,10 +11,10 @@ from tensorboardX import SummaryWriter
 
 from tdt_jax.config import Config
 from tdt_jax.data.utterance import Batch
-from tdt_jax.evaluation import Evaluation
-from tdt_jax.optimizer import schedule
+from tdt_jax.inference.evaluation import Evaluation
 from tdt_jax.runtime import distributed, sharding
-from tdt_jax.training import Metrics
+from tdt_jax.training.optimizer import schedule
+from tdt_jax.training.step import Metrics
 
 
 class Progress:
