@@ -24,7 +24,8 @@ import jax
 
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.ahead_training import parse_shape, training_report
+from tdt_jax.benchmarks.cases import parse_shape
+from tdt_jax.benchmarks.train_step_aot import training_report
 from tdt_jax.checkpoints.loading import load
 from tdt_jax.checkpoints.native import CHECKPOINTS, CONFIG_FILE, save_setup
 from tdt_jax.checkpoints.store import Checkpoints

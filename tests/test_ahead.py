@@ -8,9 +8,9 @@ import pytest
 import tiny_run
 
 import train
-from tdt_jax import ahead, ahead_training, cli
-from tdt_jax.ahead_training import Shape
-from tdt_jax.benchmark import Case
+from tdt_jax.benchmarks import cases, loss_aot, train_step_aot
+from tdt_jax.benchmarks.cases import Case, Shape
+from tdt_jax.cli import main
 from tdt_jax.profiling import hlo, parts, tpu
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
@@ -18,7 +18,7 @@ CHIP = tpu.Chip(memory=1e9, peak=1e12, bandwidth=1e11, link=1e9, clock=1e6)
 
 
 def test_an_unknown_chip_is_named(capsys):
-    assert cli.main(["benchmark", "loss", "--case", "small", "--aot", "v99:2x2"]) == 2
+    assert main.main(["benchmark", "loss", "--case", "small", "--aot", "v99:2x2"]) == 2
     assert "'v99:2x2' is none of v4, v5e" in capsys.readouterr().err
 
 
@@ -46,22 +46,22 @@ def test_a_program_that_cannot_be_read_is_an_error():
 @needs_libtpu
 def test_the_loss_compiles_for_a_tpu():
     case = Case("tiny", 2, 16, 7, 130, width=128)
-    report = ahead.loss_report(case, dtype="bfloat16", topology="v5e:2x2")
+    report = loss_aot.loss_report(case, dtype="bfloat16", topology="v5e:2x2")
     assert "MB of temporaries" in report and "x the floor" in report
 
 
 def test_a_batch_is_read():
-    assert ahead_training.parse_shape("30,160,8") == Shape(30.0, 160, 8)
-    assert ahead_training.parse_shape(None) is None
+    assert cases.parse_shape("30,160,8") == Shape(30.0, 160, 8)
+    assert cases.parse_shape(None) is None
     for text in ("30,160", "30,160,0", "a,b,c"):
         with pytest.raises(ValueError, match=re.escape(repr(text))):
-            ahead_training.parse_shape(text)
+            cases.parse_shape(text)
 
 
 @needs_libtpu
 def test_a_batch_that_cannot_be_split_is_an_error():
     with pytest.raises(ValueError, match="a batch of 4 cannot be split among 8 devices"):
-        ahead_training.training_report(tiny_run.get_config(), "v5e:2x4")
+        train_step_aot.training_report(tiny_run.get_config(), "v5e:2x4")
 
 
 def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from tdt_jax.benchmark_near_silence import coded
+from tdt_jax.benchmarks.near_silence import coded
 from tdt_jax.config import AugmentConfig
 from tdt_jax.training import augment
 from tdt_jax.training.augment import augment_samples, spec_augment

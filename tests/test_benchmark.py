@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from tdt_jax import benchmark, cli
-from tdt_jax.benchmark import Case, Result
+from tdt_jax.benchmarks import cases, loss
+from tdt_jax.benchmarks.cases import Case
+from tdt_jax.benchmarks.loss import Result
+from tdt_jax.cli import main
 
 TINY = Case("tiny", 2, 12, 4, 6, width=8)
 
@@ -19,32 +21,32 @@ def test_methods_agree_and_are_measured():
     lean, exact, full = (
         measure(TINY, dtype="float32", repeats=1, **options)
         for measure, options in (
-            (benchmark.measure_lean, {}),
-            (benchmark.measure_lean, {"neglect": 0.0}),
-            (benchmark.measure_full, {}),
+            (loss.measure_lean, {}),
+            (loss.measure_lean, {"neglect": 0.0}),
+            (loss.measure_full, {}),
         )
     )
     for result in (lean, exact, full):
         assert result.seconds > 0 and result.compile_seconds > 0 and result.temporary_bytes > 0
         np.testing.assert_allclose(result.losses, lean.losses, rtol=1e-6)
     assert len(lean.losses) == 2 and all(np.isfinite(lean.losses))
-    lines = benchmark.describe(TINY, 1e9, {"tdt_jax": lean, "other": full, "third": "needs 9 GB"})
+    lines = loss.describe(TINY, 1e9, {"tdt_jax": lean, "other": full, "third": "needs 9 GB"})
     floor = TINY.flops / 1e9
     assert f"{lean.seconds / floor:6.2f} x floor" in lines
     assert f"{full.seconds / lean.seconds:5.1f} x the time" in lines and "needs 9 GB" in lines
 
 
 def test_the_rate_of_products_is_measured():
-    assert 1e6 < benchmark.matmul_rate(TINY, "float32") < 1e16
+    assert 1e6 < loss.matmul_rate(TINY, "float32") < 1e16
 
 
 def test_table_runs_apart_and_leaves_out_what_does_not_fit(monkeypatch):
-    monkeypatch.setattr(benchmark, "apart", lambda function, *args, **options: (
-        1e9 if function is benchmark.matmul_rate else Result(1.0, 1.0, 1, 1, [1.0], "cpu")
+    monkeypatch.setattr(loss, "apart", lambda function, *args, **options: (
+        1e9 if function is loss.matmul_rate else Result(1.0, 1.0, 1, 1, [1.0], "cpu")
     ))  # fmt: skip
-    monkeypatch.setattr(benchmark, "available_bytes", lambda: 10**9)
-    (_, rate, results), (_, _, large) = benchmark.loss_table(
-        [benchmark.CASES["small"], benchmark.CASES["v3"]], dtype="float32", repeats=1, peers=False
+    monkeypatch.setattr(loss, "available_bytes", lambda: 10**9)
+    (_, rate, results), (_, _, large) = loss.loss_table(
+        [cases.CASES["small"], cases.CASES["v3"]], dtype="float32", repeats=1, peers=False
     )
     assert rate == 1e9 and all(isinstance(result, Result) for result in results.values())
     assert large["tdt_jax, full logits"] == "needs about 12 GB"
@@ -57,6 +59,6 @@ def test_table_runs_apart_and_leaves_out_what_does_not_fit(monkeypatch):
      (["--peers"], "--peers needs torch and transformers")],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_named(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "installed", lambda package: False)
-    assert cli.main(["benchmark", "loss", *arguments]) == 2
+    monkeypatch.setattr(loss, "installed", lambda package: False)
+    assert main.main(["benchmark", "loss", *arguments]) == 2
     assert message in capsys.readouterr().err

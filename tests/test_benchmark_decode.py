@@ -14,12 +14,13 @@ import pytest
 import tiny
 
 import tdt_jax as tdt
-from tdt_jax import benchmark_decode, benchmark_encoder, benchmark_silence, plot, random_decoder
+from tdt_jax import plot
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
 from tdt_jax.audio.waveform import num_inserted, with_silence
-from tdt_jax.benchmark_decode import Decoded, Peer
-from tdt_jax.benchmark_silence import Row, Side
+from tdt_jax.benchmarks import decoder, encoder, random_decoder, silence
+from tdt_jax.benchmarks.decoder import Decoded, Peer
+from tdt_jax.benchmarks.silence import Row, Side
 from tdt_jax.config import Bucket
 from tdt_jax.data.manifest import Entry
 from tdt_jax.data.utterance import Utterance, collate
@@ -122,7 +123,7 @@ def utterances(recognisers):
 @pytest.fixture(scope="module")
 def compared(utterances, recognisers):
     options = dict(shares=(0.0, 0.5), repeats=2, batch_size=3)
-    return benchmark_silence.compare(*recognisers, utterances, **options)
+    return silence.compare(*recognisers, utterances, **options)
 
 
 def test_steps_and_errors_are_those_of_the_decoder(compared, recognisers, utterances):
@@ -143,7 +144,7 @@ def test_steps_and_errors_are_those_of_the_decoder(compared, recognisers, uttera
 
 
 def test_figures_but_times_do_not_depend_on_the_batch(compared, recognisers, utterances):
-    (alone,) = benchmark_silence.compare(*recognisers, utterances, shares=[0.5], repeats=1)
+    (alone,) = silence.compare(*recognisers, utterances, shares=[0.5], repeats=1)
     for side in ("tdt", "rnnt"):
         assert getattr(alone, side)[:2] == pytest.approx(getattr(compared[1], side)[:2])
 
@@ -152,7 +153,7 @@ def test_batches_have_few_shapes():
     """2.56 s and twice and four times as much; every utterance is in one of them."""
     items = [Utterance(str(i), speech(seconds), "") for i, seconds in enumerate((1.0, 1.2, 2.0, 4))]
     lengths = {i: len(item.samples) for i, item in enumerate(items)}
-    batches = list(benchmark_silence._batches(items, lengths, 0.5, 3, RATE))
+    batches = list(silence._batches(items, lengths, 0.5, 3, RATE))
     assert [batch.samples.shape for batch in batches] == [(3, 40960), (3, 81920), (3, 163840)]
     assert [batch.ids for batch in batches] == [("0", "1", ""), ("2", "", ""), ("3", "", "")]
     assert batches[0].num_samples.tolist() == [32000, 38400, 0]
@@ -170,15 +171,15 @@ ROWS = [
 
 def test_the_table_and_the_objects_hold_the_ratios():
     assert ROWS[0].ratios == dict(steps=3.0, loop=2.5, decoder=2.0, whole=1.25)
-    text = benchmark_silence.describe(ROWS)
+    text = silence.describe(ROWS)
     assert "7 utterances, batch 1, on abacus" in text and "took 5.0 s" in text
     assert "3.00 x     2.50 x     2.00 x     1.25 x" in text and "50 %" in text
-    objects = json.loads(json.dumps(benchmark_silence.to_json(ROWS)))
+    objects = json.loads(json.dumps(silence.to_json(ROWS)))
     assert objects[1]["ratios"]["steps"] == 4.0 and objects[1]["rnnt"]["whole_seconds"] == 12.0
 
 
 def test_the_plot_shows_steps_and_ratios():
-    left, right = plot.silence(ROWS)
+    left, right = silence.plot(ROWS)
     assert [line.get_ydata().tolist() for line in left.lines] == [[12, 12], [4, 3]]
     assert left.lines[0].get_xdata().tolist() == [0, 50]
     drawn = [line.get_ydata() for line in right.lines[1:]]
@@ -186,7 +187,7 @@ def test_the_plot_shows_steps_and_ratios():
     assert "7 utterances, 1 at a time, on abacus" in left.figure.get_suptitle()
     left.figure.canvas.draw()
     plt.close(left.figure)
-    plt.close(plot.silence(ROWS[:1])[0].figure)
+    plt.close(silence.plot(ROWS[:1])[0].figure)
 
 
 def test_what_cannot_be_compared_is_named(recognisers, tmp_path):
@@ -199,12 +200,12 @@ def test_what_cannot_be_compared_is_named(recognisers, tmp_path):
         (recognisers, {"batch_size": 0}, "batch_size 0, repeats 3"),
     ):
         with pytest.raises(ValueError, match=message):
-            benchmark_silence.compare(*models, utterances, **options)
+            silence.compare(*models, utterances, **options)
     missing, failed = [Entry("x.wav", tmp_path / "x.wav", 1.0, "a")], {}
     with pytest.raises(AudioError, match="no audio file"):
-        benchmark_silence.compare(*recognisers, missing)
+        silence.compare(*recognisers, missing)
     with pytest.raises(ValueError, match="none of 1 utterances"):
-        benchmark_silence.compare(*recognisers, missing, failed=failed)
+        silence.compare(*recognisers, missing, failed=failed)
     assert "no audio file" in failed["x.wav"]
 
 
@@ -233,7 +234,7 @@ def test_turns_with_a_label_are_those_of_the_decoders_steps(durations):
         own = (None if x is None else x[i, :, : count + 1] for x in jax.device_get(logits))
         path = plot.visits(*own, durations, max_symbols=config.max_symbols)
         emits[i, : len(path)] = [visit.token != config.blank for visit in path]
-    counted = benchmark_decode.count_label_turns(model, frames)
+    counted = decoder.count_label_turns(model, frames)
     assert counted == emits.any(axis=0).sum() and 0 < counted < emits.shape[1]
 
 
@@ -249,10 +250,10 @@ def test_random_decoders_are_always_the_same_and_say_as_much_as_speech():
 
 
 def test_the_decoder_is_measured(monkeypatch):
-    monkeypatch.setattr(benchmark_decode, "apart", lambda function, *args: function(*args))
-    monkeypatch.setattr(benchmark_decode, "WINDOWS", (1, 3))
-    monkeypatch.setitem(benchmark_decode.MODELS, "tiny", tiny.config())
-    (text,) = benchmark_decode.decoder_report(["tiny"], batches=(2,), seconds=2.0, repeats=1)
+    monkeypatch.setattr(decoder, "apart", lambda function, *args: function(*args))
+    monkeypatch.setattr(decoder, "WINDOWS", (1, 3))
+    monkeypatch.setitem(decoder.MODELS, "tiny", tiny.config())
+    (text,) = decoder.decoder_report(["tiny"], batches=(2,), seconds=2.0, repeats=1)
     assert text.startswith("tiny: decoder of 2 s an utterance") and "batch 2: " in text
     assert "window 1 (default)" in text and "window 3 " in text
     assert "ms a turn" in text and "transformers" not in text
@@ -264,7 +265,7 @@ def test_the_table_sets_ours_beside_theirs_and_the_floor():
     ours = Decoded(10, 6, 6, 10, 3544.0, {1: 20.0, 2: 30.0}, [arrays], "abacus")
     slower = ours._replace(bandwidth=1000.0)
     theirs = Peer(40.0, [(*arrays[:2], np.zeros(3))], "5.0")
-    text = benchmark_decode.describe(
+    text = decoder.describe(
         "x", tiny.config(), 25, [(1, ours, theirs), (1, slower, theirs._replace(found=[arrays]))]
     )
     assert text.count("floor 10.000 s") == 2 and "3.00 labels and 5.00 steps a second" in text
@@ -283,12 +284,12 @@ def test_theirs_ends_with_the_frames():
         [2, 0, 4],
     )
     ours = labels, times, np.zeros(3)
-    assert benchmark_decode.alike(ours, (labels, times, durations), is_tdt=False)
-    assert not benchmark_decode.alike(ours, (labels, times, durations), is_tdt=True)
+    assert decoder.alike(ours, (labels, times, durations), is_tdt=False)
+    assert not decoder.alike(ours, (labels, times, durations), is_tdt=True)
 
 
 def test_what_cannot_be_measured_is_named(monkeypatch):
-    monkeypatch.setattr(benchmark_encoder, "installed", lambda package: False)
+    monkeypatch.setattr(encoder, "installed", lambda package: False)
     for arguments, message in (
         (dict(names=["huge"]), "no case 'huge'; there are 110m"),
         (dict(batches=(1, 0)), r"must be positive, got \(1, 0\), 5 and 60"),
@@ -296,4 +297,4 @@ def test_what_cannot_be_measured_is_named(monkeypatch):
         (dict(peers=True), "needs torch and transformers"),
     ):
         with pytest.raises(ValueError, match=message):
-            benchmark_decode.decoder_report(**arguments)
+            decoder.decoder_report(**arguments)

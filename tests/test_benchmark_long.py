@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny
 
-from tdt_jax import benchmark_long, cli
-from tdt_jax.benchmark_near_silence import PLACES, channels, kinds
+from tdt_jax.benchmarks import long_form
+from tdt_jax.benchmarks.near_silence import PLACES, channels, kinds
+from tdt_jax.cli import main
 from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference.transcript import Transcript, Word
 
@@ -39,7 +40,7 @@ def recogniser(monkeypatch):
     def transcribe(recogniser, audio, *, piece_seconds):
         return [hear(samples) for samples in audio]
 
-    monkeypatch.setattr(benchmark_long, "transcribe", transcribe)
+    monkeypatch.setattr(long_form, "transcribe", transcribe)
     return SimpleNamespace(config=tiny.config())
 
 
@@ -50,7 +51,7 @@ def test_what_has_changed_is_counted(recogniser):
     options = dict(minutes=[0.05], gaps=[0.0, 1.0], leads=[0.5, 1.0], near_silence=[], rights=[])
     wrong = UTTERANCES[1]._replace(text="five")  # it says four
     items = [UTTERANCES[0], wrong, UTTERANCES[2]]
-    alone, joined, apart, *leads = benchmark_long.measure(recogniser, items, **options)
+    alone, joined, apart, *leads = long_form.measure(recogniser, items, **options)
     assert alone[2:] == (1 / 6, 6, 0, 3, 0, None)
     assert joined.name == "joined, 0.05 min" and joined.audio_seconds >= 3
     assert joined.words > 6 and joined.utterances == 1 and joined.changed == 0
@@ -59,13 +60,13 @@ def test_what_has_changed_is_counted(recogniser):
     assert [row.moved for row in leads] == [pytest.approx(0.05)] * 2 + [None] * 2
     assert leads[-1].word_error_rate == pytest.approx(3 / 6)
     assert [row.name for row in leads[2:]] == ["after 1 s of silence", "after 1 s of background"]
-    assert "changed: 3 of 6 words, 3 of 3 transcripts" in benchmark_long.describe(leads[-1])
-    assert benchmark_long.describe(leads[0]).endswith("; first words are 0.05 s off")
+    assert "changed: 3 of 6 words, 3 of 3 transcripts" in long_form.describe(leads[-1])
+    assert long_form.describe(leads[0]).endswith("; first words are 0.05 s off")
 
 
 def test_recordings_are_joined_as_often_as_it_takes():
     audio = [each.samples for each in UTTERANCES]
-    order, samples = benchmark_long._joined(audio, 10 * RATE, 100)
+    order, samples = long_form._joined(audio, 10 * RATE, 100)
     assert sorted(order[:3]) == sorted(order[3:6]) == [0, 1, 2]
     assert len(samples) - 100 - len(audio[order[-1]]) < 10 * RATE <= len(samples)
     expected = np.concatenate([np.append(audio[i], np.zeros(100)) for i in order])
@@ -74,7 +75,7 @@ def test_recordings_are_joined_as_often_as_it_takes():
 
 def test_near_silence_of_every_kind_at_every_place(recogniser):
     options = dict(minutes=[], gaps=[], leads=[], near_silence=[0.4, 1.5], rights=[])
-    _, *rows = benchmark_long.measure(recogniser, UTTERANCES[:1], **options)
+    _, *rows = long_form.measure(recogniser, UTTERANCES[:1], **options)
     cells = {row.name: row.changed for row in rows}
     assert len(cells) == 2 * len(kinds()) * len(PLACES) + len(channels(RATE))
     # The first word after a second of silence is the one that this recogniser loses.
@@ -97,17 +98,17 @@ def test_what_is_heard_live_is_told_by_how_much_is_ahead(recogniser, monkeypatch
         def finish(self):
             yield "word"
 
-    monkeypatch.setattr(benchmark_long, "Stream", Stream)
+    monkeypatch.setattr(long_form, "Stream", Stream)
     options = dict(minutes=[], near_silence=[], leads=[], rights=[1.0, 2.0])
-    _, one, two = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
+    _, one, two = long_form.measure(recogniser, UTTERANCES[1:2], **options)
     assert (one.name, one.changed) == ("live, 1 s ahead", 0)
     assert (two.name, two.changed, two.word_error_rate) == ("live, 2 s ahead", 1, 1.0)
     options = dict(minutes=[], near_silence=[], leads=[0.5, 3.0], rights=[1.0])
-    *_, none, three = benchmark_long.measure(recogniser, UTTERANCES[1:2], **options)
+    *_, none, three = long_form.measure(recogniser, UTTERANCES[1:2], **options)
     assert (none.name, none.changed) == ("live, 1 s ahead", 0)
     assert (three.name, three.changed) == ("live, 1 s ahead, after 3 s", 3)
     recogniser.config = tiny.config(durations=None, ctc=True, predictor=None, joint=None)
-    rows = list(benchmark_long.measure(recogniser, UTTERANCES[1:2], **options))
+    rows = list(long_form.measure(recogniser, UTTERANCES[1:2], **options))
     assert not any(row.name.startswith("live") for row in rows)
 
 
@@ -123,11 +124,11 @@ def test_the_command(recogniser, monkeypatch, tmp_path, capsys):
     manifest.write_text("\n".join(map(json.dumps, lines)))
     command = ["benchmark", "long", "model", str(manifest), "--minutes", "0.1", "--json"]
     command += ["--right", "", "--near-silence", ""]
-    assert cli.main([*command, "--gap", "0", "--lead", "1"]) == 1
+    assert main.main([*command, "--gap", "0", "--lead", "1"]) == 1
     output, errors = capsys.readouterr()
     rows = [json.loads(line) for line in output.splitlines()]
     assert [row["changed_utterances"] for row in rows] == [0, 0, 3, 3]
     assert "not counted" in errors and "3.wav" in errors
     for mistake in (["--lead", "-1"], ["--gap", "nan"], ["--minutes", "inf"], ["--minutes", "0"]):
-        assert cli.main([*command, *mistake]) == 2
+        assert main.main([*command, *mistake]) == 2
         assert "must not be negative" in capsys.readouterr().err

@@ -7,8 +7,9 @@ import jax
 import pytest
 from tiny_run import get_config
 
-from tdt_jax import benchmark_train, cli
-from tdt_jax.ahead_training import Shape
+from tdt_jax.benchmarks import train_step
+from tdt_jax.benchmarks.cases import Shape
+from tdt_jax.cli import main
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.parts import part_of
 
@@ -16,8 +17,8 @@ from tdt_jax.profiling.parts import part_of
 @pytest.mark.slow
 def test_a_profile_has_every_part(monkeypatch, capsys):
     config = dataclasses.replace(get_config(), loss=dataclasses.replace(get_config().loss, omega=0))
-    monkeypatch.setattr(benchmark_train, "case", lambda name: config)
-    monkeypatch.setattr(benchmark_train, "matmul_rate", lambda model, dtype: 1e9)
+    monkeypatch.setattr(train_step, "case", lambda name: config)
+    monkeypatch.setattr(train_step, "matmul_rate", lambda model, dtype: 1e9)
     profiled = []
     origins = hlo.origins
     monkeypatch.setattr(hlo, "origins", lambda text: profiled.append(origins(text)) or profiled[-1])
@@ -26,7 +27,7 @@ def test_a_profile_has_every_part(monkeypatch, capsys):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
         arguments = ["benchmark", "train", "--case", "tiny_run", "--batch", "1.28,5,2"]
-        assert cli.main([*arguments, "--repeats", "1"]) == 0
+        assert main.main([*arguments, "--repeats", "1"]) == 0
     output = capsys.readouterr().out
     assert re.search(r"[\d.]+ s a step \(compiled in \d+ s\): [\d.]+ s of audio a second", output)
     shares = dict(re.findall(r"([a-z, -]+) (\d+)(?:,|$)", output.partition("time, %: ")[2]))
@@ -40,7 +41,7 @@ def test_a_profile_has_every_part(monkeypatch, capsys):
 
 
 def test_noise_fills_the_shape():
-    batch = benchmark_train.noise(get_config(), Shape(1.28, 5, 2), 6)
+    batch = train_step.noise(get_config(), Shape(1.28, 5, 2), 6)
     assert batch.samples.shape == (6, 20480) and batch.labels.shape == (6, 5)
     assert set(batch.num_samples) == {20480} and set(batch.num_labels) == {5}
     assert batch.labels.max() < get_config().model.vocab_size
@@ -52,5 +53,5 @@ def test_noise_fills_the_shape():
      (["--batch", "1,2"], "a batch reads SECONDS,TOKENS,ROWS")],
 )  # fmt: skip
 def test_what_is_not_there_is_told(arguments, message, capsys):
-    assert cli.main(["benchmark", "train", *arguments]) != 0
+    assert main.main(["benchmark", "train", *arguments]) != 0
     assert message in capsys.readouterr().err

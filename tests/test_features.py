@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tdt_jax as tdt
-from tdt_jax.benchmark_near_silence import kinds
+from tdt_jax.benchmarks.near_silence import kinds
 from tdt_jax.config import FeatureConfig
 from tdt_jax.models.features import mel_filters
 

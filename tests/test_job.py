@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from tdt_jax import job
 from tdt_jax.audio.reading import AudioError
+from tdt_jax.cli import job
+from tdt_jax.cli.job import Output, Source
 from tdt_jax.inference.transcript import Transcript
 from tdt_jax.inference.transcription import RecordingResult
-from tdt_jax.job import Output, Source
 
 NOTHING = Transcript("", [], [], [], 1.0)
 
@@ -112,7 +112,7 @@ def test_one_bad_name_does_not_end_a_job(tmp_path, monkeypatch):
     names = ["a", "x" * 255, "b"]
     sources = [Source(Path(f"{name}.wav")) for name in names]
     heard = [(i, RecordingResult(NOTHING, 0, 0, 0)) for i in range(3)]
-    monkeypatch.setattr("tdt_jax.job.transcribe_each", lambda *_, **__: iter(heard))
+    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", lambda *_, **__: iter(heard))
     reports = []
     assert job.run(None, sources, Output(("txt",), tmp_path), report=reports.append) == 1
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.txt", "b.txt"]
@@ -131,7 +131,7 @@ def test_standard_output_is_in_order_and_names_are_shown(monkeypatch, capsys):
     odd = Path(os.fsdecode(b"caf\xe9\t1.wav"))
     heard = [(1, AudioError(f"{odd} is empty")), (2, RecordingResult(NOTHING, 0, 0, 0)),
              (0, RecordingResult(NOTHING, 0, 0, 0))]  # fmt: skip
-    monkeypatch.setattr("tdt_jax.job.transcribe_each", lambda *_, **__: iter(heard))
+    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", lambda *_, **__: iter(heard))
     reports = []
     sources = [Source(Path("z.wav")), Source(odd), Source(odd)]
     assert job.run(None, sources, Output(), report=reports.append) == 1
@@ -198,7 +198,7 @@ def test_warnings_name_recordings_as_they_are_shown(tmp_path, monkeypatch):
             warn(f"no sound in {path}")
         return iter([])
 
-    monkeypatch.setattr("tdt_jax.job.transcribe_each", heard)
+    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", heard)
     said = []
     job.run(None, [Source(odd), stdin], Output(), report=pytest.fail, warn=said.append)
     assert said == ["no sound in caf\ufffd.wav", "no sound in -"]

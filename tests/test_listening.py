@@ -11,11 +11,10 @@ import soundfile
 import soxr
 from test_transcribe import make_recogniser, noise
 
-from tdt_jax import listening
 from tdt_jax.audio.live import microphone, pcm_blocks
 from tdt_jax.audio.reading import AudioError
+from tdt_jax.cli import listen
 from tdt_jax.inference.streaming import Stream, StreamedWord
-from tdt_jax.listening import listen
 from tdt_jax.orthography import width
 
 # PCM and WAV
@@ -205,9 +204,9 @@ class Script:
 
 
 def written(steps, monkeypatch, **options):
-    monkeypatch.setattr(listening, "Stream", Script)
+    monkeypatch.setattr(listen, "Stream", Script)
     parts = []
-    listen(None, steps, parts.append, **options)
+    listen.listen(None, steps, parts.append, **options)
     return parts
 
 
@@ -278,7 +277,7 @@ def test_an_interrupt_ends_the_stream():
         raise KeyboardInterrupt
 
     options, parts = dict(chunk=0.4, left=0.4, right=0.4), []
-    listen(recogniser, interrupted(), parts.append, **options)
+    listen.listen(recogniser, interrupted(), parts.append, **options)
     stream = Stream(recogniser, **options)
     stream.push(samples)
     stream.finish()

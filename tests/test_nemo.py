@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import tdt_jax as tdt
-from tdt_jax import cli
 from tdt_jax.checkpoints.parakeet.nemo_config import _seconds
+from tdt_jax.cli import main
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.recogniser import Recogniser
 
@@ -299,7 +299,7 @@ def test_silence_that_statistics_leave_out_survives_the_format(tmp_path, capsys)
     model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
     tdt.save(Recogniser(model, recogniser.tokenizer), tmp_path / "run")
     written = tmp_path / "again.nemo"
-    assert cli.main(["convert", str(tmp_path / "run"), str(written), "--to", "nemo"]) == 0
+    assert main.main(["convert", str(tmp_path / "run"), str(written), "--to", "nemo"]) == 0
     assert "NeMo's features count silence" in capsys.readouterr().err
     assert tdt.load(written).config.features == features
     with pytest.raises(ValueError, match="leave out silence"):

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 import yaml
 
-from tdt_jax import cli
 from tdt_jax.audio.reading import as_samples, read_audio
+from tdt_jax.cli import main
 from tdt_jax.config import TelephoneConfig
 from tdt_jax.data.manifest import read_manifest
 from tdt_jax.data.prepared import librispeech, must_c
@@ -80,7 +80,7 @@ def archive(folder, subset, path, members=None):
 
 
 def run(*arguments):
-    return cli.main(["prepare", *map(str, arguments)])
+    return main.main(["prepare", *map(str, arguments)])
 
 
 def test_round_trip(corpus, tmp_path, capsys):
@@ -433,7 +433,7 @@ def test_telephone(tmp_path, capsys):
         "    return Config(data=DataConfig(telephone=TelephoneConfig(num_test=3)))\n"
     )
     data = tmp_path / "data"
-    assert cli.main(["prepare", "telephone", str(config), str(data)]) == 0
+    assert main.main(["prepare", "telephone", str(config), str(data)]) == 0
     assert "composed.jsonl: 3 utterances, " in capsys.readouterr().out
     test = Telephone(TelephoneConfig(num_test=3)).test_set()
     entries = read_manifest(data / "composed.jsonl")
@@ -442,5 +442,5 @@ def test_telephone(tmp_path, capsys):
         np.testing.assert_allclose(as_samples(entry.audio), each.samples, atol=2**-15)
     assert len(read_manifest(data / "phrases.jsonl")) == 39
     config.write_text(config.read_text().replace("telephone=TelephoneConfig(num_test=3)", ""))
-    assert cli.main(["prepare", "telephone", str(config), str(data)]) == 2
+    assert main.main(["prepare", "telephone", str(config), str(data)]) == 2
     assert "trains on no telephone speech" in capsys.readouterr().err

@@ -16,7 +16,8 @@ import pytest
 
 import tdt_jax as tdt
 import train
-from tdt_jax import cli, cli_speech, config
+from tdt_jax import config
+from tdt_jax.cli import main, speech
 from tdt_jax.runtime import distributed, files, streams
 from tdt_jax.runtime import process as runtime_process
 from tdt_jax.runtime.lock import locked
@@ -94,14 +95,14 @@ def test_a_full_disk_is_told_once():
 def test_closed_output(monkeypatch, capsys, tmp_path):
     """Refused where it is what the result goes to, and only there."""
     (tmp_path / "a.wav").touch()
-    monkeypatch.setattr(cli_speech, "load", lambda *_, **__: None)
-    monkeypatch.setattr("tdt_jax.job.run", lambda *_, **__: 0)
+    monkeypatch.setattr(speech, "load", lambda *_, **__: None)
+    monkeypatch.setattr("tdt_jax.cli.job.run", lambda *_, **__: 0)
     for options, code, message in (
         ([], 2, "tdt-jax: standard output is closed, where the result would go\n"),
         (["-o", str(tmp_path)], 0, ""),
     ):
         monkeypatch.setattr(sys, "stdout", None)
-        assert cli.main(["transcribe", "MODEL", str(tmp_path / "a.wav"), *options]) == code
+        assert main.main(["transcribe", "MODEL", str(tmp_path / "a.wav"), *options]) == code
         assert capsys.readouterr().err == message
 
 
@@ -175,7 +176,7 @@ def test_devices_that_are_not_there(tmp_path, monkeypatch, capsys, error):
         ["convert", model, str(tmp_path / "new.nemo"), "--to", "nemo"],
         ["benchmark", "loss"],
     ):
-        assert cli.main(command) == 2
+        assert main.main(command) == 2
         message = capsys.readouterr().err
         assert "JAX has no device here of JAX_PLATFORMS=cpu" in message and message.count("\n") == 1
     monkeypatch.setattr(jax, "process_count", devices)

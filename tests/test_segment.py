@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from tdt_jax import cli
 from tdt_jax.audio import segment as segment_module
 from tdt_jax.audio.reading import AudioError, as_samples, audio_blocks, read_audio
 from tdt_jax.audio.segment import Segment
+from tdt_jax.cli import main
 from tdt_jax.config import Bucket
 from tdt_jax.data.batches import ManifestBatches
 from tdt_jax.data.manifest import read_manifest
@@ -173,7 +173,7 @@ def test_training_reads_segments(manifest):
 
 def test_a_dataset_holds_the_segments_alone(folder, manifest, tmp_path, capsys):
     data = tmp_path / "data"
-    assert cli.main(["prepare", "manifest", str(manifest), str(data), "--split", "train"]) == 1
+    assert main.main(["prepare", "manifest", str(manifest), str(data), "--split", "train"]) == 1
     assert "left out: " in capsys.readouterr().err
     records = read_source(f"{data}:train")
     assert [record.text for record in records] == list(TONES)
@@ -185,11 +185,11 @@ def test_a_dataset_holds_the_segments_alone(folder, manifest, tmp_path, capsys):
         assert hertz(samples) == TONES[record.text]
     # Other bounds are another dataset.
     manifest.write_text(manifest.read_text().replace('"offset": 1,', '"offset": 1.5,'))
-    assert cli.main(["prepare", "manifest", str(manifest), str(data), "--split", "train"]) == 2
+    assert main.main(["prepare", "manifest", str(manifest), str(data), "--split", "train"]) == 2
     assert "of other recordings" in capsys.readouterr().err
     whole = {"audio_filepath": name, "duration": 4.0, "offset": 0.0, "text": "abc"}
     manifest.write_text(json.dumps(whole))
-    assert cli.main(["prepare", "manifest", str(manifest), str(data), "--split", "whole"]) == 0
+    assert main.main(["prepare", "manifest", str(manifest), str(data), "--split", "whole"]) == 0
     (record,) = read_source(f"{data}:whole")
     stored = record.dataset[0]["speech"].bytes_list.value[0]
     assert stored == (folder / "a.flac").read_bytes()

@@ -5,7 +5,7 @@ import pytest
 
 from tdt_jax.audio.reading import read_audio
 from tdt_jax.audio.silence import sounding, stretches
-from tdt_jax.benchmark_near_silence import CODECS, coded, kinds
+from tdt_jax.benchmarks.near_silence import CODECS, coded, kinds
 from tdt_jax.data.telephone.compose import prompts_folder
 
 RATE = 16000

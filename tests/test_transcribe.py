@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import sys
 import time
 import weakref
 
@@ -20,6 +19,7 @@ import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
 from tdt_jax.decoding.hypothesis import Hypothesis
+from tdt_jax.inference import transcription
 from tdt_jax.inference.long_form import cut
 from tdt_jax.inference.recognition import decode_samples_on_mesh, devices_of
 from tdt_jax.inference.transcript import to_transcript
@@ -277,9 +277,7 @@ def listener(monkeypatch):
         real = np.zeros(table.shape, np.float32)
         return Hypothesis(table, count, times, np.ones_like(table), real, real, count)
 
-    monkeypatch.setattr(
-        sys.modules["tdt_jax.inference.transcription"], "hear", decode_samples_on_mesh
-    )
+    monkeypatch.setattr(transcription, "decode_samples_on_mesh", decode_samples_on_mesh)
     return characters, batches
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax.benchmark_encoder import make_peer
+from tdt_jax.benchmarks.encoder import make_peer
 from tdt_jax.config import ModelConfig
 
 LABELS_PER_SECOND = 3.5  # what English speech takes of a few thousand pieces, about

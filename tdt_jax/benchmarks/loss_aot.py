@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from tdt_jax.benchmark import DURATIONS, SIGMA, Case, make_joint
+from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, make_joint
 from tdt_jax.losses.grid import SIDE_ON_TPU, Grid
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.losses.tiled import transducer_loss

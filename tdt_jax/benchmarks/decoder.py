@@ -3,9 +3,9 @@
 A turn of the greedy loop multiplies a handful of vectors with matrices, so it waits for weights: of
 the heads at every turn, of the predictor where an utterance emits a label. The floor of a batch is
 those bytes over the best bandwidth at which a buffer of their size was read beside any batch.
-Weights and frames are random; labels come as often as in speech (`tdt_jax.random_decoder`). Every
-batch is measured in a process of its own; figures of one call compare with each other, and with
-nothing else.
+Weights and frames are random; labels come as often as in speech
+(`tdt_jax.benchmarks.random_decoder`). Every batch is measured in a process of its own; figures of
+one call compare with each other, and with nothing else.
 """
 
 import functools
@@ -17,10 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax.benchmark_encoder import MODELS, require_peers
-from tdt_jax.config import ModelConfig
-from tdt_jax.measuring import apart, timed
-from tdt_jax.random_decoder import (
+from tdt_jax.benchmarks.cases import MODELS
+from tdt_jax.benchmarks.encoder import require_peers
+from tdt_jax.benchmarks.random_decoder import (
     Weights,
     cut,
     decoder_only,
@@ -31,6 +30,8 @@ from tdt_jax.random_decoder import (
     make_model,
     weights,
 )
+from tdt_jax.benchmarks.timing import in_subprocess, median_seconds
+from tdt_jax.config import ModelConfig
 
 WINDOWS = (1, 2, 4, 8)
 
@@ -94,12 +95,12 @@ def decoder_report(
     for name in names:
         config = decoder_only(MODELS[name])
         num_frames = round(seconds / config.seconds_per_frame)
-        bias = apart(find_blank_bias, config, num_frames)
+        bias = in_subprocess(find_blank_bias, config, num_frames)
         rows = []
         for batch in batches:
             options = config, bias, batch, num_frames, repeats
-            rows.append((batch, apart(_measure, *options),
-                         apart(_measure_peer, *options) if peers else None))  # fmt: skip
+            rows.append((batch, in_subprocess(_measure, *options),
+                         in_subprocess(_measure_peer, *options) if peers else None))  # fmt: skip
         reports.append(describe(name, config, num_frames, rows))
     return reports
 
@@ -230,7 +231,7 @@ def _measure_peer(
     frames = torch.from_numpy(make_frames(config, batch, num_frames))
     generate = generate_function(make_decoder_peer(config, bias), frames, config)
     with torch.no_grad():
-        seconds, out = timed(generate, repeats)
+        seconds, out = median_seconds(generate, repeats)
     rows = zip(out.sequences[:, 1:].numpy(), out.durations[:, 1:].numpy(), strict=True)
     return Peer(
         seconds,

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from tdt_jax import presets
-from tdt_jax.ahead_training import Shape, largest, step_flops
-from tdt_jax.benchmark_encoder import matmul_rate
+from tdt_jax.benchmarks.cases import Shape, largest
+from tdt_jax.benchmarks.encoder import matmul_rate
+from tdt_jax.benchmarks.train_step_aot import step_flops
 from tdt_jax.config import Config
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.parts import part_of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tdt_jax.benchmark_encoder import make_peer
+from tdt_jax.benchmarks.encoder import make_peer
+from tdt_jax.benchmarks.timing import in_subprocess, peak_since, reset_peak
 from tdt_jax.config import ModelConfig
-from tdt_jax.measuring import apart, peak_since, reset_peak
 
 
 def compare(name: str, config: ModelConfig, *, num_utterances: int) -> str:
@@ -18,8 +18,8 @@ def compare(name: str, config: ModelConfig, *, num_utterances: int) -> str:
     The weights go the way of a user's: saved by transformers, loaded by `tdt_jax.load`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        theirs = apart(_peer_stages, config, folder, num_utterances)
-        ours = apart(_our_stages, folder, theirs)
+        theirs = in_subprocess(_peer_stages, config, folder, num_utterances)
+        ours = in_subprocess(_our_stages, folder, theirs)
     lines = [f"{name}: beside transformers, float32, random weights"]
     lines += [f"  {stage:24s} {error:.1e}" for stage, error in ours["errors"].items()]
     lines.append(

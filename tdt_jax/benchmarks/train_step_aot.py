@@ -3,15 +3,15 @@
 import collections
 import dataclasses
 import time
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
-from tdt_jax.ahead import TILE_LOOPS, num_groups
-from tdt_jax.config import Bucket, Config
+from tdt_jax.benchmarks.cases import Shape, largest
+from tdt_jax.benchmarks.loss_aot import TILE_LOOPS, num_groups
+from tdt_jax.config import Config
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.models.encoder import subsampled_length
@@ -22,32 +22,6 @@ from tdt_jax.profiling.parts import PARTS, part_of
 from tdt_jax.profiling.tpu import Chip, chip_of, cost_of, devices, exchange_seconds, text_of
 from tdt_jax.runtime import backend, sharding
 from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
-
-
-class Shape(NamedTuple):
-    """Of the batch of each device."""
-
-    seconds: float
-    tokens: int
-    rows: int
-
-
-def parse_shape(text: str | None) -> Shape | None:
-    """SECONDS,TOKENS,ROWS as a Shape; none where there is no text.
-
-    Raises:
-      ValueError: if it is anything else.
-    """
-    if text is None:
-        return None
-    try:
-        seconds, tokens, rows = text.split(",")
-        shape = Shape(float(seconds), int(tokens), int(rows))
-    except ValueError:
-        raise ValueError(f"a batch reads SECONDS,TOKENS,ROWS, got {text!r}") from None
-    if min(shape) <= 0:
-        raise ValueError(f"a batch needs positive SECONDS,TOKENS,ROWS, got {text!r}")
-    return shape
 
 
 def training_report(config: Config, topology: str, shape: Shape | None = None) -> str:
@@ -72,17 +46,6 @@ def training_report(config: Config, topology: str, shape: Shape | None = None) -
         if config.model.predictor is not None:
             lines += _decoder_lines(config, shape, found[0], chip)
     return "\n".join(lines)
-
-
-def largest(buckets: tuple[Bucket, ...], num_devices: int) -> Shape:
-    """The last bucket's share for each device."""
-    bucket = buckets[-1]
-    if bucket.batch_size % num_devices:
-        raise ValueError(
-            f"a batch of {bucket.batch_size} cannot be split among {num_devices} devices; "
-            "name another: SECONDS,TOKENS,ROWS of each device"
-        )
-    return Shape(bucket.seconds, bucket.tokens, bucket.batch_size // num_devices)
 
 
 def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) -> list[str]:

@@ -5,28 +5,28 @@ import importlib.util
 import json
 from pathlib import Path
 
-from tdt_jax.cli_options import complain
+from tdt_jax.cli.options import complain
 
 
 def loss(options) -> int:
-    from tdt_jax import benchmark
+    from tdt_jax.benchmarks import cases, loss
 
-    names = options.case or list(benchmark.CASES)
-    if unknown := [name for name in names if name not in benchmark.CASES]:
-        raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(benchmark.CASES)}")
-    cases = [benchmark.CASES[name] for name in names]
+    names = options.case or list(cases.CASES)
+    if unknown := [name for name in names if name not in cases.CASES]:
+        raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(cases.CASES)}")
+    chosen = [cases.CASES[name] for name in names]
     if options.batch:
-        cases = [case._replace(batch=options.batch) for case in cases]
+        chosen = [case._replace(batch=options.batch) for case in chosen]
     if options.aot:
-        from tdt_jax import ahead
+        from tdt_jax.benchmarks import loss_aot
 
         if options.peers or options.json:
             raise ValueError("--aot runs nothing: it goes with neither --peers nor --json")
-        for case in cases:
-            print(ahead.loss_report(case, dtype=options.dtype, topology=options.aot), flush=True)
+        for case in chosen:
+            print(loss_aot.loss_report(case, dtype=options.dtype, topology=options.aot), flush=True)
         return 0
-    table = benchmark.loss_table(
-        cases, dtype=options.dtype, repeats=options.repeats, peers=options.peers
+    table = loss.loss_table(
+        chosen, dtype=options.dtype, repeats=options.repeats, peers=options.peers
     )
     for case, rate, results in table:
         if options.json:
@@ -37,15 +37,15 @@ def loss(options) -> int:
             floor = {"matmul_flops_per_second": rate, "floor_seconds": case.flops / rate}
             print(json.dumps({**case._asdict(), **floor, "methods": methods}), flush=True)
         else:
-            print(benchmark.describe(case, rate, results), flush=True)
+            print(loss.describe(case, rate, results), flush=True)
     return 0
 
 
 def decode(options) -> int:
-    from tdt_jax import benchmark_decode
+    from tdt_jax.benchmarks import decoder
 
     if options.tdt is None:
-        for report in benchmark_decode.decoder_report(
+        for report in decoder.decoder_report(
             options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"],
             batches=options.batch or (1, 4, 32),
             seconds=options.seconds,
@@ -62,7 +62,7 @@ def decode(options) -> int:
 
 
 def _compare(options) -> int:
-    from tdt_jax import benchmark_silence, plot
+    from tdt_jax.benchmarks import silence
     from tdt_jax.checkpoints import loading
     from tdt_jax.data.sources import read_source
     from tdt_jax.runtime import process
@@ -74,7 +74,7 @@ def _compare(options) -> int:
         raise ValueError("the plot needs matplotlib: pip install 'tdt-jax[notebook]'")
     if not Path(options.plot).absolute().parent.is_dir():
         raise ValueError(f"there is no folder for --plot {options.plot}")
-    rows = benchmark_silence.compare(
+    rows = silence.compare(
         loading.load(options.tdt),
         loading.load(options.rnnt),
         entries,
@@ -84,16 +84,16 @@ def _compare(options) -> int:
         failed=failed,
     )
     if options.json:
-        print(*map(json.dumps, benchmark_silence.to_json(rows)), sep="\n", flush=True)
+        print(*map(json.dumps, silence.to_json(rows)), sep="\n", flush=True)
     else:
-        print(benchmark_silence.describe(rows), flush=True)
-    figure = plot.silence(rows)[0].figure
+        print(silence.describe(rows), flush=True)
+    figure = silence.plot(rows)[0].figure
     figure.savefig(options.plot, dpi=150)
     return _named(failed)
 
 
 def long(options) -> int:
-    from tdt_jax import benchmark_long
+    from tdt_jax.benchmarks import long_form
     from tdt_jax.checkpoints import loading
     from tdt_jax.data.sources import read_source
     from tdt_jax.runtime import process
@@ -101,7 +101,7 @@ def long(options) -> int:
     entries = read_source(options.manifest)
     process.set_up()
     failed: dict[str, str] = {}
-    for row in benchmark_long.measure(
+    for row in long_form.measure(
         loading.load(options.model),
         entries,
         minutes=options.minutes,
@@ -113,7 +113,7 @@ def long(options) -> int:
         normaliser=options.normaliser,
         failed=failed,
     ):
-        print(json.dumps(row._asdict()) if options.json else benchmark_long.describe(row),
+        print(json.dumps(row._asdict()) if options.json else long_form.describe(row),
               flush=True)  # fmt: skip
     return _named(failed)
 
@@ -126,9 +126,9 @@ def _named(failed: dict[str, str]) -> int:
 
 
 def encoder(options) -> int:
-    from tdt_jax import benchmark_encoder
+    from tdt_jax.benchmarks import encoder
 
-    for report in benchmark_encoder.encoder_report(
+    for report in encoder.encoder_report(
         options.case or ["0.6b"],
         seconds=options.seconds,
         batch=options.batch,
@@ -142,38 +142,38 @@ def encoder(options) -> int:
 
 
 def parity(options) -> int:
-    from tdt_jax import benchmark_encoder, parity
+    from tdt_jax.benchmarks import cases, encoder, parity
 
-    benchmark_encoder.require_peers()
+    encoder.require_peers()
     for name in options.case or ["0.6b"]:
-        config = benchmark_encoder.MODELS.get(name)
+        config = cases.MODELS.get(name)
         if config is None:
-            raise ValueError(f"no case {name!r}; there are {', '.join(benchmark_encoder.MODELS)}")
+            raise ValueError(f"no case {name!r}; there are {', '.join(cases.MODELS)}")
         print(parity.compare(name, config, num_utterances=options.utterances), flush=True)
     return 0
 
 
 def data(options) -> int:
-    from tdt_jax import benchmark_data, config
+    from tdt_jax import config
+    from tdt_jax.benchmarks import data
 
     chosen = config.load(options.config)
     for assignment in options.overrides:
         chosen = config.override(chosen, assignment)
-    rows = benchmark_data.measure(
-        chosen, threads=options.threads or (1, 2, 4), seconds=options.seconds
-    )
+    rows = data.measure(chosen, threads=options.threads or (1, 2, 4), seconds=options.seconds)
     for row in rows:
         print(json.dumps(row._asdict()) if options.json else row.describe(), flush=True)
     return 0
 
 
 def train(options) -> int:
-    from tdt_jax import benchmark_train, config
-    from tdt_jax.ahead_training import parse_shape
+    from tdt_jax import config
+    from tdt_jax.benchmarks import train_step
+    from tdt_jax.benchmarks.cases import parse_shape
 
     shape = parse_shape(options.batch)
     pairs = [
-        (name, benchmark_train.case(name), shape or benchmark_train.SHAPE)
+        (name, train_step.case(name), shape or train_step.SHAPE)
         for name in options.case or ([] if options.config else ["small", "medium"])
     ]
     if options.config:
@@ -182,5 +182,5 @@ def train(options) -> int:
     for name, chosen, shape in pairs:
         for assignment in options.overrides:
             chosen = config.override(chosen, assignment)
-        print(benchmark_train.report(name, chosen, shape, repeats=options.repeats), flush=True)
+        print(train_step.report(name, chosen, shape, repeats=options.repeats), flush=True)
     return 0

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tdt_jax.cli_options import complain, is_terminal
+from tdt_jax.cli.options import complain, is_terminal
 
 
 def add_prepare(add) -> None:

@@ -3,8 +3,8 @@
 import argparse
 import functools
 
-from tdt_jax import cli_benchmark_runs as run
-from tdt_jax.cli_options import context, positive
+from tdt_jax.cli import benchmark_runs as run
+from tdt_jax.cli.options import context, positive
 
 
 def add_benchmark(add) -> None:

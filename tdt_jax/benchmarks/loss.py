@@ -8,51 +8,20 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax.measuring import apart, available_bytes, installed, peak_since, reset_peak, timed
+from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, inputs, make_joint
+from tdt_jax.benchmarks.timing import (
+    available_bytes,
+    in_subprocess,
+    installed,
+    median_seconds,
+    peak_since,
+    reset_peak,
+)
 
-DURATIONS = (0, 1, 2, 3, 4)
-SIGMA = 0.02
 OURS, FULL, PEER = "tdt_jax", "tdt_jax, full logits", "transformers on CPU"
-
-
-class Case(NamedTuple):
-    """Sizes of a batch: B utterances of T frames and U labels, V tokens, a joint J wide."""
-
-    name: str
-    batch: int
-    frames: int
-    labels: int
-    vocab: int
-    width: int = 640
-
-    @property
-    def num_logits(self) -> int:
-        """Token and duration logits of all nodes."""
-        nodes = self.batch * self.frames * (self.labels + 1)
-        return nodes * (self.vocab + 1 + len(DURATIONS))
-
-    @property
-    def flops(self) -> int:
-        """Of the products with the heads that an exact gradient needs if it takes every node.
-
-        Logits, logits again (they cannot be kept), and the gradients in both their factors.
-        """
-        return 4 * 2 * self.width * self.num_logits
-
-
-CASES = {
-    case.name: case
-    for case in (
-        Case("small", 4, 100, 25, 128),
-        Case("v2", 8, 200, 50, 1024),  # Parakeet v2's vocabulary
-        Case("v3", 2, 250, 100, 8192),  # Parakeet v3's, 20 seconds
-        Case("long", 1, 1500, 500, 1024),  # two minutes
-    )
-}
 
 
 @dataclasses.dataclass
@@ -65,25 +34,6 @@ class Result:
     peak_bytes: int | None  # by which the process, or the device's memory, grew at its peak
     losses: list[float]
     device: str
-
-
-def inputs(case: Case) -> dict[str, np.ndarray]:
-    """Random frames, states, labels and joint weights, the same for everyone."""
-    rng = np.random.default_rng(0)
-
-    def normal(*shape, scale=1.0):
-        return scale * rng.standard_normal(shape, dtype=np.float32)
-
-    width, scale = case.width, case.width**-0.5
-    return {
-        "frames": normal(case.batch, case.frames, width),
-        "states": normal(case.batch, case.labels + 1, width),
-        "labels": rng.integers(0, case.vocab, (case.batch, case.labels)).astype(np.int32),
-        "frame_projection": normal(width, width, scale=scale),
-        "state_projection": normal(width, width, scale=scale),
-        "token_head": normal(width, case.vocab + 1, scale=scale),
-        "duration_head": normal(width, len(DURATIONS), scale=scale),
-    }
 
 
 def loss_table(
@@ -104,7 +54,7 @@ def loss_table(
     if peers:
         methods[PEER] = measure_transformers
     for case in cases:
-        rate = apart(matmul_rate, case, dtype)
+        rate = in_subprocess(matmul_rate, case, dtype)
         results: dict[str, Result | str] = {}
         for method, measure in methods.items():
             holds_logits = method in (FULL, PEER)
@@ -113,7 +63,7 @@ def loss_table(
                 results[method] = f"needs about {need / 1e9:.0f} GB"
             else:
                 try:
-                    results[method] = apart(measure, case, repeats=repeats)
+                    results[method] = in_subprocess(measure, case, repeats=repeats)
                 except (RuntimeError, MemoryError) as error:  # out of memory, or killed for it
                     results[method] = f"failed: {str(error).partition(chr(10))[0] or type(error)}"
         yield case, rate, results
@@ -141,7 +91,9 @@ def matmul_rate(case: Case, dtype: str) -> float:
             (lambda x, g: matmul(x.T, g), (x, gradient)),
         ):
             function = jax.jit(product)
-            seconds, _ = timed(lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10)
+            seconds, _ = median_seconds(
+                lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10
+            )
             best = max(best, 2 * rows * case.width * outputs / seconds)
     return best
 
@@ -165,29 +117,6 @@ def measure_full(case: Case, *, dtype: str, repeats: int) -> Result:
         return tdt_loss(*joint(frames, states), *lengths, durations=DURATIONS, sigma=SIGMA)
 
     return _measure_jax(losses, case, dtype, repeats)
-
-
-def make_joint(case: Case, dtype: str, arrays: dict[str, np.ndarray] | None = None):
-    """The joint network, with the weights of `inputs` if given."""
-    import jax.numpy as jnp
-    from flax import nnx
-
-    from tdt_jax.config import JointConfig
-    from tdt_jax.models.joint import Joint
-
-    joint = Joint(
-        JointConfig(width=case.width, dropout=0.0),
-        frame_width=case.width,
-        state_width=case.width,
-        vocab_size=case.vocab,
-        num_durations=len(DURATIONS),
-        dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
-    )
-    heads = ("frame_projection", "state_projection", "token_head", "duration_head")
-    for name in heads if arrays else ():
-        getattr(joint, name).kernel[...] = jnp.asarray(arrays[name])
-    return joint
 
 
 def _measure_jax(losses, case: Case, dtype: str, repeats: int) -> Result:
@@ -214,7 +143,9 @@ def _measure_jax(losses, case: Case, dtype: str, repeats: int) -> Result:
     compiled = step.lower(*arguments).compile()
     compile_seconds = time.perf_counter() - start
     before = reset_peak()
-    seconds, ((_, each), _) = timed(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
+    seconds, ((_, each), _) = median_seconds(
+        lambda: jax.block_until_ready(compiled(*arguments)), repeats
+    )
     device, peak = jax.devices()[0], peak_since(before)
     if device.platform != "cpu":
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # inputs and all
@@ -256,7 +187,7 @@ def measure_transformers(case: Case, *, repeats: int) -> Result:
         return losses.detach()
 
     before = reset_peak()
-    seconds, losses = timed(step, repeats)
+    seconds, losses = median_seconds(step, repeats)
     device = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     return Result(seconds, 0.0, None, peak_since(before), losses.double().tolist(), device)
 

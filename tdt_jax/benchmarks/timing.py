@@ -14,14 +14,14 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def apart(function, *arguments, **options):
+def in_subprocess(function, *arguments, **options):
     """The result of a call in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments, **options).result()
 
 
-def timed(run: Callable, repeats: int):
+def median_seconds(run: Callable, repeats: int):
     """The median seconds of some runs after a first that does not count, and the last result."""
     result, seconds = run(), []
     for _ in range(repeats):

@@ -10,17 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tdt_jax import presets
+from tdt_jax.benchmarks.cases import MODELS
+from tdt_jax.benchmarks.timing import (
+    in_subprocess,
+    installed,
+    median_seconds,
+    peak_since,
+    reset_peak,
+)
 from tdt_jax.config import ModelConfig
-from tdt_jax.measuring import apart, installed, peak_since, reset_peak, timed
-
-MODELS: dict[str, ModelConfig] = {
-    "110m": presets.PARAKEET_TDT_CTC_110M,
-    "0.6b": presets.PARAKEET_TDT_0_6B_V3,
-    "0.6b-v2": presets.PARAKEET_TDT_0_6B_V2,  # with a vocabulary of 1024
-    "1.1b": presets.PARAKEET_TDT_1_1B,
-    "rnnt-0.6b": presets.PARAKEET_RNNT_0_6B,
-}
 
 
 class Speed(NamedTuple):
@@ -52,7 +50,7 @@ def flops(config: ModelConfig, num_features: int) -> float:
 
 def measure(config: ModelConfig, *, seconds: float, batch: int, dtype: str, repeats: int) -> Speed:
     """`tdt_jax.encode` on random features of some seconds."""
-    return apart(_measure, config, seconds, batch, dtype, repeats)
+    return in_subprocess(_measure, config, seconds, batch, dtype, repeats)
 
 
 def _measure(config: ModelConfig, seconds: float, batch: int, dtype: str, repeats: int) -> Speed:
@@ -67,7 +65,9 @@ def _measure(config: ModelConfig, seconds: float, batch: int, dtype: str, repeat
     compiled = encode.lower(model, features, lengths).compile()
     compile_seconds = time.perf_counter() - start
     before = reset_peak()
-    taken, _ = timed(lambda: jax.block_until_ready(compiled(model, features, lengths)), repeats)
+    taken, _ = median_seconds(
+        lambda: jax.block_until_ready(compiled(model, features, lengths)), repeats
+    )
     peak, device = peak_since(before), jax.devices()[0]
     if device.platform != "cpu":
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # parameters and all
@@ -101,7 +101,7 @@ def _features(config: ModelConfig, seconds: float, batch: int):
 
 def matmul_rate(config: ModelConfig, dtype: str) -> float:
     """The best flop/s of the feed-forward's product."""
-    return apart(_matmul_rate, config.encoder.width, dtype)
+    return in_subprocess(_matmul_rate, config.encoder.width, dtype)
 
 
 def _matmul_rate(width: int, dtype: str) -> float:
@@ -112,7 +112,9 @@ def _matmul_rate(width: int, dtype: str) -> float:
     for rows in (512, 4096):
         x, kernel = jnp.ones((rows, width), dtype), jnp.ones((width, 4 * width), dtype)
         function = jax.jit(jnp.matmul)
-        seconds, _ = timed(lambda f=function, x=x, k=kernel: jax.block_until_ready(f(x, k)), 10)
+        seconds, _ = median_seconds(
+            lambda f=function, x=x, k=kernel: jax.block_until_ready(f(x, k)), 10
+        )
         best = max(best, 8 * rows * width**2 / seconds)
     return best
 
@@ -154,7 +156,7 @@ def require_peers() -> None:
 
 def measure_peer(config: ModelConfig, *, seconds: float, batch: int, repeats: int) -> Speed:
     """transformers' encoder in float32 on the CPU, on the same features."""
-    return apart(_measure_peer, config, seconds, batch, repeats)
+    return in_subprocess(_measure_peer, config, seconds, batch, repeats)
 
 
 def _measure_peer(config: ModelConfig, seconds: float, batch: int, repeats: int) -> Speed:
@@ -165,7 +167,7 @@ def _measure_peer(config: ModelConfig, seconds: float, batch: int, repeats: int)
     x, mask = torch.from_numpy(features), torch.ones(features.shape[:2], dtype=torch.bool)
     before = reset_peak()
     with torch.no_grad():
-        taken, _ = timed(lambda: encoder(x, mask), repeats)
+        taken, _ = median_seconds(lambda: encoder(x, mask), repeats)
     device = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     total = batch * flops(config, int(lengths[0]))
     return Speed(taken, 0.0, total, None, peak_since(before), device)

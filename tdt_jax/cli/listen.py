@@ -1,7 +1,15 @@
 """Listening: words written as they come, from a microphone, or from PCM or WAV in a pipe."""
 
+import functools
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 
+from tdt_jax.cli.options import (
+    add_model,
+    is_terminal,
+    load,
+)
 from tdt_jax.inference.streaming import Stream, StreamedWord
 from tdt_jax.inference.transcript import PAUSE
 from tdt_jax.orthography import may_part, width
@@ -95,3 +103,67 @@ class _Page:
         if self._line:
             self._write("\n")
         self._line = ""
+
+
+def add_listen(add) -> None:
+    command = add(
+        "listen",
+        _listen,
+        "live from the microphone or a pipe",
+        "Transcribe while it is being said: chunk by chunk, each heard with what is before and\n"
+        "after it, the decoder's state carried from one to the next. Words appear CHUNK + RIGHT\n"
+        "seconds after they were said. Ctrl-C ends.",
+        "  tdt-jax listen MODEL                 # microphone; pip install 'tdt-jax[listen]'\n"
+        "  ffmpeg -i http://radio/stream -f s16le -ar 16000 -ac 1 - | tdt-jax listen MODEL -",
+    )
+    add_model(command, decoder=False)
+    command.add_argument(
+        "source",
+        nargs="?",
+        default="microphone",
+        help="- for standard input: WAV, or 16-bit mono PCM at the model's rate [microphone]",
+    )
+    for name, default, what in (
+        ("chunk", 1.6, "that are decoded at a time [1.6]"),
+        ("left", None, "that the encoder hears before a chunk [8, less as the model was trained]"),
+        ("right", 1.6, "that it hears after [1.6]"),
+    ):
+        command.add_argument(
+            f"--{name}", type=float, default=default, metavar="S", help=f"seconds {what}"
+        )
+    command.add_argument(
+        "--keep-tags",
+        action="store_true",
+        help="show what the model writes beside words, such as <|en|>",
+    )
+
+
+def _listen(options) -> int:
+    from tdt_jax.audio.live import microphone, pcm_blocks
+    from tdt_jax.cli.listen import listen
+
+    if options.source not in ("microphone", "-"):
+        raise ValueError(f"the source is - for standard input or nothing, got {options.source!r}")
+    is_microphone = options.source == "microphone"
+    if not is_microphone and getattr(sys.stdin, "buffer", None) is None:
+        raise ValueError("standard input is closed")
+    recogniser = load(options)
+    rate = recogniser.config.features.sample_rate
+    blocks = microphone(rate) if is_microphone else pcm_blocks(sys.stdin.buffer, rate)
+
+    def prompted():
+        if is_microphone:
+            print("tdt-jax: listening; Ctrl-C ends", file=sys.stderr)
+        yield from blocks
+
+    listen(
+        recogniser,
+        prompted(),
+        functools.partial(print, end="", flush=True),
+        columns=shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0,
+        chunk=options.chunk,
+        left=options.left,
+        right=options.right,
+        keep_tags=options.keep_tags,
+    )
+    return 0

@@ -26,6 +26,7 @@ from tdt_jax.inference import metrics
 from tdt_jax.inference.recognition import decode_samples
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import encode
+from tdt_jax.plot import BLANK, INK, LABEL, _finish, _note
 from tdt_jax.recogniser import Recogniser
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -276,3 +277,53 @@ def describe(rows: Sequence[Row]) -> str:
         ratios = "".join(f"{ratio:9.2f} x" for ratio in row.ratios.values())
         lines.append(f"{'':18s}RNN-T / TDT      {ratios}")
     return "\n".join(lines)
+
+
+RATIOS = {  # of a row of benchmark_silence: name and style
+    "steps": ("decoder steps", INK, "o-"),
+    "loop": ("time in the decoder's loop", LABEL, "o-"),
+    "decoder": ("time of decoding", "#e6a0aa", "o-"),
+    "whole": ("time with the encoder", BLANK, "o-"),
+}
+
+
+PUBLISHED = 2.82  # times an RNN-T's speed, at most: Xu et al., 2023, arXiv 2304.06795
+
+
+def plot(rows: Sequence):
+    """What a TDT saves as silence is inserted, of the rows of `benchmark_silence.compare`.
+
+    Left the decoder steps of both models per second of audio, right how many times the TDT's steps
+    and seconds the RNN-T takes.
+    """
+    import matplotlib.pyplot as plt
+
+    first, x = rows[0], [100 * row.share for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5), layout="constrained")
+    figure.suptitle(
+        "A TDT and an RNN-T on the same audio, with silence inserted\n"
+        f"{first.utterances} utterances, {first.batch_size} at a time, on {first.device}; "
+        f"times are medians of {first.repeats} runs",
+        fontsize=11,
+        color=INK,
+    )
+    ends = []
+    for name, side, colour in (("RNN-T", "rnnt", INK), ("TDT", "tdt", LABEL)):
+        steps = [getattr(row, side).steps_per_second for row in rows]
+        left.plot(x, steps, "o-", color=colour, linewidth=2)
+        ends.append((name, steps[-1], colour))
+        for row, place in zip(rows, zip(x, steps, strict=True), strict=True):
+            wer = 100 * getattr(row, side).word_error_rate
+            text = f"{place[1]:.1f} steps\nWER {wer:.1f} %"
+            _note(left, text, place, colour, ha="center")
+    _finish(left, "decoder steps per second of audio", x, ends)
+    right.axhline(PUBLISHED, color="#9aa5b1", linewidth=1, linestyle="--", zorder=0)
+    published = f"published: up to {PUBLISHED} x as fast (Xu et al., 2023)"
+    _note(right, published, (x[0], PUBLISHED), "#6b7785", ha="left")
+    ends = []
+    for key, (name, colour, style) in RATIOS.items():
+        ratios = [row.ratios[key] for row in rows]
+        right.plot(x, ratios, style, color=colour, linewidth=2, markersize=5)
+        ends.append((f"{ratios[-1]:.2f} x  {name}", ratios[-1], colour))
+    _finish(right, "RNN-T / TDT (1: no difference)", x, ends)
+    return np.array([left, right])

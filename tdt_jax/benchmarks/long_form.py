@@ -14,7 +14,7 @@ import numpy as np
 
 from tdt_jax.audio.reading import AudioError, as_samples
 from tdt_jax.audio.waveform import background
-from tdt_jax.benchmark_near_silence import PLACES, channels, kinds, with_near_silence
+from tdt_jax.benchmarks.near_silence import PLACES, channels, kinds, with_near_silence
 from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference import metrics
 from tdt_jax.inference.streaming import Stream
