@@ -1,13 +1,15 @@
 """Audio files as bytes in memory, as the records of a prepared dataset hold them."""
 
 import io
+import os
 
 import numpy as np
 
 from tdt_jax.audio.items import File
 from tdt_jax.audio.reading import mono
-from tdt_jax.audio.request import AudioError, check_rate
+from tdt_jax.audio.request import TOLERANCE, AudioError, check_rate
 from tdt_jax.audio.sndfile import UNKNOWN_FRAMES
+from tdt_jax.audio.waveform import resample
 
 
 def decode(data: bytes, name: str, sample_rate: int = 16000) -> np.ndarray:
@@ -17,10 +19,8 @@ def decode(data: bytes, name: str, sample_rate: int = 16000) -> np.ndarray:
     Raises: AudioError naming `name`, if they are not audio, truncated, without samples, of an
     impossible rate, or hold NaN or infinite samples.
     """
-    import soxr
-
     samples, rate = _decoded(data, name)
-    return samples if rate == sample_rate else soxr.resample(samples, rate, sample_rate)
+    return resample(samples, rate, sample_rate)
 
 
 def length(data: bytes, name: str) -> tuple[int, int]:
@@ -53,9 +53,47 @@ def _decoded(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def flac(samples: np.ndarray, sample_rate: int) -> bytes:
-    """Samples [S] as the bytes of a FLAC file of 16 bits."""
+    """Returns samples [S] or [S, channels] as the bytes of a FLAC file of 16 bits."""
+    return _encoded(samples, sample_rate, "FLAC", "PCM_16")
+
+
+def flac_segment(path: str | os.PathLike, offset: float, duration: float) -> bytes:
+    """Returns `duration` seconds of a file from `offset` on as the bytes of a FLAC file.
+
+    Channels and sample rate are those of the file; samples of 16 bits are copied exactly. The file
+    must be of a format that libsndfile can seek in, such as WAV and FLAC.
+
+    Raises: AudioError if the file cannot be read, or ends more than 0.1 s before the segment does.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            file.seek(round(offset * rate))
+            samples = file.read(round(duration * rate), dtype="int16")
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{path} cannot be read at {offset} s: {error}") from None
+    if len(samples) < (duration - TOLERANCE) * rate:
+        raise AudioError(f"{path} ends before {offset} s + {duration} s")
+    return flac(samples, rate)
+
+
+def through_codec(samples: np.ndarray, sample_rate: int, format: str, subtype: str) -> np.ndarray:
+    """Encodes samples [S], decodes them again, and returns the result: [S] float32.
+
+    Args:
+      format, subtype: a format of libsndfile, such as "WAV" and "ALAW", or "OGG" and "OPUS".
+    """
+    import soundfile
+
+    data = io.BytesIO(_encoded(samples, sample_rate, format, subtype))
+    return soundfile.read(data, dtype="float32")[0][: len(samples)]
+
+
+def _encoded(samples: np.ndarray, sample_rate: int, format: str, subtype: str) -> bytes:
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, samples, sample_rate, format=format, subtype=subtype)
     return file.getvalue()

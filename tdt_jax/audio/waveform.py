@@ -8,11 +8,16 @@ TRIM_FLOOR = 1e-5  # edges quieter than this share of a recording's loudest 10 m
 TRIM_MARGIN = 0.03  # seconds kept before and after what is not
 
 
-def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
-    """Play `samples` at `rate` times the speed, pitch included: [S] -> [about S / rate]."""
+def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
+    """Resamples [S] samples from `rate` to `new_rate` Hz: returns [about S * new_rate / rate]."""
     import soxr
 
-    return samples if rate == 1 else soxr.resample(samples, rate, 1.0)
+    return samples if rate == new_rate else soxr.resample(samples, rate, new_rate)
+
+
+def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
+    """Play `samples` at `rate` times the speed, pitch included: [S] -> [about S / rate]."""
+    return resample(samples, rate, 1.0)
 
 
 def insert_silence(
