@@ -174,30 +174,6 @@ def words(spoken: Sequence, *, axes):
     return axes
 
 
-def _finish(axes, title: str, x: Sequence[float], ends: Sequence[tuple[str, float, str]]) -> None:
-    """Axes from zero with the names (text, y, colour) of its lines beside their ends."""
-    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
-    top = 1.15 * axes.get_ylim()[1]
-    margin = 0.12 * (max(x) - min(x)) or 1.0
-    axes.set(xticks=x, ylim=(0, top), xlim=(min(x) - margin, max(x) + margin))
-    axes.set_xlabel("inserted silence, % of the audio", color=INK)
-    axes.grid(axis="y", color="#e3e7ec", linewidth=0.8)
-    axes.tick_params(axis="y", length=0)
-    _frameless(axes)
-    last = -np.inf
-    for text, y, colour in sorted(ends, key=lambda end: end[1]):
-        last = max(y / top, last + 0.055)  # names do not overlap
-        style = dict(xycoords="axes fraction", va="center", fontsize=9.5, color=colour)
-        axes.annotate(text, (1.01, last), **style)
-
-
-def _note(axes, text: str, place: tuple[float, float], colour: str, *, ha: str) -> None:
-    """Small text above a point."""
-    style = dict(xytext=(0, 7), textcoords="offset points", fontsize=8.5, color=colour)
-    clear = dict(facecolor="white", edgecolor="none", pad=1)  # the grid does not run through it
-    axes.annotate(text, place, ha=ha, va="bottom", bbox=clear, **style)
-
-
 def _curve(start, end, *, height: float):
     """Points [n, 2] from start to end, raised by `height` in the middle: jumps stay apart."""
     s = np.linspace(0, 1, 17)[:, None]

@@ -152,8 +152,7 @@ def _measure(
 
 
 def count_label_iterations(model: Transducer, frames: jax.Array) -> int:
-    """Returns how many iterations with window 1 emit a label of any utterance of frames [B, T, D].
-    """
+    """Returns how many iterations with window 1 emit a label of any utterance of frames [B, T, D]."""
     batch, num_frames = frames.shape[:2]
     one = jnp.ones((batch,), jnp.int32)
 
@@ -177,7 +176,9 @@ def count_label_iterations(model: Transducer, frames: jax.Array) -> int:
     return int(emits.any(axis=0).sum())
 
 
-def make_report(name: str, config: ModelConfig, num_frames: int, batches: Sequence[Batch]) -> Report:
+def make_report(
+    name: str, config: ModelConfig, num_frames: int, batches: Sequence[Batch]
+) -> Report:
     """Returns the report of one size, whose utterances have `num_frames` frames."""
     size = iteration_bytes(make_model(config, 0.0))
     is_tdt = config.durations is not None

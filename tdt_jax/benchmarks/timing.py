@@ -21,7 +21,7 @@ class Measurement(NamedTuple):
 
     seconds: float  # the median of the runs
     compile_seconds: float
-    temporary_bytes: int | None  # of the compiled program, by XLA's own account
+    temporary_bytes: int | None  # of the compiled program, by XLA's own account; None: not XLA's
     peak_bytes: int | None  # by which the process, or the device's memory, grew at its peak
     device: str
 
@@ -43,7 +43,7 @@ def measure(function, *arguments, repeats: int) -> tuple[Measurement, Any]:
     device, peak = jax.devices()[0], peak_since(before)
     if device.platform != "cpu":
         peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # arguments included
-    temporary = compiled.memory_analysis().temp_size_in_bytes
+    temporary = memory_of(compiled).temp_size_in_bytes
     return Measurement(seconds, compile_seconds, temporary, peak, device.device_kind), result
 
 
@@ -61,6 +61,18 @@ def timed(run: Callable[[], R]) -> tuple[float, R]:
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
+
+
+def memory_of(compiled: jax.stages.Compiled):
+    """Returns XLA's account of a program's memory.
+
+    Raises:
+      RuntimeError: on a device whose compiler gives none.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        raise RuntimeError("this device's compiler gives no account of a program's memory")
+    return memory
 
 
 # Memory of the process (Linux only)
