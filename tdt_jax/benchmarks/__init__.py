@@ -13,7 +13,7 @@ data.py            batches, without a model
 loss_aot.py        the losses, as the TPU's compiler estimates them
 train_step_aot.py  a training step, as the TPU's compiler estimates it
 silence.py         a TDT beside an RNN-T, with more and more silence
-long_form.py       joined recordings, recordings after silence, live: what changes in the transcripts
+long_form.py       recordings joined, after silence, and live: which words change
 near_silence.py    kinds of near silence and narrow channels, for long_form.py
 parity.py          every stage of a model beside transformers'
 """
