@@ -19,6 +19,7 @@ from tdt_jax.benchmarks.near_silence import PLACES, channels, kinds, with_near_s
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference import metrics
+from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.transcription import transcribe
 from tdt_jax.recogniser import Recogniser
@@ -68,7 +69,7 @@ def long_form_reports(
       rights: seconds that a `Stream` sees ahead, with chunks of 1.6 s, also after the last of the
         leads of digital silence; not for a CTC model.
       piece_seconds: as of `transcribe`.
-      normalizer: of `metrics.normaliser`, over references and transcripts.
+      normalizer: one of `normalizers.NORMALIZERS`, over references and transcripts.
       failed: takes the id and the reason of what cannot be read.
 
     Raises:
@@ -82,7 +83,7 @@ def long_form_reports(
         raise ValueError(
             "minutes must be positive, other times must not be negative, and all finite"
         )
-    normalize = metrics.normaliser(normalizer)
+    normalize = make_normalizer(normalizer)
     rate = recogniser.config.features.sample_rate
     utterances = list(_read(items, rate, failed))
     if not utterances:

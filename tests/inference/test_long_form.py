@@ -1,4 +1,4 @@
-"""Pieces of long audio: where the cuts are, and that no word is lost or doubled at one."""
+"""Windows of long audio: where the cuts are, and that no word is lost or doubled at one."""
 
 import itertools
 from dataclasses import replace
@@ -13,12 +13,12 @@ from tdt_jax.inference.transcript import TimedWord, Token
 RATE = 1000  # a slow clock makes small arrays
 
 
-def whole(pieces):
-    """The samples that the cores of pieces cover, and the pieces themselves."""
-    pieces = list(pieces)
-    assert pieces[0].first == 0
-    assert all(a.last == b.first for a, b in itertools.pairwise(pieces))
-    return np.concatenate([p.samples[p.first - p.start : p.last - p.start] for p in pieces]), pieces
+def whole(windows):
+    """The samples that the cores of windows cover, and the windows themselves."""
+    windows = list(windows)
+    assert windows[0].first == 0
+    assert all(a.last == b.first for a, b in itertools.pairwise(windows))
+    return np.concatenate([p.samples[p.first - p.start : p.last - p.start] for p in windows]), windows
 
 
 @pytest.mark.parametrize("size", [2, 1999, 2000, 2001, 3999, 12345, 60000])
@@ -26,15 +26,15 @@ def whole(pieces):
 def test_pieces_cover_everything_whatever_the_blocks(size, block):
     samples = np.random.default_rng(size).normal(size=size).astype(np.float32)
     blocks = (samples[i : i + block] for i in range(0, size, block))
-    covered, pieces = whole(cut(blocks, longest=4000, overlap=500, sample_rate=RATE))
+    covered, windows = whole(cut(blocks, longest=4000, overlap=500, sample_rate=RATE))
     np.testing.assert_array_equal(covered, samples)
-    assert max(len(p.samples) for p in pieces) <= 4000
-    assert (len(pieces) == 1) == (size <= 4000)
-    for piece in pieces:
-        first, last = piece.start, piece.start + len(piece.samples)
-        np.testing.assert_array_equal(piece.samples, samples[first:last])
-        assert first == 0 if piece.first == 0 else 250 <= piece.first - first <= 500
-        assert last == size if piece.last == size else 250 <= last - piece.last <= 500
+    assert max(len(p.samples) for p in windows) <= 4000
+    assert (len(windows) == 1) == (size <= 4000)
+    for window in windows:
+        first, last = window.start, window.start + len(window.samples)
+        np.testing.assert_array_equal(window.samples, samples[first:last])
+        assert first == 0 if window.first == 0 else 250 <= window.first - first <= 500
+        assert last == size if window.last == size else 250 <= last - window.last <= 500
 
 
 def test_pieces_begin_and_end_where_it_is_quiet():
@@ -53,8 +53,8 @@ def test_cuts_are_where_it_is_quiet():
     quiet = [1600, 3100, 4700]
     for middle in quiet:
         samples[middle - 120 : middle + 120] *= 0.01
-    _, pieces = whole(cut([samples], longest=2000, overlap=200, sample_rate=RATE))
-    cuts = [piece.last for piece in pieces[:-1]]
+    _, windows = whole(cut([samples], longest=2000, overlap=200, sample_rate=RATE))
+    cuts = [window.last for window in windows[:-1]]
     assert len(cuts) == 3
     np.testing.assert_allclose(cuts, quiet, atol=25)
 
@@ -63,16 +63,16 @@ def blocks_of(samples, size):
     return (samples[i : i + size] for i in range(0, len(samples), size))
 
 
-@pytest.mark.parametrize("lead", [1, 499, 2500, 30000])  # up to many pieces long
+@pytest.mark.parametrize("lead", [1, 499, 2500, 30000])  # up to many windows long
 def test_digital_silence_at_the_ends_changes_no_piece(lead):
     sizes = dict(longest=4000, overlap=500, sample_rate=RATE)
     samples = np.random.default_rng(0).normal(size=9000).astype(np.float32)
     quiet = np.full(lead, 2.0**-24, np.float32) * np.where(np.arange(lead) % 3, -1, 1)
     expected = list(cut([samples], **sizes))
     found = list(cut(blocks_of(np.concatenate([quiet, samples, quiet]), 700), **sizes))
-    for piece, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(piece.samples, other.samples)
-        assert piece.start == other.start + lead
+    for window, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(window.samples, other.samples)
+        assert window.start == other.start + lead
     assert [p.last for p in found[:-1]] == [p.last + lead for p in expected[:-1]]
     assert found[0].first == 0 and found[-1].last == 9000 + 2 * lead
     assert all(a.last == b.first for a, b in itertools.pairwise(found))
@@ -80,7 +80,7 @@ def test_digital_silence_at_the_ends_changes_no_piece(lead):
 
 def test_long_digital_silence_parts_what_is_on_its_sides():
     noise = np.random.default_rng(0).normal(size=(3, 2000)).astype(np.float32)
-    silence = np.zeros(2000, np.float32)  # as long as a piece may hold
+    silence = np.zeros(2000, np.float32)  # as long as a window may hold
     samples = np.concatenate([noise[0], silence, noise[1], silence, [0], noise[2], silence, [0]])
     for block in (1, 700, 100000):
         first, second = cut(blocks_of(samples, block), longest=9000, overlap=500, sample_rate=RATE)
@@ -110,46 +110,46 @@ def test_what_sounds_briefly_stays_with_what_is_beside_it():
 
 
 def test_brief_sounds_all_along_are_cut_as_anything_is():
-    """0.4 s every 3 s, for ten minutes: pieces of half a minute without the silence."""
+    """0.4 s every 3 s, for ten minutes: windows of half a minute without the silence."""
     rng = np.random.default_rng(0)
     samples = np.zeros((200, 3000), np.float32)
     samples[:, :400] = rng.normal(size=(200, 400))
-    pieces = list(
+    windows = list(
         cut(blocks_of(samples.ravel(), 777), longest=20000, overlap=1000, sample_rate=RATE)
     )
-    assert 9 <= len(pieces) < 15 and max(len(p.samples) for p in pieces) <= 20000
-    assert pieces[0].first == 0 and pieces[-1].last == samples.size
-    assert all(a.last == b.first for a, b in itertools.pairwise(pieces))
+    assert 9 <= len(windows) < 15 and max(len(p.samples) for p in windows) <= 20000
+    assert windows[0].first == 0 and windows[-1].last == samples.size
+    assert all(a.last == b.first for a, b in itertools.pairwise(windows))
     heard = np.zeros(samples.size, bool)
-    for piece in pieces:
-        omitted = np.zeros(len(piece.samples), int)
-        for place, size in piece.omitted:
+    for window in windows:
+        omitted = np.zeros(len(window.samples), int)
+        for place, size in window.omitted:
             omitted[place:] = size
-        places = piece.start + np.arange(len(piece.samples)) + omitted
-        loud = piece.samples != 0
-        np.testing.assert_array_equal(piece.samples[loud], samples.ravel()[places[loud]])
-        core = (places >= piece.first) & (places < piece.last)
+        places = window.start + np.arange(len(window.samples)) + omitted
+        loud = window.samples != 0
+        np.testing.assert_array_equal(window.samples[loud], samples.ravel()[places[loud]])
+        core = (places >= window.first) & (places < window.last)
         heard[places[loud & core]] = True
     np.testing.assert_array_equal(heard, samples.ravel() != 0)
 
 
 def test_of_a_silent_recording_there_is_nothing():
-    (piece,) = cut([np.zeros(700), np.zeros(5000)], longest=4000, overlap=500, sample_rate=RATE)
-    assert len(piece.samples) == 0 and (piece.first, piece.last) == (0, 5700)
+    (window,) = cut([np.zeros(700), np.zeros(5000)], longest=4000, overlap=500, sample_rate=RATE)
+    assert len(window.samples) == 0 and (window.first, window.last) == (0, 5700)
 
 
 def test_pieces_must_be_longer_than_what_they_overlap():
-    with pytest.raises(ValueError, match="pieces of 900 samples are too short for an overlap of 2"):
+    with pytest.raises(ValueError, match="windows of 900 samples are too short for an overlap of 2"):
         list(cut([np.zeros(10)], longest=900, overlap=200, sample_rate=RATE))
     with pytest.raises(ValueError, match="an overlap of 199 is shorter than the 200 of a pause"):
         list(cut([np.zeros(10)], longest=9000, overlap=199, sample_rate=RATE))
 
 
-def join(pieces, cuts, decode, *, overlap):
-    """Pieces that hear `overlap` seconds beyond the cuts on both sides."""
+def join(windows, cuts, decode, *, overlap):
+    """Windows that hear `overlap` seconds beyond the cuts on both sides."""
     ends = [0.0, *cuts, 1e9]
     extents = [(a - overlap, b + overlap) for a, b in itertools.pairwise(ends)]
-    return cutting.join(pieces, cuts, extents[: len(pieces)], decode)
+    return cutting.join(windows, cuts, extents[: len(windows)], decode)
 
 
 def word(text, start, end, confidence=1.0):
@@ -167,7 +167,7 @@ def sentence(rng, seconds=60.0):
 
 
 def heard(words, first, last, rng):
-    """What a piece hears: times off by up to a frame, and nonsense for half a word."""
+    """What a window hears: times off by up to a frame, and nonsense for half a word."""
     found = []
     for each in words:
         if each.end <= first or each.start >= last:
@@ -195,23 +195,23 @@ def test_a_cut_anywhere_neither_loses_nor_doubles_a_word(seed):
 def test_three_pieces_and_silent_ones():
     a, b, c = word("a", 1.0, 1.5), word("b", 4.8, 5.2), word("c", 9.9, 10.3)
     late = word("b", 4.9, 5.3)
-    pieces = [[a, b], [late, c], [c]]
-    assert [w.text for w in join(pieces, [5.0, 10.0], str, overlap=1.0)] == ["a", "b", "c"]
+    windows = [[a, b], [late, c], [c]]
+    assert [w.text for w in join(windows, [5.0, 10.0], str, overlap=1.0)] == ["a", "b", "c"]
     assert join([[]], [], str, overlap=1.0) == []
     assert join([[], [c]], [5.0], str, overlap=1.0) == [c] and join(
         [[a], []], [5.0], str, overlap=1.0
     ) == [a]
     assert join([[a, b], [], [c]], [5.1, 9.0], str, overlap=1.0) == [a, b, c]
-    with pytest.raises(ValueError, match="got 1 cuts and 2 extents for 3 pieces"):
-        join(pieces, [5.0], str, overlap=1.0)
+    with pytest.raises(ValueError, match="got 1 cuts and 2 extents for 3 windows"):
+        join(windows, [5.0], str, overlap=1.0)
 
 
 def test_what_one_piece_alone_has_heard_is_kept():
-    """Unless it is at the piece's edge, or the other has heard another word there."""
+    """Unless it is at the window's edge, or the other has heard another word there."""
     a, b = word("a", 17.0, 17.4), word("b", 22.5, 22.9)
-    missed = word("x", 19.2, 19.6)  # before the cut, heard only by the piece after it
+    missed = word("x", 19.2, 19.6)  # before the cut, heard only by the window after it
     assert [w.text for w in join([[a], [missed, b]], [20.0], str, overlap=2.0)] == ["a", "x", "b"]
-    late = word("y", 20.5, 20.9)  # after the cut, heard only by the piece before it
+    late = word("y", 20.5, 20.9)  # after the cut, heard only by the window before it
     assert [w.text for w in join([[a, late], [b]], [20.0], str, overlap=2.0)] == ["a", "y", "b"]
     edges = [[a, word("?", 21.6, 21.9)], [word("?", 18.1, 18.6), b]]
     assert [w.text for w in join(edges, [20.0], str, overlap=2.0)] == ["a", "b"]
@@ -230,13 +230,13 @@ def test_of_two_words_the_more_certain_is_kept(cut):
     assert kept(second, word("seven", 20.0, 20.3, 0.9)) == "seven"
     assert kept(second, word("seven", 20.0, 20.3, 0.4)) == "second"
     assert kept(second, word("seven", 20.0, 20.3, 0.6)) == ("second" if cut == 20.4 else "seven")
-    end, begin = cut + 2.0, cut - 2.0  # of the pieces: what is there may be half a word
+    end, begin = cut + 2.0, cut - 2.0  # of the windows: what is there may be half a word
     assert kept(word("half", end - 0.2, end, 0.9), word("a", end - 0.2, end, 0.1)) == "a"
     assert kept(word("b", begin, begin + 0.2, 0.1), word("half", begin, begin + 0.2, 0.9)) == "b"
 
 
 def test_words_without_spaces_are_handed_over_between_tokens():
-    """A language without spaces makes one word of a whole piece."""
+    """A language without spaces makes one word of a whole window."""
 
     def run(first, last):
         numbers = range(first, last)
@@ -252,7 +252,7 @@ def test_words_without_spaces_are_handed_over_between_tokens():
 
 
 def test_a_long_word_is_not_glued_to_another():
-    """What only one piece has heard stays whole; times never go back."""
+    """What only one window has heard stays whole; times never go back."""
 
     def spelt(text, first, last):
         ends = np.linspace(first, last, len(text) + 1)
@@ -279,7 +279,7 @@ def test_a_long_word_is_not_glued_to_another():
 
 
 def test_a_slow_word_stays_one():
-    """Pauses inside a word part it neither in one piece nor beside a cut."""
+    """Pauses inside a word part it neither in one window nor beside a cut."""
     tokens = tuple(Token(str(i), 1.0 + i, 1.2 + i, 1.0, 1.0) for i in range(5))
     slow = TimedWord((0, 1, 2, 3, 4), tokens, "01234")
 
@@ -293,7 +293,7 @@ def test_a_slow_word_stays_one():
 
 
 def test_a_part_of_a_long_word_is_spelled_without_its_space():
-    """A number of v3's, "▁" and digits; one piece has heard its first token alone."""
+    """A number of v3's, "▁" and digits; one window has heard its first token alone."""
     tokens = tuple(
         Token(text, 1 + i / 2, 1.4 + i / 2, 1.0, 1.0)
         for i, text in enumerate("▁ 4 1 5 5 5".split())
@@ -335,10 +335,10 @@ def test_cuts_put_no_space_into_japanese(seed):
 
 def test_spaces_and_marks_at_cuts():
     def joined(before, after):
-        """One piece after another, with nothing that both have heard."""
-        pieces = [[word(before, 1.0, 1.4)], [word(after, 11.0, 11.4)]]
-        found = join(pieces, [6.0], str, overlap=0.5)
-        assert sum((w.tokens for w in found), ()) == pieces[0][0].tokens + pieces[1][0].tokens
+        """One window after another, with nothing that both have heard."""
+        windows = [[word(before, 1.0, 1.4)], [word(after, 11.0, 11.4)]]
+        found = join(windows, [6.0], str, overlap=0.5)
+        assert sum((w.tokens for w in found), ()) == windows[0][0].tokens + windows[1][0].tokens
         return "".join(" " * w.space_before + w.text for w in found).strip(), len(found)
 
     assert joined("Yes.", "No") == ("Yes. No", 2)
