@@ -114,7 +114,6 @@ FULL = Config(
     augment=AugmentConfig(speed=(0.9, 1.1)),
     data=DataConfig(
         train=("a.jsonl", 'quo"te ü.jsonl'),
-        telephone=TelephoneConfig(curriculum=((0, 0), (500, 1))),
         buckets=(Bucket(2.0, 8, 4), Bucket(4.5, 16, 2)),
     ),
 )
