@@ -152,7 +152,7 @@ def _measure(
 
 
 def count_label_iterations(model: Transducer, frames: jax.Array) -> int:
-    """Returns how many iterations with window 1 emit a label of any utterance of frames [B, T, D]."""
+    """Returns how many iterations with window 1 emit any utterance's label, of frames [B, T, D]."""
     batch, num_frames = frames.shape[:2]
     one = jnp.ones((batch,), jnp.int32)
 

@@ -7,8 +7,6 @@ own; compare the figures of one call with each other, and with nothing else.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-import jax
-
 from tdt_jax.benchmarks import peers as transformers
 from tdt_jax.benchmarks.cases import MODELS, choose, random_features, random_model
 from tdt_jax.benchmarks.report import Report

@@ -1,5 +1,7 @@
 """How far a Parakeet of full size is from transformers' with the same random weights."""
 
+# pyright: reportMissingImports=false
+
 import json
 import tempfile
 from pathlib import Path

@@ -4,6 +4,8 @@ With parity.py the only file that imports torch and transformers, always within 
 is a dependency.
 """
 
+# pyright: reportMissingImports=false
+
 import dataclasses
 import importlib.util
 from collections.abc import Callable

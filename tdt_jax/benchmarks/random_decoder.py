@@ -39,7 +39,7 @@ def decoder_only(config: ModelConfig) -> ModelConfig:
 
 
 def make_model(config: ModelConfig, blank_bias: float) -> Transducer:
-    """Returns a model of numpy arrays, always the same but for blank's bias; its encoder is zero."""
+    """Returns a model of numpy arrays that are always the same. The encoder's are zero."""
     abstract, rng, leaves = abstract_model(config), np.random.default_rng(0), {}
     for name, leaf in named_leaves(abstract).items():
         leaves[name] = np.zeros(leaf.shape, np.float32)

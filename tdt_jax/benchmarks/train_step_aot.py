@@ -91,8 +91,8 @@ def _step(
         f"{memory.peak_memory_in_bytes / 1e9:.2f} at the peak, of {chip.memory / 1e9:.0f}",
         f"  products, TFLOP: {model_flops / 1e12:.2f} of the model, {all_flops / 1e12:.2f} with "
         "what is computed again",
-        f"  estimated, ms: {1e3 * cost.compute:.1f} of computation and {1e3 * cost.exchange:.1f} of "
-        f"exchange, of which {1e3 * cost.exposed:.1f} not hidden by computation",
+        f"  estimated, ms: {1e3 * cost.compute:.1f} of computation and {1e3 * cost.exchange:.1f} "
+        f"of exchange, of which {1e3 * cost.exposed:.1f} not hidden by computation",
     ]
     for name, more in (
         ("nothing", cost.exchange),
