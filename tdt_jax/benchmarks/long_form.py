@@ -21,7 +21,7 @@ from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference import metrics
 from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.streaming import Stream
-from tdt_jax.inference.transcription import transcribe
+from tdt_jax.inference.transcription import transcribe_each
 from tdt_jax.recogniser import Recogniser
 
 
@@ -113,9 +113,9 @@ def long_form_reports(
         moved = None
         if variant.lead is not None:
             moves = [
-                abs(now[i] - starts[i] - variant.lead)
-                for i, text in enumerate(texts)
-                if text == separate[i] and starts[i] is not None
+                abs(later - start - variant.lead)
+                for text, before_lead, later, start in zip(texts, separate, now, starts, strict=True)
+                if text == before_lead and later is not None and start is not None
             ]
             moved = float(np.mean(moves)) if moves else None
         seconds = sum(map(len, variant.audio)) / rate
@@ -138,9 +138,14 @@ def _transcribed(
     recogniser: Recogniser, audio: Sequence[np.ndarray], piece_seconds: float | None
 ) -> tuple[list[str], list[float | None]]:
     """Returns the texts of recordings, and the times at which their first words start."""
-    transcripts = transcribe(recogniser, audio, piece_seconds=piece_seconds)
-    starts = [each.words[0].start if each.words else None for each in transcripts]
-    return [each.text for each in transcripts], starts
+    texts, starts = [], []
+    for _, result in sorted(transcribe_each(recogniser, audio, piece_seconds=piece_seconds)):
+        if isinstance(result, AudioError):
+            raise result
+        words = result.transcript.words
+        texts.append(result.transcript.text)
+        starts.append(words[0].start if words else None)
+    return texts, starts
 
 
 def _live(recogniser: Recogniser, samples: np.ndarray, right: float) -> str:

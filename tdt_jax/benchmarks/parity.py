@@ -148,10 +148,11 @@ def _compare(folder: str, theirs: dict[str, Any]) -> dict[str, Any]:
 
     seconds, recogniser = timed(load_all)
     peak, model, emitted = peak_since(before), recogniser.model, theirs["emitted"]
-    inputs = _inputs(model.config, len(emitted))
+    features, lengths, labels = _inputs(model.config, len(emitted))
+    staged = features[:NUM_STAGED], lengths[:NUM_STAGED]
     return {
-        "errors": _errors(model, theirs["stages"], *(each[:NUM_STAGED] for each in inputs)),
-        **_decoded_alike(model, *inputs[:2], emitted),
+        "errors": _errors(model, theirs["stages"], *staged, labels),
+        **_decoded_alike(model, features, lengths, emitted),
         "bytes": sum(file.stat().st_size for file in files),
         "load": seconds,
         "read": read,
@@ -168,6 +169,8 @@ def _errors(
 ) -> dict[str, float]:
     """Returns the largest error of each stage, relative to the stage's largest value."""
     config, errors = model.config, {}
+    if model.predictor is None or model.joint is None:
+        raise ValueError("a CTC model has no predictor and no joint network to compare")
 
     def check(stage, result, expected):
         result = np.asarray(result)

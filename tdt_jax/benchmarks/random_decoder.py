@@ -63,12 +63,18 @@ def make_frames(config: ModelConfig, batch: int, num_frames: int) -> np.ndarray:
 
 
 def iteration_bytes(model: Transducer) -> IterationBytes:
-    """Returns the bytes that an iteration reads."""
+    """Returns the bytes that an iteration reads.
+
+    Raises:
+      ValueError: for a CTC model.
+    """
 
     def size(*parts) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
 
     joint, predictor = model.joint, model.predictor
+    if joint is None or predictor is None:
+        raise ValueError("a CTC model has no decoder whose loop reads parameters")
     return IterationBytes(
         heads=size(joint.token_head, joint.duration_head),
         predictor=size(predictor.layers, joint.state_projection),

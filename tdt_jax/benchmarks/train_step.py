@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax.benchmarks.cases import Shape, largest
@@ -73,7 +74,7 @@ def _measure(config: Config, shape: Shape, repeats: int) -> StepCost:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run(state)
-        parts = busy_seconds(Path(folder), step.as_text())
+        parts = busy_seconds(Path(folder), step.as_text() or "")
     memory = jax.local_devices()[0].memory_stats() or {}
     return StepCost(
         compile_seconds,
@@ -89,13 +90,11 @@ def noise(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
     """Returns a batch of white noise and random labels that fills its shape."""
     rng = np.random.default_rng(0)
     num_samples = round(shape.seconds * config.model.features.sample_rate)
-    labels = rng.integers(0, config.model.vocab_size, (num_rows, shape.tokens))
-    return BatchArrays(
-        rng.standard_normal((num_rows, num_samples), dtype=np.float32) * np.float32(0.1),
-        np.full(num_rows, num_samples, np.int32),
-        labels.astype(np.int32),
-        np.full(num_rows, shape.tokens, np.int32),
-    )
+    samples = np.float32(0.1) * rng.standard_normal((num_rows, num_samples), dtype=np.float32)
+    labels = rng.integers(0, config.model.vocab_size, (num_rows, shape.tokens), dtype=np.int32)
+    num_samples = np.full(num_rows, num_samples, np.int32)
+    num_labels = np.full(num_rows, shape.tokens, np.int32)
+    return BatchArrays(*map(jnp.asarray, (samples, num_samples, labels, num_labels)))
 
 
 def busy_seconds(folder: Path, text: str) -> dict[str, float]:

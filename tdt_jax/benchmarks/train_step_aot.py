@@ -176,12 +176,13 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
 def _batch(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
     """Returns the shapes of a batch of so many rows."""
     num_samples = round(shape.seconds * config.model.features.sample_rate)
-    lengths = jax.ShapeDtypeStruct((num_rows,), jnp.int32)
-    return BatchArrays(
-        jax.ShapeDtypeStruct((num_rows, num_samples), jnp.float32),
-        lengths,
-        jax.ShapeDtypeStruct((num_rows, shape.tokens), jnp.int32),
-        lengths,
+    return jax.eval_shape(
+        lambda: BatchArrays(
+            samples=jnp.zeros((num_rows, num_samples)),
+            num_samples=jnp.zeros(num_rows, jnp.int32),
+            labels=jnp.zeros((num_rows, shape.tokens), jnp.int32),
+            num_labels=jnp.zeros(num_rows, jnp.int32),
+        )
     )
 
 

@@ -388,7 +388,7 @@ def _train(options) -> int:
 
     shape = cases.parse_shape(options.batch)
     names = options.case or ([] if options.config else ["small", "medium"])
-    chosen = {
+    chosen: dict[str, tuple[config.Config, cases.Shape | None]] = {
         name: (config.Config(model=model), shape or train_step.SHAPE)
         for name, model in cases.choose(names, cases.PRESETS).items()
     }

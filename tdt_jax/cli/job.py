@@ -26,7 +26,7 @@ from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime.files import write_atomically
 from tdt_jax.runtime.streams import printable
 
-# The names of audio: in a folder other files are left out. A file given by its name is always tried.
+# Suffixes of audio. In a folder other files are left out; a file that is named itself is not.
 SUFFIXES = set(
     # sound
     ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .opus .spx .mp1 .mp2 .mp3 .mpa .m4a .m4b .m4r .aac "
@@ -237,7 +237,7 @@ def write(output: Output, source: Source, transcript: Transcript) -> None:
 def total_seconds(sources: Sequence[Source]) -> float:
     """Returns the seconds of all audio, from the headers of the files.
 
-    A file whose header does not tell is taken for as long as the others are on average; one that
+    A file whose header does not say it is taken for as long as the others are on average; one that
     cannot be read counts nothing.
     """
     lengths = []
