@@ -55,35 +55,43 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int:
         """The number of labels."""
+        ...
 
     @property
     def pieces(self) -> list[str]:
         """The text of each label, as the tokenizer stores it."""
+        ...
 
     @property
     def tags(self) -> frozenset[int]:
         """The labels that are tags."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Returns the labels of a text.
 
         Raises: UnknownTextError if a character has none.
         """
+        ...
 
     def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
         """Returns the text of labels, with or without tags as words.
 
         Raises: ValueError for a label outside 0..vocab_size - 1.
         """
+        ...
 
     def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
         """Returns the words of `decode(ids)`."""
+        ...
 
     def languages(self, ids: Sequence[int]) -> list[str]:
         """Returns the languages that tags among labels name, in order."""
+        ...
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes the tokenizer into `folder`, for `load`; returns the file's path."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -157,19 +165,13 @@ class SentencePiece:
     def vocab_size(self) -> int:
         return self._processor.get_piece_size()
 
-    @functools.cached_property
+    @property
     def pieces(self) -> list[str]:
-        return [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+        return self._pieces
 
-    @functools.cached_property
+    @property
     def tags(self) -> frozenset[int]:
-        return frozenset(
-            label
-            for label, (piece, type) in enumerate(zip(self.pieces, self._types, strict=True))
-            if type in (UNKNOWN, CONTROL)
-            or TAG.fullmatch(piece)
-            or (type == USER_DEFINED and ANGLES.fullmatch(piece))
-        )
+        return self._tags
 
     def encode(self, text: str) -> list[int]:
         text = _normalize(text)
@@ -219,6 +221,20 @@ class SentencePiece:
     def save(self, folder: str | os.PathLike) -> Path:
         """Writes tokenizer.model into `folder`, for `load`; returns its path."""
         return _write(folder, SENTENCEPIECE_FILE, self.model)
+
+    @functools.cached_property
+    def _pieces(self) -> list[str]:
+        return [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+
+    @functools.cached_property
+    def _tags(self) -> frozenset[int]:
+        return frozenset(
+            label
+            for label, (piece, type) in enumerate(zip(self.pieces, self._types, strict=True))
+            if type in (UNKNOWN, CONTROL)
+            or TAG.fullmatch(piece)
+            or (type == USER_DEFINED and ANGLES.fullmatch(piece))
+        )
 
     @functools.cached_property
     def _types(self) -> list[int]:
