@@ -96,7 +96,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Characters:
-    """One label per character, in the order of `alphabet`, which has a space. There are no tags."""
+    """One label per character, in the order of `alphabet`; there are no tags."""
 
     alphabet: str
 
