@@ -142,7 +142,7 @@ def _kinds(stream) -> set[str]:
     """Returns FFmpeg's names of a stream's dispositions, such as "default"."""
     from av.stream import Disposition
 
-    return {kind.name for kind in Disposition if kind & stream.disposition}
+    return {str(kind.name) for kind in Disposition if kind & stream.disposition}
 
 
 def _promised_seconds(container, track, file: BinaryIO) -> tuple[float | None, float]:

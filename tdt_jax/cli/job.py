@@ -237,7 +237,7 @@ def write(output: Output, source: Source, transcript: Transcript) -> None:
 def total_seconds(sources: Sequence[Source]) -> float:
     """Returns the seconds of all audio, from the headers of the files.
 
-    A file whose header does not say it is taken for as long as the others are on average; one that
+    A file whose header does not give its length counts as much as the others on average; one that
     cannot be read counts nothing.
     """
     lengths = []

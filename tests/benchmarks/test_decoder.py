@@ -232,7 +232,7 @@ def test_turns_with_a_label_are_those_of_the_decoders_steps(durations):
     logits = model.joint(frames, model.predictor(found.labels[:, : max(counts)]))
     for i, count in enumerate(counts):
         own = (None if x is None else x[i, :, : count + 1] for x in jax.device_get(logits))
-        path = plot.visits(*own, durations, max_symbols=config.max_symbols)
+        path = plot.decoder_steps(*own, durations, max_symbols=config.max_symbols)
         emits[i, : len(path)] = [visit.token != config.blank for visit in path]
     counted = decoder.count_label_turns(model, frames)
     assert counted == emits.any(axis=0).sum() and 0 < counted < emits.shape[1]
