@@ -114,7 +114,9 @@ def long_form_reports(
         if variant.lead is not None:
             moves = [
                 abs(later - start - variant.lead)
-                for text, before_lead, later, start in zip(texts, separate, now, starts, strict=True)
+                for text, before_lead, later, start in zip(
+                    texts, separate, now, starts, strict=True
+                )
                 if text == before_lead and later is not None and start is not None
             ]
             moved = float(np.mean(moves)) if moves else None

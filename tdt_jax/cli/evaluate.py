@@ -190,7 +190,7 @@ def _warmup(options: argparse.Namespace) -> int:
     from tdt_jax.runtime.process import compile_seconds
 
     recogniser = load(options, on_all=True)
-    folder = jax.config.read("jax_compilation_cache_dir")
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if folder is None:
         raise ValueError("there is no folder to keep compiled programs in")
     before = first = compile_seconds()
