@@ -125,13 +125,12 @@ def random_model(config: ModelConfig, dtype: str) -> Transducer:
     """Returns a model with parameters of a dtype that are the same in every process."""
 
     def fill(path, leaf):
+        rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
         num_inputs = leaf.shape[-2] if len(leaf.shape) > 1 else 1
-        seed = zlib.crc32(jax.tree_util.keystr(path).encode()) % (1 << 31)
-        values = jax.random.normal(jax.random.key(seed, impl="rbg"), leaf.shape, jnp.dtype(dtype))
-        return values / jnp.asarray(num_inputs**0.5, dtype)
+        values = rng.standard_normal(leaf.shape, dtype=np.float32) / np.float32(num_inputs**0.5)
+        return jnp.asarray(values, dtype)
 
-    config = dataclasses.replace(config, dtype=dtype)
-    return jax.tree.map_with_path(fill, abstract_model(config))
+    return jax.tree.map_with_path(fill, abstract_model(dataclasses.replace(config, dtype=dtype)))
 
 
 def random_features(

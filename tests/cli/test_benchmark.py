@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: options that arrive, reports as text and JSON; tests/benchmarks has the rest."""
+"""tdt-jax benchmark: its options and output; tests/benchmarks has what is measured."""
 
 import json
 import types
@@ -151,7 +151,7 @@ def test_options_of_data_arrive(calls):
     options = "--set data.train=x.jsonl --threads 2 --threads 3 --seconds 4".split()
     assert run("data", "--config", config, *options) == 0
     ((_, (config,), options),) = calls
-    assert config.data.train == "x.jsonl"
+    assert config.data.train == ("x.jsonl",)
     assert options == dict(threads=[2, 3], seconds=4.0)
 
 
@@ -179,9 +179,9 @@ def test_missing_peers_are_named(capsys, monkeypatch):
 
 def test_unknown_cases_are_named(capsys, monkeypatch):
     monkeypatch.setattr("tdt_jax.benchmarks.peers.require_peers", lambda: None)
-    for kind, cases in (("loss", "small, v2"), ("encoder", "110m, 0.6b"), ("parity", "110m")):
+    for kind, names in (("loss", "small, v2"), ("encoder", "110m, 0.6b"), ("parity", "110m")):
         assert run(kind, "--case", "huge") == 2
-        assert f"no case 'huge'; there are {cases}" in capsys.readouterr().err
+        assert f"no case 'huge'; there are {names}" in capsys.readouterr().err
 
 
 def test_an_unknown_chip_is_named(capsys):
