@@ -14,6 +14,7 @@ from tdt_jax import presets
 from tdt_jax.config import Bucket, JointConfig, ModelConfig
 from tdt_jax.models.joint import Joint
 from tdt_jax.models.transducer import Transducer, abstract_model
+from tdt_jax.runtime.pytree import leaf_name
 
 T = TypeVar("T")
 
@@ -102,20 +103,29 @@ def loss_inputs(case: Case) -> dict[str, np.ndarray]:
     }
 
 
-def make_joint(case: Case, dtype: str, inputs: Mapping[str, np.ndarray] = {}) -> Joint:
-    """Returns a joint network; with `loss_inputs`, of their weights."""
-    joint = Joint(
-        JointConfig(width=case.width, dropout=0.0),
-        frame_width=case.width,
-        state_width=case.width,
-        vocab_size=case.vocab,
-        num_durations=len(DURATIONS),
-        dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
+def abstract_joint(case: Case, dtype: str) -> Joint:
+    """Returns the shapes of a joint network's parameters."""
+    return jax.eval_shape(
+        lambda: Joint(
+            JointConfig(width=case.width, dropout=0.0),
+            frame_width=case.width,
+            state_width=case.width,
+            vocab_size=case.vocab,
+            num_durations=len(DURATIONS),
+            dtype=jnp.dtype(dtype),
+            rngs=nnx.Rngs(0),
+        )
     )
-    for name in {"frame_projection", "state_projection", "token_head", "duration_head"} & {*inputs}:
-        getattr(joint, name).kernel[...] = jnp.asarray(inputs[name])
-    return joint
+
+
+def make_joint(case: Case, dtype: str, inputs: Mapping[str, np.ndarray]) -> Joint:
+    """Returns a joint network with the weights of `loss_inputs`, and biases of zero."""
+
+    def fill(path, leaf):
+        weights = inputs.get(leaf_name(path).removesuffix(".kernel"))
+        return jnp.asarray(np.zeros(leaf.shape) if weights is None else weights, leaf.dtype)
+
+    return jax.tree.map_with_path(fill, abstract_joint(case, dtype))
 
 
 # The encoder
@@ -125,7 +135,7 @@ def random_model(config: ModelConfig, dtype: str) -> Transducer:
     """Returns a model with parameters of a dtype that are the same in every process."""
 
     def fill(path, leaf):
-        rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
+        rng = np.random.default_rng(zlib.crc32(leaf_name(path).encode()))
         num_inputs = leaf.shape[-2] if len(leaf.shape) > 1 else 1
         values = rng.standard_normal(leaf.shape, dtype=np.float32) / np.float32(num_inputs**0.5)
         return jnp.asarray(values, dtype)

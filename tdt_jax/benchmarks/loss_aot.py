@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, make_joint
+from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, abstract_joint
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.benchmarks.timing import memory_of, timed
 from tdt_jax.losses.grid import SIDE_ON_TPU, Grid
@@ -43,9 +43,7 @@ def loss_aot_report(case: Case, *, dtype: str, topology: str) -> Report:
     def placed(shape, dtype):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    joint = jax.tree.map(
-        lambda x: placed(x.shape, x.dtype), jax.eval_shape(lambda: make_joint(case, dtype))
-    )
+    joint = jax.tree.map(lambda x: placed(x.shape, x.dtype), abstract_joint(case, dtype))
     lengths = placed((case.batch,), jnp.int32)
     arguments = (
         joint,

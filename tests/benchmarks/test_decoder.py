@@ -9,12 +9,19 @@ from tdt_jax import plot
 from tdt_jax.benchmarks import cases, decoder, random_decoder
 from tdt_jax.benchmarks.decoder import Batch, Decoded
 from tdt_jax.benchmarks.timing import Measurement
+from tdt_jax.config import PredictorConfig
 from tdt_jax.decoding.greedy import greedy_decode
+
+
+def small(durations=(0, 1, 2)):
+    return models.config(
+        durations, models.encoder_config(num_layers=1), predictor=PredictorConfig(width=8)
+    )
 
 
 @pytest.mark.parametrize("durations", [(0, 1, 2), pytest.param(None, marks=pytest.mark.slow)])
 def test_iterations_with_a_label_are_those_of_the_decoders_steps(durations):
-    config = models.config(durations)
+    config = small(durations)
     model = random_decoder.make_model(config, 8.0)
     frames = random_decoder.make_frames(config, 3, 30)
     result = greedy_decode(model, frames, np.full(3, 30, np.int32), max_symbols=config.max_symbols)
@@ -41,7 +48,7 @@ def test_it_measures(monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(decoder, "WINDOWS", (1, 3))
     monkeypatch.setattr(decoder, "bandwidth", lambda num_bytes: 1e9)
-    monkeypatch.setitem(cases.MODELS, "tiny", models.config())
+    monkeypatch.setitem(cases.MODELS, "tiny", small())
     (report,) = decoder.decoder_reports(["tiny"], batches=(2,), seconds=1.6, repeats=1)
     table, (row,) = str(report), report.rows
     assert table.startswith("tiny: decoder of 1.6 s an utterance") and "batch 2: " in table

@@ -22,8 +22,8 @@ def test_operations_are_those_that_the_compiler_counts():
 
 
 def test_operations_grow_with_the_batch_and_shrink_with_the_context():
-    one, two, three = (encoder.encoder_flops(config(), 5.12, batch) for batch in (1, 2, 3))
-    assert three - two == two - one > 0.9 * one  # the positions are projected once
+    one, two = (encoder.encoder_flops(config(), 5.12, batch) for batch in (1, 2))
+    assert 1.8 * one < two < 2 * one  # the positions are projected once
     assert encoder.encoder_flops(config(attention_context=(8, 8)), 5.12, 1) < one
 
 

@@ -37,7 +37,9 @@ def recognisers():
     """A TDT and an RNN-T, random, with heads that emit a few labels."""
     tokenizer, pair = tokenizers.train_characters(["ab def"]), []
     for durations, seed, blank_bias in (((0, 1, 2), 1, 4), (None, 0, 12)):
-        config = models.config(durations, encoder=models.encoder_config(num_layers=1))
+        predictor = tdt.PredictorConfig(width=8)
+        encoder = models.encoder_config(num_layers=1)
+        config = models.config(durations, encoder, predictor=predictor)
         model = models.transducer(config, seed)
         head = model.joint.token_head
         head.kernel[...] = 4 * head.kernel[...]
