@@ -167,7 +167,7 @@ def test_tracks(tmp_path):
 
 def test_a_film_without_sound(tmp_path):
     encode(tmp_path / "a.mkv", [], 48000, "flac", picture=1.0)
-    with pytest.raises(AudioError, match="there is no sound in it, only video"):
+    with pytest.raises(AudioError, match="it holds no sound, only video"):
         read(tmp_path / "a.mkv")
 
 

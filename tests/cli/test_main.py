@@ -44,4 +44,4 @@ def test_devices_that_are_not_there(tmp_path, monkeypatch, capsys, error):
     ):
         assert main.main(command) == 2
         message = capsys.readouterr().err
-        assert "JAX has no device here of JAX_PLATFORMS=cpu" in message and message.count("\n") == 1
+        assert "JAX has no device for JAX_PLATFORMS=cpu" in message and message.count("\n") == 1

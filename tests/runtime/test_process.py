@@ -43,7 +43,7 @@ def test_missing_devices_are_named(monkeypatch, error):
     with pytest.raises(ValueError) as raised:
         process.require_devices()
     assert str(raised.value) == (
-        "JAX has no device here of JAX_PLATFORMS=cpu"
+        "JAX has no device for JAX_PLATFORMS=cpu"
         + (": Unable" if str(error) else "")
-        + "; without that variable it takes what there is"
+        + "; without that variable it uses any device"
     )
