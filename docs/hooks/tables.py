@@ -6,6 +6,7 @@ A page holds a comment where a table goes: `<!-- configuration fields -->` or `<
 import dataclasses
 import inspect
 import math
+import textwrap
 import tokenize
 import typing
 
@@ -98,7 +99,7 @@ def _shown(value) -> str:
 
 def _comments(cls) -> dict[str, str]:
     """Returns what the source says of each field: its comments, or the string below it."""
-    lines = inspect.getsource(cls).splitlines(keepends=True)
+    lines = textwrap.dedent(inspect.getsource(cls)).splitlines(keepends=True)
     comments, strings, above, name = {}, {}, [], None
     for token in tokenize.generate_tokens(iter(lines).__next__):
         starts_line = not token.line[: token.start[1]].strip()
