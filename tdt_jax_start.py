@@ -27,7 +27,7 @@ def release_interrupt() -> None:
 def main() -> int:
     """The command tdt-jax."""
     catch_interrupt()
-    from tdt_jax.cli import main
+    from tdt_jax.cli.main import main
 
     release_interrupt()
     return main()

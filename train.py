@@ -23,18 +23,21 @@ from pathlib import Path
 import jax
 
 from tdt_jax import config as configs
-from tdt_jax import hosts, runtime, sharding, streams
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.ahead_training import parse_shape, training_report
-from tdt_jax.checkpoint import Checkpoints
+from tdt_jax.benchmarks.cases import parse_shape
+from tdt_jax.benchmarks.train_step_aot import training_report
+from tdt_jax.checkpoints.loading import load
+from tdt_jax.checkpoints.native import CHECKPOINTS, CONFIG_FILE, save_setup
+from tdt_jax.checkpoints.store import Checkpoints
 from tdt_jax.data.batches import iterate
 from tdt_jax.data.task import make_task
-from tdt_jax.evaluation import Evaluation, evaluate, merged
-from tdt_jax.model import num_parameters
-from tdt_jax.progress import Progress
-from tdt_jax.recogniser import Recogniser, with_parameters
-from tdt_jax.storage import CHECKPOINTS, CONFIG_FILE, load, save_setup
-from tdt_jax.training import Arrays, State, init_state, train_step
+from tdt_jax.inference.evaluation import Evaluation, evaluate, merged
+from tdt_jax.models.transducer import with_parameters
+from tdt_jax.recogniser import Recogniser
+from tdt_jax.runtime import distributed, process, sharding, streams
+from tdt_jax.runtime.pytree import num_parameters
+from tdt_jax.training.progress import Progress
+from tdt_jax.training.step import BatchArrays, State, init_state, train_step
 
 FLYING = 2  # steps that may run ahead of the check for NaN
 
@@ -57,30 +60,30 @@ def main(arguments=None) -> None:
     parser.add_argument("--aot-batch", metavar="SECONDS,TOKENS,ROWS", help="on each of its devices")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    runtime.set_up()
+    process.set_up()
     config = configs.load(options.config)
     for assignment in options.overrides:
         config = configs.override(config, assignment)
     if options.aot:
         print(training_report(config, options.aot, parse_shape(options.aot_batch)))
         return
-    hosts.start(options.coordinator, options.process, options.num_processes)
-    runtime.require_devices()
-    with hosts.Stop() as stop, hosts.alone_in(Path(config.training.folder)):
+    distributed.start(options.coordinator, options.process, options.num_processes)
+    process.require_devices()
+    with distributed.Stop() as stop, distributed.alone_in(Path(config.training.folder)):
         train(config, stop)
 
 
-def train(config: configs.Config, stop: hosts.Stop) -> None:
+def train(config: configs.Config, stop: distributed.Stop) -> None:
     """The whole run, or what is left of it; asked to stop, it saves and exits."""
     folder = Path(config.training.folder)
-    say = print if hosts.is_first() else lambda *_, **__: None
+    say = print if distributed.is_main_process() else lambda *_, **__: None
 
     # Mesh
     fsdp, num_parts = config.training.fsdp, config.training.accumulate
     sizes = [bucket.batch_size for bucket in config.data.buckets]
     devices = jax.devices()
     if jax.process_count() == 1:
-        devices = devices[: sharding.usable(sizes, fsdp, num_parts)]
+        devices = devices[: sharding.num_usable_devices(sizes, fsdp, num_parts)]
     mesh = sharding.make_mesh(devices, fsdp=fsdp)
     for size in sizes:
         sharding.check_rows(mesh, size, num_parts)
@@ -88,10 +91,10 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     # Data
     start = time.perf_counter()
     resuming = (folder / CONFIG_FILE).is_file()
-    hosts.meet("whether this run goes on")
+    distributed.barrier("whether this run goes on")
     initial = None
     if config.training.init_from and not resuming:
-        initial = load(config.training.init_from, sharding=sharding.on_all(mesh))
+        initial = load(config.training.init_from, sharding=sharding.replicated(mesh))
     before = None
     if resuming:
         before = configs.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -102,9 +105,9 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     config = dataclasses.replace(config, model=model_config)
     if resuming:
         check_same(before, config, folder)
-    elif hosts.is_first():
+    elif distributed.is_main_process():
         save_setup(folder, config, task.tokenizer)
-    hosts.agree("what they train on", task.report)
+    distributed.assert_same("what they train on", task.report)
     for line in task.report:
         say(line)
     if initial is not None:
@@ -127,12 +130,12 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
         placed = sharding.shardings(shapes, mesh)
         state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, init_key)
         if config.training.init_from:
-            initial = initial or load(config.training.init_from, sharding=sharding.on_all(mesh))
+            initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
             if initial.tokenizer.pieces != task.tokenizer.pieces:
                 raise ValueError(
                     f"training.init_from={config.training.init_from} has other tokens than {folder}"
                 )
-            model = sharding.place(with_parameters(state.model, initial.model), mesh)
+            model = sharding.shard(with_parameters(state.model, initial.model), mesh)
             average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
             state = state._replace(model=model, average=average)
     del initial
@@ -165,7 +168,11 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
                 checkpoints.rate(done, score(result))
         return result is not None
 
-    if found is not None and has_test(first) and not hosts.gather(checkpoints.is_rated(first))[0]:
+    if (
+        found is not None
+        and has_test(first)
+        and not distributed.all_gather(checkpoints.is_rated(first))[0]
+    ):
         stopping = not test(first)  # the run ended before it was
     batches = iterate(
         task.batches,
@@ -177,7 +184,7 @@ def train(config: configs.Config, stop: hosts.Stop) -> None:
     )
     with checkpoints:
         for step, batch in batches:
-            arrays = sharding.split_batch(Arrays.of(batch), mesh)
+            arrays = sharding.split_batch(BatchArrays.of(batch), mesh)
             state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
             flying.append((step, batch, metrics))
             done = step + 1
@@ -234,7 +241,7 @@ def assemble(items: dict) -> State:
 
 
 def evaluate_on_all(
-    state: State, task, items, config: configs.Config, stop: hosts.Stop
+    state: State, task, items, config: configs.Config, stop: distributed.Stop
 ) -> Evaluation | None:
     """Every process's devices take its share, with the averaged parameters where they are kept.
 
@@ -246,9 +253,9 @@ def evaluate_on_all(
     recogniser = Recogniser(model, task.tokenizer)
     try:
         mine = evaluate(recogniser, share, bleu=bleu, progress=stop.check)
-    except hosts.Stopped:
+    except distributed.Stopped:
         return None
-    found = hosts.gather(mine)
+    found = distributed.all_gather(mine)
     return merged(found, [item.id for item in items])
 
 
@@ -325,4 +332,4 @@ if __name__ == "__main__":
         main()
         streams.flush()
     except (Exception, KeyboardInterrupt) as error:
-        hosts.fail(error)
+        distributed.exit_with(error)

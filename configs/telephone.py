@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from tdt_jax import config as configs
-from tdt_jax.data.telephone_grammar import KINDS
+from tdt_jax.data.telephone.grammar import KINDS
 
 
 def get_config() -> configs.Config:

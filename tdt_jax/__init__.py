@@ -8,9 +8,9 @@ Dimensions, in shape comments everywhere:
     H heads             K head width         L layers, or label capacity of a hypothesis
 """
 
-from tdt_jax import presets
-from tdt_jax.alignment import Alignment, Occupancy, align, occupancy
+from tdt_jax import config, presets
 from tdt_jax.audio.request import AudioError, AudioWarning
+from tdt_jax.checkpoints.loading import load, save
 from tdt_jax.config import (
     AugmentConfig,
     Bucket,
@@ -28,7 +28,7 @@ from tdt_jax.config import (
     TrainingConfig,
     override,
 )
-from tdt_jax.decode import (
+from tdt_jax.decoding import (
     DecoderState,
     Hypothesis,
     ctc_decode,
@@ -36,14 +36,67 @@ from tdt_jax.decode import (
     greedy_decode,
     start_decoding,
 )
-from tdt_jax.features import log_mel
-from tdt_jax.lean_loss import transducer_loss
-from tdt_jax.loss import rnnt_loss, tdt_loss
-from tdt_jax.model import Transducer, encode
+from tdt_jax.inference import Segment, Stream, Token, Transcript, Word, transcribe
+from tdt_jax.losses import (
+    Alignment,
+    Occupancy,
+    align,
+    occupancy,
+    rnnt_loss,
+    tdt_loss,
+    transducer_loss,
+)
+from tdt_jax.models import Transducer, encode, log_mel
 from tdt_jax.recogniser import Recogniser, with_attention_context
-from tdt_jax.storage import load, save
-from tdt_jax.streaming import Stream
-from tdt_jax.transcribe import transcribe
-from tdt_jax.transcript import Segment, Token, Transcript, Word
+from tdt_jax.runtime import sharding
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Alignment",
+    "AudioError",
+    "AudioWarning",
+    "AugmentConfig",
+    "Bucket",
+    "Config",
+    "DataConfig",
+    "DecoderState",
+    "EncoderConfig",
+    "FeatureConfig",
+    "Hypothesis",
+    "JointConfig",
+    "LossConfig",
+    "ModelConfig",
+    "Occupancy",
+    "OptimizerConfig",
+    "PredictorConfig",
+    "Recogniser",
+    "Segment",
+    "Stream",
+    "TelephoneConfig",
+    "Token",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "Transcript",
+    "Transducer",
+    "Word",
+    "align",
+    "config",
+    "ctc_decode",
+    "decode_chunk",
+    "encode",
+    "greedy_decode",
+    "load",
+    "log_mel",
+    "occupancy",
+    "override",
+    "presets",
+    "rnnt_loss",
+    "save",
+    "sharding",
+    "start_decoding",
+    "tdt_loss",
+    "transcribe",
+    "transducer_loss",
+    "with_attention_context",
+]

@@ -215,3 +215,12 @@ def _may_part(text: str, roles: Sequence[int], at: int) -> bool:
     while place > 0 and roles[place] in (CLOSES, NEUTRAL):
         place -= 1
     return place < at - 1 and _is_unspaced(text[place])
+
+
+def nfc(text: str) -> str:
+    """The text in Unicode's form NFC.
+
+    An "é" of one code point and one of two (NFD, as in names of files on macOS) are the same to a
+    reader; so they are to a tokenizer and in an error rate.
+    """
+    return unicodedata.normalize("NFC", text)

@@ -82,7 +82,8 @@ def lattice(
     """The alignment lattice: arcs as strong as their posterior, and the decoder's path dotted.
 
     Args:
-      blank: [T, U+1, Nb] posteriors of the blank arcs, from `tdt_jax.lattice.arc_posteriors`.
+      blank: [T, U+1, Nb] posteriors of the blank arcs, from
+        `tdt_jax.losses.lattice.arc_posteriors`.
       label: [T, U, Nl] posteriors of the label arcs.
       blank_durations, label_durations: frames that the arcs take.
       texts: U label texts.
@@ -171,54 +172,6 @@ def words(spoken: Sequence, *, axes):
         axes.text(centre, 1.07, word.text, color=LABEL, ha="center", va="bottom", transform=edges)
         axes.vlines([word.start, word.end], 0, top, color="white", linewidth=0.8, linestyle="--")
     return axes
-
-
-RATIOS = {  # of a row of benchmark_silence: name and style
-    "steps": ("decoder steps", INK, "o-"),
-    "loop": ("time in the decoder's loop", LABEL, "o-"),
-    "decoder": ("time of decoding", "#e6a0aa", "o-"),
-    "whole": ("time with the encoder", BLANK, "o-"),
-}
-PUBLISHED = 2.82  # times an RNN-T's speed, at most: Xu et al., 2023, arXiv 2304.06795
-
-
-def silence(rows: Sequence):
-    """What a TDT saves as silence is inserted, of the rows of `benchmark_silence.compare`.
-
-    Left the decoder steps of both models per second of audio, right how many times the TDT's steps
-    and seconds the RNN-T takes.
-    """
-    import matplotlib.pyplot as plt
-
-    first, x = rows[0], [100 * row.share for row in rows]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5), layout="constrained")
-    figure.suptitle(
-        "A TDT and an RNN-T on the same audio, with silence inserted\n"
-        f"{first.utterances} utterances, {first.batch_size} at a time, on {first.device}; "
-        f"times are medians of {first.repeats} runs",
-        fontsize=11,
-        color=INK,
-    )
-    ends = []
-    for name, side, colour in (("RNN-T", "rnnt", INK), ("TDT", "tdt", LABEL)):
-        steps = [getattr(row, side).steps_per_second for row in rows]
-        left.plot(x, steps, "o-", color=colour, linewidth=2)
-        ends.append((name, steps[-1], colour))
-        for row, place in zip(rows, zip(x, steps, strict=True), strict=True):
-            wer = 100 * getattr(row, side).word_error_rate
-            text = f"{place[1]:.1f} steps\nWER {wer:.1f} %"
-            _note(left, text, place, colour, ha="center")
-    _finish(left, "decoder steps per second of audio", x, ends)
-    right.axhline(PUBLISHED, color="#9aa5b1", linewidth=1, linestyle="--", zorder=0)
-    published = f"published: up to {PUBLISHED} x as fast (Xu et al., 2023)"
-    _note(right, published, (x[0], PUBLISHED), "#6b7785", ha="left")
-    ends = []
-    for key, (name, colour, style) in RATIOS.items():
-        ratios = [row.ratios[key] for row in rows]
-        right.plot(x, ratios, style, color=colour, linewidth=2, markersize=5)
-        ends.append((f"{ratios[-1]:.2f} x  {name}", ratios[-1], colour))
-    _finish(right, "RNN-T / TDT (1: no difference)", x, ends)
-    return np.array([left, right])
 
 
 def _finish(axes, title: str, x: Sequence[float], ends: Sequence[tuple[str, float, str]]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tdt_jax import orthography
-from tdt_jax.text import nfc
+from tdt_jax.orthography import nfc
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 CHARACTERS_FILE = "characters.json"

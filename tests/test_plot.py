@@ -13,8 +13,8 @@ from flax import nnx
 
 import tdt_jax as tdt
 from tdt_jax import plot
-from tdt_jax.lattice import arc_posteriors
-from tdt_jax.transcript import Word
+from tdt_jax.inference.transcript import Word
+from tdt_jax.losses.lattice import arc_posteriors
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,9 @@
 """Configuration: nested frozen dataclasses that hold every default, checked when they are built.
 
+model.py         FeatureConfig, EncoderConfig, PredictorConfig, JointConfig, ModelConfig
+training.py      LossConfig ... Config: a whole run
+text.py          configuration files, "a.b=value", JSON
+
 A configuration is a Python file that returns a `Config`; `override` changes single fields from text
 ("optimizer.learning_rate=1e-3"), and `to_json`/`from_json` carry it to disk and back.
 """

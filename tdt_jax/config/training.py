@@ -13,7 +13,7 @@ class LossConfig:
     omega: float = 0.1  # share of the batches that use the RNN-T loss on the token head
     fastemit: float = 0.0  # label arcs' gradients times (1 + fastemit)
     ctc_weight: float = 0.0  # loss = (1 - w) transducer + w CTC
-    chunk: int | None = None  # lattice nodes at a time; None: by backend (tdt_jax.lean_loss)
+    chunk: int | None = None  # lattice nodes at a time; None: by backend (tdt_jax.losses.tiled)
 
     def __post_init__(self):
         require(0 <= self.omega <= 1, f"loss.omega must be in [0, 1], got {self.omega}")
@@ -129,7 +129,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class TelephoneConfig:
-    """Connected telephone speech composed from the embedded recordings (tdt_jax.data.telephone)."""
+    """Connected telephone speech composed from the embedded recordings."""
 
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances

@@ -1,5 +1,6 @@
 """The shapes that utterances are batched in (`tdt_jax.config.Bucket`)."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -32,3 +33,10 @@ def fit(
         if num_samples <= bucket_samples(bucket, sample_rate) and num_labels <= bucket.tokens:
             return index
     return None
+
+
+def part_of(bucket: Bucket, rows: Sequence[int]) -> Bucket:
+    """The bucket of some rows."""
+    if not len(rows) or not all(0 <= row < bucket.batch_size for row in rows):
+        raise IndexError(f"there are no rows {list(rows)} among {bucket.batch_size}")
+    return dataclasses.replace(bucket, batch_size=len(rows))

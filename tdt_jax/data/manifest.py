@@ -1,22 +1,15 @@
 """Manifests: one JSON object a line with audio_filepath, duration and text, as NeMo writes them."""
 
 import json
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from tdt_jax.audio.segment import Segment
-from tdt_jax.config import Bucket
-from tdt_jax.data.buckets import FRAME_SAMPLES, fit, num_frames
-from tdt_jax.data.dataset import Record
-from tdt_jax.files import write_whole
-from tdt_jax.text import nfc
-from tdt_jax.tokenizer import UnknownTextError
+from tdt_jax.orthography import nfc
+from tdt_jax.runtime.files import write_atomically
 
 MAX_PROBLEMS = 10  # reported at once
 LONGEST = 1e9  # seconds
@@ -39,24 +32,6 @@ class Entry(NamedTuple):
     def exists(self) -> bool:
         """Whether there is a file to read."""
         return self.path.is_file()
-
-
-class Selection(NamedTuple):
-    """The utterances that can be trained on, and what became of the others."""
-
-    entries: list[Entry | Record]
-    labels: list[list[int]]
-    bucket_index: np.ndarray  # [entries] of the first bucket that each fits
-    skipped: dict[str, list[str]]  # reason -> ids
-
-    def report(self) -> str:
-        """One line for the log: what was kept, and what was skipped for which reason."""
-        hours = sum(entry.seconds for entry in self.entries) / 3600
-        line = f"{len(self.entries)} utterances, {hours:.2f} h"
-        if self.skipped:
-            reasons = ", ".join(f"{len(ids)} {reason}" for reason, ids in self.skipped.items())
-            line += f"; skipped {sum(map(len, self.skipped.values()))}: {reasons}"
-        return line
 
 
 def read_manifest(path: str | os.PathLike) -> list[Entry]:
@@ -113,7 +88,7 @@ def write_manifest(path: str | os.PathLike, utterances: Iterable, sample_rate: i
         seconds = len(utterance.samples) / sample_rate
         line = {"audio_filepath": name, "duration": seconds, "text": utterance.text}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_whole(path, "".join(lines))
+    write_atomically(path, "".join(lines))
 
 
 def _parse(line: bytes, folder: Path) -> Entry:
@@ -148,53 +123,3 @@ def _seconds(item: dict, key: str) -> float | None:
     if not -LONGEST <= value <= LONGEST:
         raise ValueError(f"{key} must be finite, and no more than years, got {value}")
     return float(value)
-
-
-def select(
-    entries: Sequence[Entry | Record],
-    tokenizer,
-    buckets: Sequence[Bucket],
-    *,
-    seconds_per_frame: float = 0.08,
-    label_limit: Callable[[int], float] = lambda num_frames: math.inf,
-    allow_empty: bool = False,
-) -> Selection:
-    """Encode the texts, give every utterance a bucket, and drop with a reason what has none.
-
-    `label_limit(num_frames)` is the most labels that so many encoder frames can align to, -1 where
-    not even silence can (`tdt_jax.data.task.label_limit`); `allow_empty` keeps utterances without
-    text.
-    """
-    kept: list[tuple[Entry | Record, list[int], int]] = []
-    skipped: dict[str, list[str]] = {}
-    for entry in entries:
-        reason, labels, bucket = None, [], None
-        try:
-            labels = tokenizer.encode(entry.text)
-        except UnknownTextError:
-            reason = "with unknown characters"
-        bucket = fit(entry.seconds, len(labels), buckets)
-        frames = num_frames(round(FRAME_SAMPLES * entry.seconds / seconds_per_frame))
-        if not entry.exists():
-            reason = "without a file"
-        elif entry.seconds <= 0:
-            reason = "without a positive duration"
-        elif reason is None and not labels and not allow_empty:
-            reason = "without text"
-        elif reason is None and bucket is None:
-            longest = fit(entry.seconds, 0, buckets) is None
-            reason = f"longer than the largest bucket ({'seconds' if longest else 'tokens'})"
-        elif reason is None and (frames == 0 or label_limit(frames) < 0):
-            reason = "with too few frames for any alignment"
-        elif reason is None and len(labels) > label_limit(frames):
-            reason = "with more labels than frames allow"
-        if reason is None:
-            kept.append((entry, labels, bucket))
-        else:
-            skipped.setdefault(reason, []).append(entry.id)
-    return Selection(
-        entries=[entry for entry, _, _ in kept],
-        labels=[labels for _, labels, _ in kept],
-        bucket_index=np.array([bucket for _, _, bucket in kept], dtype=np.int64),
-        skipped=skipped,
-    )

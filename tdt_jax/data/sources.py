@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tdt_jax.data.dataset import KEYS, Record, open_dataset
 from tdt_jax.data.manifest import Entry, read_manifest
+from tdt_jax.data.prepared.dataset import KEYS, Record, open_dataset
 
 
 def read_source(
@@ -13,7 +13,7 @@ def read_source(
 
     Args:
       name: a JSONL manifest, or "FOLDER:SPLIT" or "FOLDER:SPLIT+SPLIT" of a prepared dataset
-        (`tdt_jax.data.dataset`).
+        (`tdt_jax.data.prepared.dataset`).
       folder: what a relative name is relative to.
       keys: of the audio and the text in a dataset's records.
       lowercase: make the text lower case.

@@ -1,20 +1,20 @@
 """What a configuration trains and evaluates on: a tokenizer, training batches, evaluation sets."""
 
 import dataclasses
-import functools
 import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.config import Config, ModelConfig
-from tdt_jax.data.batches import Batches, ManifestBatches, Utterance
-from tdt_jax.data.dataset import Record
-from tdt_jax.data.manifest import Entry, select
+from tdt_jax.config import Config
+from tdt_jax.data.batches import Batches, ManifestBatches
+from tdt_jax.data.manifest import Entry
+from tdt_jax.data.prepared.dataset import Record
+from tdt_jax.data.selection import label_limit, select
 from tdt_jax.data.sources import read_source
-from tdt_jax.data.telephone import Telephone
-from tdt_jax.data.telephone_batches import TelephoneBatches
+from tdt_jax.data.telephone.batches import TelephoneBatches
+from tdt_jax.data.telephone.compose import Telephone
+from tdt_jax.data.utterance import Utterance
 
 NUM_TEXTS = 20_000  # composed texts that a tokenizer is trained on
 NUM_DEV = 50  # composed utterances that are transcribed while training
@@ -90,36 +90,6 @@ def _sources(config: Config, tokenizer) -> Task:
     )
     tests = ({"dev": dev} if dev else {}) | test
     return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
-
-
-def label_limit(model: ModelConfig) -> Callable[[int], float]:
-    """The most labels that a number of frames can hold; -1 where no alignment exists at all.
-
-    Of a transducer the arcs' durations add up to the frames, the last arc is a blank, and blanks
-    have no duration 0. With a duration of 0 for labels any number of them fits where blanks do.
-    """
-    if model.kind == "CTC":
-        return lambda num_frames: num_frames
-    if model.durations is None or model.durations[:2] == (0, 1):
-        return lambda num_frames: math.inf if num_frames else -1
-    is_free = model.durations[0] == 0
-
-    def limit(num_frames: int) -> float:
-        arcs = _most_arcs(num_frames, model.durations[is_free:])
-        return -1 if arcs < 1 else math.inf if is_free else arcs - 1
-
-    return limit
-
-
-@functools.cache
-def _most_arcs(num_frames: int, durations: tuple[int, ...]) -> float:
-    """How many durations above 0 add up to a number of frames at most; below 1 if none do."""
-    most = [0.0]
-    for frames in range(1, num_frames + 1):
-        most.append(
-            1 + max((most[frames - d] for d in durations if d <= frames), default=-math.inf)
-        )
-    return most[-1]
 
 
 def _train_tokenizer(config: Config, texts: Sequence[str]):

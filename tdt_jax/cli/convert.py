@@ -1,0 +1,51 @@
+"""tdt-jax convert: a recogniser in another format."""
+
+from tdt_jax.cli.options import MODEL_HELP, complain
+
+
+def add_convert(add) -> None:
+    command = add(
+        "convert",
+        _convert,
+        "a checkpoint into another format",
+        "Read a checkpoint of any kind and write it as one of tdt_jax (jax), of transformers (hf)\n"
+        "or of NeMo (nemo). Nothing that exists is overwritten.",
+        "  tdt-jax convert parakeet.nemo folder --to hf",
+    )
+    command.set_defaults(writes_files=lambda options: True)
+    command.add_argument("source", metavar="IN", help=MODEL_HELP)
+    command.add_argument("target", metavar="OUT", help="a folder, or for nemo a file")
+    command.add_argument("--to", choices=["jax", "hf", "nemo"], required=True)
+    command.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="of the parameters written [float32]"
+    )
+    command.add_argument(
+        "--drop-ctc", action="store_true", help="leave the CTC head of a hybrid out (for hf)"
+    )
+
+
+def _convert(options) -> int:
+    from pathlib import Path
+
+    from tdt_jax.checkpoints import loading
+    from tdt_jax.recogniser import without_ctc
+    from tdt_jax.runtime import process
+
+    target = Path(options.target)
+    is_free = target.is_dir() and not any(target.iterdir()) and options.to != "nemo"
+    if target.exists() and not is_free:
+        raise ValueError(f"{target} exists already")
+    process.require_devices()
+    recogniser = loading.load(options.source, dtype=options.dtype)
+    if options.drop_ctc:
+        recogniser = without_ctc(recogniser)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    loading.save(recogniser, target, format=options.to)
+    config = recogniser.config
+    if options.to == "nemo" and config.features.silence is not None:
+        complain(
+            "NeMo's features count silence in their mean and deviation, which this model's leave "
+            "out: NeMo transcribes silence beside speech less well with it"
+        )
+    print(f"{target}: {config.kind}, {config.vocab_size} tokens")
+    return 0

@@ -1,0 +1,195 @@
+"""tdt-jax evaluate, and warmup: compile beforehand."""
+
+import json
+import sys
+
+from tdt_jax.cli.options import (
+    add_batch,
+    add_model,
+    audio_warnings,
+    complain,
+    is_terminal,
+    load,
+    positive,
+    progress_bar,
+    two_names,
+)
+from tdt_jax.runtime.streams import printable
+
+
+def add_evaluate(add) -> None:
+    command = add(
+        "evaluate",
+        _evaluate,
+        "word error rate on manifests or prepared datasets",
+        "Transcribe a JSONL manifest (audio_filepath, duration, text, and of a part of a file its\n"
+        "offset), or a split of a dataset\n"
+        "that tdt-jax prepare made (FOLDER:SPLIT), and report WER with its\n"
+        "95 % confidence interval (bootstrap over utterances), CER, decoder steps per second of\n"
+        "audio, and RTFx: all audio over all time from files to texts, compilation left out, as\n"
+        "the Open ASR Leaderboard counts. Several are scored each by itself; then come the mean\n"
+        "of their rates, which that leaderboard ranks by, and the rate of all their words.",
+        "  tdt-jax evaluate MODEL test.jsonl --normalizer leaderboard --errors\n"
+        "  tdt-jax evaluate MODEL test.jsonl --json > result.json\n"
+        "  tdt-jax evaluate MODEL data:test_clean data:test_other --lowercase --format markdown",
+    )
+    add_model(command)
+    command.add_argument(
+        "sources", nargs="+", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT"
+    )
+    add_batch(command)
+    command.add_argument(
+        "--normalizer",
+        "--normaliser",
+        choices=["none", "whisper", "leaderboard"],
+        default="none",
+        help="of both texts: none compares them as they are, split at spaces; whisper and "
+        "leaderboard are for English: Whisper's, and the Open ASR Leaderboard's present one, with "
+        "which compounds merge as there (white paper is whitepaper) [none]",
+    )
+    command.add_argument("--lowercase", action="store_true", help="lower-case the references")
+    command.add_argument(
+        "--keys",
+        type=two_names,
+        default=("speech", "text"),
+        metavar="AUDIO,TEXT",
+        help="fields of a dataset's records [speech,text]",
+    )
+    command.add_argument("--bleu", action="store_true", help="BLEU too, of the texts as they are")
+    command.add_argument(
+        "--errors",
+        nargs="?",
+        type=positive,
+        const=10,
+        metavar="N",
+        help="the N utterances with most wrong words, both texts aligned, and the N commonest "
+        "substitutions, deletions and insertions [10]",
+    )
+    command.add_argument(
+        "--format",
+        choices=["text", "json", "markdown"],
+        default="text",
+        help="a line for each manifest; JSON with every transcript; or a table [text]",
+    )
+    command.add_argument(
+        "--json", action="store_const", const="json", dest="format", help="as --format json"
+    )
+    command.add_argument("--no-progress", action="store_true", help="no progress bar")
+
+
+def add_warmup(add) -> None:
+    command = add(
+        "warmup",
+        _warmup,
+        "compile beforehand what transcribing needs",
+        "Compile every program that transcribe may need, with the same options, into the cache\n"
+        "that all commands share ($JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's\n"
+        "cache folder), and show the seconds that each took.",
+    )
+    command.set_defaults(writes_files=lambda options: True)
+    add_model(command)
+    add_batch(command)
+
+
+def _evaluate(options) -> int:
+    from tdt_jax.data.sources import read_source
+    from tdt_jax.inference import metrics
+    from tdt_jax.inference.evaluation import evaluate
+
+    metrics.normaliser(options.normalizer)  # an error comes early
+    sources = [
+        read_source(source, keys=options.keys, lowercase=options.lowercase)
+        for source in options.sources
+    ]
+    total = sum(entry.seconds for entries in sources for entry in entries)
+    recogniser = load(options, on_all=True)
+    hidden = options.no_progress or not is_terminal(sys.stderr)
+    with audio_warnings(), progress_bar(total, hidden=hidden) as advance:
+        results = [
+            evaluate(
+                recogniser,
+                entries,
+                batch_seconds=options.batch_seconds,
+                piece_seconds=options.piece_seconds,
+                decoder=options.decoder,
+                normaliser=options.normalizer,
+                bleu=options.bleu,
+                progress=advance,
+            )
+            for entries in sources
+        ]
+    for result in results:
+        for why in result.failed.values():
+            complain(f"not counted: {why}")
+    named = list(zip(options.sources, results, strict=True))
+    print(printable(_REPORTS[options.format](named, options.errors)))
+    return 1 if any(result.failed for result in results) else 0
+
+
+def _as_text(named, num_errors: int | None) -> str:
+    from tdt_jax.inference.error_analysis import errors
+    from tdt_jax.inference.evaluation import average
+
+    if len(named) == 1:
+        lines = [result.summary() for _, result in named]
+    else:
+        lines = [f"{source}: {result.summary()}" for source, result in named]
+        lines.append(f"all {len(named)}: {average([result for _, result in named]).summary()}")
+    for source, result in named if num_errors else ():
+        lines.append(f"\n{source}\n\n{errors(result, num_errors)}")
+    return "\n".join(lines)
+
+
+def _as_markdown(named, num_errors: int | None) -> str:
+    from tdt_jax.inference.error_analysis import errors
+    from tdt_jax.inference.evaluation_table import markdown
+
+    parts = [markdown(named)]
+    for source, result in named if num_errors else ():
+        parts.append(f"{source}\n\n```\n{errors(result, num_errors)}\n```")
+    return "\n\n".join(parts)
+
+
+def _as_json(named, num_errors: int | None) -> str:
+    from tdt_jax.inference.error_analysis import errors
+    from tdt_jax.inference.evaluation import average
+
+    sets = [
+        result.as_dict() | ({"errors": errors(result, num_errors).as_dict()} if num_errors else {})
+        for _, result in named
+    ]
+    whole = sets[0]
+    if len(named) > 1:
+        whole = average([result for _, result in named]).as_dict()
+        whole["sets"] = [
+            {"source": source} | each for (source, _), each in zip(named, sets, strict=True)
+        ]
+    return json.dumps(whole, ensure_ascii=False)
+
+
+_REPORTS = {"text": _as_text, "json": _as_json, "markdown": _as_markdown}
+
+
+def _warmup(options) -> int:
+    import jax
+
+    from tdt_jax.inference.transcription import warm_up
+    from tdt_jax.runtime.process import compile_seconds
+
+    recogniser = load(options, on_all=True)
+    if jax.config.jax_compilation_cache_dir is None:
+        raise ValueError("there is no folder to keep compiled programs in")
+    before = first = compile_seconds()
+    for bucket in warm_up(
+        recogniser,
+        batch_seconds=options.batch_seconds,
+        piece_seconds=options.piece_seconds,
+        decoder=options.decoder,
+    ):
+        now = compile_seconds()
+        print(
+            f"{bucket.batch_size:4d} x {bucket.seconds:5.2f} s  {now - before:6.1f} s", flush=True
+        )
+        before = now
+    print(f"compiled in {before - first:.1f} s; kept in {jax.config.jax_compilation_cache_dir}")
+    return 0

@@ -1,0 +1,161 @@
+"""tdt-jax transcribe."""
+
+import contextlib
+import sys
+
+from tdt_jax.cli.options import (
+    add_batch,
+    add_model,
+    complain,
+    is_terminal,
+    load,
+    positive,
+    progress_bar,
+)
+
+
+def add_transcribe(add) -> None:
+    command = add(
+        "transcribe",
+        _transcribe,
+        "audio files to text, subtitles, JSON",
+        "Transcribe audio of any format, rate, number of channels and length. PATH is a file, a\n"
+        "folder (everything in it that looks like audio), a quoted glob pattern, or - for a file\n"
+        "on standard input. A file that cannot be read is named on standard error and skipped;\n"
+        "the exit code is then 1.\n\n"
+        "Without --output-dir transcripts go to standard output. With it each gets a file of its\n"
+        "own, and what is there already is not done again: a job that was interrupted goes on\n"
+        "when the same command is given again.",
+        "  tdt-jax transcribe MODEL talk.mp3\n"
+        "  tdt-jax transcribe MODEL talk.mp3 --format srt > talk.srt\n"
+        "  tdt-jax transcribe MODEL recordings/ --format all --output-dir transcripts\n"
+        "  ffmpeg -i film.mkv -f wav - | tdt-jax transcribe MODEL - --format json",
+    )
+    command.set_defaults(writes_files=lambda options: options.output_dir is not None)
+    add_model(command)
+    command.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a file, folder, glob pattern, or -"
+    )
+    add_batch(command)
+    command.add_argument(
+        "--track",
+        type=positive,
+        metavar="N",
+        help="of the audio tracks of a film; by default its main one, and it is said which",
+    )
+    command.add_argument(
+        "--allow-damaged",
+        action="store_true",
+        help="transcribe what can be had of damaged and truncated files, and say what is missing",
+    )
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "-f",
+        "--format",
+        choices=["txt", "srt", "vtt", "json", "tsv", "ctm", "all"],
+        default="txt",
+        help="plain text; SubRip or WebVTT subtitles; JSON with times and confidence of tokens, "
+        "words and segments; a table of segments; NIST CTM; or a file of each [txt]",
+    )
+    output.add_argument("-o", "--output-dir", metavar="FOLDER", help="where files are written")
+    output.add_argument(
+        "--name",
+        default="{parent}/{stem}",
+        metavar="TEMPLATE",
+        help="of files below FOLDER, of {folder} (the name of the folder that was given), {parent} "
+        "(relative to it), {stem} and {suffix}; the format is appended [%(default)s]",
+    )
+    output.add_argument(
+        "--keep-tags",
+        action="store_true",
+        help='show what the model writes beside words, such as <|en|>; JSON has "language" anyway',
+    )
+    output.add_argument("--overwrite", action="store_true", help="do again what is there already")
+    output.add_argument(
+        "--no-progress", action="store_true", help="no progress bar (nor without a terminal)"
+    )
+    subtitles = command.add_argument_group("subtitles")
+    subtitles.add_argument(
+        "--max-chars", type=positive, default=42, metavar="N", help="of a line [42]"
+    )
+    subtitles.add_argument(
+        "--max-wide-chars",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="of a line of Japanese, Chinese or Korean, if less than half of --max-chars [16]",
+    )
+    subtitles.add_argument(
+        "--max-lines", type=positive, default=2, metavar="N", help="of a subtitle [2]"
+    )
+    subtitles.add_argument(
+        "--max-seconds", type=float, default=7.0, metavar="S", help="that a subtitle stays [7]"
+    )
+    subtitles.add_argument(
+        "--max-gap",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="pause that ends a subtitle [1]",
+    )
+    subtitles.add_argument(
+        "--highlight-words", action="store_true", help="mark each word while it is said"
+    )
+
+
+def _transcribe(options) -> int:
+    from pathlib import Path
+
+    from tdt_jax.cli import job
+    from tdt_jax.inference.formats import FORMATS, SubtitleRules
+
+    output = job.Output(
+        formats=FORMATS if options.format == "all" else (options.format,),
+        folder=None if options.output_dir is None else Path(options.output_dir),
+        name=options.name,
+        rules=SubtitleRules(
+            max_chars=options.max_chars,
+            max_lines=options.max_lines,
+            max_seconds=options.max_seconds,
+            min_seconds=min(1.0, options.max_seconds),
+            max_gap=options.max_gap,
+            max_wide_chars=options.max_wide_chars,
+        ),
+        highlight_words=options.highlight_words,
+    )
+    with contextlib.ExitStack() as stack:
+        paths = [path for path in options.paths if path != job.STANDARD_INPUT]
+        sources = job.find(paths, report=complain)
+        if job.STANDARD_INPUT in options.paths:
+            stdin = job.Source(Path(), is_stdin=True)
+            job.check_names([*sources, stdin], output)
+            sources.append(stack.enter_context(job.spooled(getattr(sys.stdin, "buffer", None))))
+        job.check_names(sources, output)
+        if output.folder:
+            job.check_folder(output.folder)
+            todo = sources if options.overwrite else job.missing(sources, output)
+            if len(todo) < len(sources):
+                complain(f"{len(sources) - len(todo)} of {len(sources)} are there already")
+            sources = todo
+        if not sources:
+            return 0
+        recogniser = load(options, on_all=True)
+        hidden = options.no_progress or not is_terminal(sys.stderr)
+        total = 0.0 if hidden else job.total_seconds(sources)
+        failed = job.run(
+            recogniser,
+            sources,
+            output,
+            report=lambda why: complain(f"skipped {why}"),
+            warn=complain,
+            track=options.track,
+            damaged="skip" if options.allow_damaged else "error",
+            progress=stack.enter_context(progress_bar(total, hidden=hidden)),
+            batch_seconds=options.batch_seconds,
+            piece_seconds=options.piece_seconds,
+            decoder=options.decoder,
+            keep_tags=options.keep_tags,
+        )
+    if failed:
+        complain(f"{failed} of {len(sources)} could not be transcribed")
+    return 1 if failed else 0

@@ -1,0 +1,16 @@
+"""The network: samples -> features -> frames, labels -> states, both -> logits.
+
+features.py      log_mel
+layers.py        linear, normalisation, dropout: what several modules use
+attention.py     relative-position attention, over all frames or a window of them
+depthwise.py     depthwise convolutions, as each kind of device computes them fastest
+encoder.py       Subsampling, Block, Encoder
+predictor.py     Predictor: LSTM layers over the labels
+joint.py         Joint: the token head and the duration head
+transducer.py    Transducer, encode, abstract_model, with_parameters
+"""
+
+from tdt_jax.models.features import log_mel
+from tdt_jax.models.transducer import MismatchError, Transducer, encode
+
+__all__ = ["MismatchError", "Transducer", "encode", "log_mel"]

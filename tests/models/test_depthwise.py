@@ -1,0 +1,77 @@
+"""Depthwise convolutions and their written-out gradients against XLA's grouped convolution."""
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import pytest
+
+from tdt_jax.models.depthwise import depthwise, depthwise_stride2
+
+
+def grouped(x, kernel):
+    """`depthwise` by lax.conv_general_dilated."""
+    half, channels = kernel.shape[0] // 2, kernel.shape[1]
+    return jax.lax.conv_general_dilated(
+        x, kernel[:, None], (1,), [(half, half)],
+        dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=channels,
+    )  # fmt: skip
+
+
+def grouped_stride2(x, kernel):
+    """`depthwise_stride2` by lax.conv_general_dilated."""
+    return jax.lax.conv_general_dilated(
+        x, kernel[:, :, None], (2, 2), [(1, 1), (1, 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=kernel.shape[-1],
+    )  # fmt: skip
+
+
+CASES = [  # size of x, size of the kernel; odd, even, smaller than the kernel, a single frame
+    (depthwise, grouped, (2, 11, 3), (9, 3)),
+    (depthwise, grouped, (1, 4, 5), (9, 5)),
+    (depthwise, grouped, (3, 1, 2), (3, 2)),
+    (depthwise, grouped, (2, 6, 2), (1, 2)),
+    (depthwise_stride2, grouped_stride2, (2, 8, 7, 3), (3, 3, 3)),
+    (depthwise_stride2, grouped_stride2, (2, 7, 8, 3), (3, 3, 3)),
+    (depthwise_stride2, grouped_stride2, (1, 37, 5, 2), (3, 3, 2)),
+    (depthwise_stride2, grouped_stride2, (3, 1, 1, 2), (3, 3, 2)),
+    (depthwise_stride2, grouped_stride2, (1, 2, 2, 1), (3, 3, 1)),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "size", "kernel_size"), CASES)
+def test_values_and_gradients(ours, theirs, size, kernel_size):
+    """Sums of at most a few hundred products of order one: float32 keeps 1e-5."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=size).astype(np.float32)
+    kernel = rng.normal(size=kernel_size).astype(np.float32)
+
+    def outputs(convolution, x, kernel, direction):
+        y, back = jax.vjp(convolution, x, kernel)
+        return y, *back(direction)
+
+    shape = jax.eval_shape(theirs, x, kernel).shape
+    direction = rng.normal(size=shape).astype(np.float32)
+    both = jax.jit(
+        lambda *x: (outputs(ours, *x), outputs(theirs, *x)), compiler_options=models.QUICK
+    )
+    for actual, expected in zip(*both(x, kernel, direction), strict=True):
+        assert actual.shape == expected.shape and actual.dtype == jnp.float32
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "size", "kernel_size"), [CASES[0], CASES[4]])
+def test_bfloat16_stays_bfloat16(ours, theirs, size, kernel_size):
+    """Values and gradients keep the dtype and stay within its 2^-8 of a sum's largest terms."""
+    rng = np.random.default_rng(1)
+    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in (size, kernel_size))
+
+    def outputs(convolution, x, kernel):
+        y, back = jax.vjp(convolution, x, kernel)
+        return y, *back(jnp.ones_like(y))
+
+    half = jax.jit(lambda *x: outputs(ours, *x), compiler_options=models.QUICK)(x, kernel)
+    full = [y.astype(jnp.float32) for y in (x, kernel)]
+    for actual, expected in zip(half, outputs(theirs, *full), strict=True):
+        assert actual.dtype == jnp.bfloat16
+        np.testing.assert_allclose(actual.astype(jnp.float32), expected, rtol=0.02, atol=0.1)

@@ -1,0 +1,248 @@
+"""The encoder against the same formulas in numpy, one utterance and one frame at a time."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import pytest
+import reference_encoder
+from compilations import num_compilations
+
+import tdt_jax as tdt
+from tdt_jax.models import attention
+from tdt_jax.models import encoder as encoders
+
+LENGTHS = np.array([40, 0, 19], np.int32)
+
+
+def features(lengths=LENGTHS, size=40, garbage=0.0, seed=0):
+    """Features of some lengths, the same whatever the size."""
+    rows = [np.random.default_rng((seed, b)).normal(size=(60, 16)) for b in range(len(lengths))]
+    x = np.full((len(lengths), size, 16), garbage, np.float32)
+    for row, values, length in zip(x, rows, lengths, strict=True):
+        row[:length] = values[:length]
+    return x
+
+
+@functools.cache
+def model(**changes):
+    dtype = changes.pop("dtype", "float32")
+    return models.transducer(models.config(encoder=models.encoder_config(**changes), dtype=dtype))
+
+
+def key(seed):
+    """A key whose generator compiles fast."""
+    return jax.random.key(seed, impl="rbg")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(use_bias=False, scale_input=True),
+        dict(convolution_norm="affine", attention_context=(2, 1)),
+    ],
+)
+def test_encoder_follows_the_formulas(changes):
+    """Each utterance as if it were alone and unpadded; padded frames are zero."""
+    x = features()
+    frames, num_frames = tdt.encode(model(**changes), x, LENGTHS)
+    assert frames.shape == (3, 5, 16) and frames.dtype == jnp.float32
+    np.testing.assert_array_equal(num_frames, [5, 0, 3])
+    for b in (0, 2):
+        expected = reference_encoder.encode(model(**changes).encoder, x[b, : LENGTHS[b]])
+        np.testing.assert_allclose(frames[b, : len(expected)], expected, atol=2e-5)
+        assert not np.any(frames[b, len(expected) :])
+    assert not np.any(frames[1])
+
+
+# Its parts
+
+
+def test_subsampled_length_is_three_strided_convolutions():
+    for length in range(101):
+        expected = length
+        for _ in range(3):
+            # Windows of 3 that start at -1, 1, 3, ... and have their centre inside.
+            expected = len(range(0, expected, 2))
+        assert encoders.subsampled_length(length) == expected == math.ceil(length / 8)
+    lengths = np.arange(101)
+    np.testing.assert_array_equal(encoders.subsampled_length(lengths), np.ceil(lengths / 8))
+
+
+def test_long_features_are_subsampled_in_pieces(monkeypatch):
+    """Pieces of 8 or 24 features give what the whole gives, padding between them or not."""
+    lengths = np.array([60, 17, 24, 0], np.int32)
+    x = features(lengths, size=64, garbage=np.nan)
+    subsampling = model().encoder.subsampling
+    whole, num_frames = subsampling(x, lengths)
+    np.testing.assert_array_equal(num_frames, [8, 3, 3, 0])
+    for size in (8, 24):
+        monkeypatch.setattr(encoders, "PIECE", size)
+        pieces, again = subsampling(x, lengths)
+        np.testing.assert_array_equal(again, num_frames)
+        assert pieces.shape == whole.shape
+        for b, length in enumerate(num_frames):
+            np.testing.assert_allclose(pieces[b, :length], whole[b, :length], atol=1e-6)
+
+
+# Invariances
+
+
+def test_padding_has_no_influence():
+    frames, _ = tdt.encode(model(), features(), LENGTHS)
+    for garbage in (1e4, np.nan):
+        garbled, _ = tdt.encode(model(), features(garbage=garbage), LENGTHS)
+        np.testing.assert_array_equal(garbled, frames)
+    longer, num_frames = tdt.encode(model(), features(size=57, garbage=3.0), LENGTHS)
+    np.testing.assert_array_equal(num_frames, [5, 0, 3])
+    np.testing.assert_allclose(longer[:, :5], frames, atol=1e-5)  # other sums
+    assert longer.shape[1] == 8 and not np.any(longer[:, 5:])
+
+
+def test_the_rest_of_the_batch_has_no_influence():
+    x = features()
+    frames, _ = tdt.encode(model(), x, LENGTHS)
+    others, lengths = features(seed=1), np.array([3, 40, 19], np.int32)
+    others[2] = x[2]
+    np.testing.assert_allclose(tdt.encode(model(), others, lengths)[0][2], frames[2], atol=1e-6)
+    alone, _ = tdt.encode(model(), x[2:], LENGTHS[2:])
+    np.testing.assert_allclose(alone[0], frames[2], atol=1e-5)
+
+
+def test_remat_and_unrolling_change_no_gradient():
+    """With dropout, which the backward pass must draw again; an empty utterance gives no NaN."""
+
+    def gradients(**changes):
+        @functools.partial(jax.jit, compiler_options=models.QUICK)
+        @functools.partial(jax.grad, argnums=(0, 1))
+        def gradient(encoder, x):
+            frames, _ = encoder(x, LENGTHS, key=key(3))
+            return jnp.sum(jnp.sin(frames + 1))
+
+        return gradient(model(dropout=0.2, **changes).encoder, features())
+
+    recomputed, kept = gradients(remat=True), gradients(remat=False, unroll=2)
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(recomputed)]
+    leaves = zip(names, *map(jax.tree.leaves, (recomputed, kept)), strict=True)
+    for name, one, other in leaves:
+        assert np.all(np.isfinite(one)) and np.any(one), name
+        np.testing.assert_allclose(one, other, atol=2e-5 * max(1, np.max(np.abs(one))))
+    padding = np.arange(40) >= LENGTHS[:, None]
+    assert not np.any(np.asarray(recomputed[1])[padding])
+
+
+def test_remat_is_there_when_asked_for():
+    for remat in (True, False):
+        encoder = model(remat=remat).encoder
+        traced = str(jax.make_jaxpr(lambda x, encoder=encoder: encoder(x, LENGTHS))(features()))
+        assert ("remat" in traced) == remat
+
+
+def test_dropout_comes_with_a_key_only():
+    dropping = model(dropout=0.2, attention_dropout=0.2)
+    plain, _ = tdt.encode(model(dropout=0.0, attention_dropout=0.0), features(), LENGTHS)
+    np.testing.assert_array_equal(tdt.encode(dropping, features(), LENGTHS)[0], plain)
+    encode = jax.jit(
+        lambda key: dropping.encoder(features(), LENGTHS, key=key)[0],
+        compiler_options=models.QUICK,
+    )
+    one, again, other = (encode(key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.max(np.abs(one - plain)) > 0.1 and np.max(np.abs(one - other)) > 0.1
+    assert not np.any(one[1]) and not np.any(one[2, 3:])
+
+
+def test_every_part_drops():
+    """The attention's weights, the feed-forward's hidden layer, what a block adds to x."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 16)), jnp.float32)
+    positions, padding = attention.position_encoding(4, -4, 16), jnp.zeros((1, 5), bool)
+    encoder = model(dropout=0.5, attention_dropout=0.5).encoder
+    block = jax.tree.map(lambda leaf: leaf[0], models.numpy_model(encoder.blocks))
+
+    @functools.partial(jax.jit, compiler_options=models.QUICK)
+    def parts(block, key):
+        return (
+            block.attention(x, positions, padding, key=key),
+            block.feed_forward1(x, key=key),
+            block(x, positions, padding, key=key),
+        )
+
+    for one, other in zip(parts(block, key(0)), parts(block, key(1)), strict=True):
+        assert np.any(one != other)
+
+
+# Dtypes and parameters
+
+
+def test_bfloat16_computes_on_float32_parameters():
+    half = model(dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+    with jax.numpy_dtype_promotion("standard"):  # flax's norms promote to float32 implicitly
+        frames, _ = tdt.encode(half, features(), LENGTHS)
+    assert frames.dtype == jnp.bfloat16 and not np.any(frames[1])
+    expected, _ = tdt.encode(model(), features(), LENGTHS)
+    error = np.abs(np.asarray(frames, np.float32) - expected)
+    assert 0 < np.max(error) < 0.2 and np.mean(error) < 0.02  # of frames of deviation one
+
+
+def names(tree):
+    paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+
+
+def test_use_bias_false_leaves_norms_and_attention_biases_only():
+    def biases(use_bias):
+        blocks = model(use_bias=use_bias).encoder.blocks
+        found = [name.removesuffix(".value") for name in names(blocks)]
+        return {name for name in found if name.endswith("bias") and "norm" not in name}
+
+    attention = {"attention.content_bias", "attention.position_bias"}
+    assert biases(False) == attention
+    linears = {
+        *(f"feed_forward{i}.linear{j}.bias" for i in (1, 2) for j in (1, 2)),
+        *(f"attention.{name}.bias" for name in ("query", "key", "value", "output")),
+        *(f"convolution.{name}" for name in ("pointwise1.bias", "pointwise2.bias")),
+        "convolution.depthwise_bias",
+    }
+    assert biases(True) == attention | linears
+
+
+def test_blocks_are_stacked():
+    shapes = {leaf.shape[0] for leaf in jax.tree.leaves(model().encoder.blocks)}
+    assert shapes == {2}
+
+
+# Compilation
+
+
+def test_encode_compiles_once_per_shape():
+    """Not again for other values, nor for another model of an equal configuration."""
+    lengths = np.array([33, 7, 12], np.int32)
+    x = features(lengths, size=33)
+    first = models.transducer(models.config())
+    assert num_compilations(tdt.encode, first, x, lengths) == 1
+    assert num_compilations(tdt.encode, first, x + 1, lengths[::-1].copy()) == 0
+    assert num_compilations(tdt.encode, first, jnp.asarray(x), jnp.asarray(lengths)) == 0
+    second = models.transducer(models.config(), seed=1)
+    assert num_compilations(tdt.encode, second, x, lengths) == 0
+    updated = jax.tree.map(lambda leaf: leaf * 0.5, models.numpy_model(second))
+    assert num_compilations(tdt.encode, updated, x, lengths) == 0
+    assert num_compilations(tdt.encode, first, features(lengths, size=34), lengths) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "lengths", "message"),
+    [
+        ((3, 40, 17), (3,), r"\[B, M > 0, 16\].*\(3, 40, 17\)"),
+        ((40, 16), (40,), r"\[B, M > 0, 16\].*\(40, 16\)"),
+        ((3, 0, 16), (3,), r"\[B, M > 0, 16\].*\(3, 0, 16\)"),
+        ((3, 40, 16), (2,), r"num_features \[B\].*\(2,\) and \(3, 40, 16\)"),
+    ],
+)
+def test_bad_shapes_are_named(shape, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        tdt.encode(model(), np.zeros(shape, np.float32), np.zeros(lengths, np.int32))

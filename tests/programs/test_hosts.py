@@ -1,0 +1,106 @@
+"""Several processes over loopback, with several devices each, train as one process does."""
+
+import re
+import signal
+
+import numpy as np
+import pytest
+from program import Program, arrays, compare, finish
+
+from tdt_jax.runtime import distributed
+
+# Wide enough for its matrices to be split, see sharding.SMALL.
+WIDE = (
+    "model.encoder.width=64",
+    "model.encoder.feed_forward_factor=4",
+    'data.buckets=[{"seconds": 8.96, "tokens": 40, "batch_size": 8}]',
+    "training.num_steps=4",
+    "training.save_every=2",
+    "training.eval_every=4",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return Program(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def alone(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    return told(finish(run(folder, *WIDE, devices=8))), arrays(folder, 4)
+
+
+def told(output: str) -> list[str]:
+    """The losses, the gradients' norms, and every error rate of a run."""
+    return re.findall(r"loss [\d.]+  gradient [\d.]+|WER [\d.]+ % \([^)]*\)  CER [\d.]+", output)
+
+
+def close(found, expected, err_msg):
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5, err_msg=err_msg)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices", "fsdp"), [(2, 4, 1), (4, 2, 4)])
+def test_processes_train_as_one(run, alone, tmp_path, processes, devices, fsdp):
+    overrides = (*WIDE, f"training.fsdp={fsdp}")
+    started = run.together(processes, tmp_path / "run", *overrides, devices=devices)
+    outputs = [finish(process) for process in started]
+    assert f"in {processes} processes" in outputs[0]
+    assert len(told(outputs[0])) == len(alone[0]) >= 4
+    for line, expected in zip(told(outputs[0]), alone[0], strict=True):
+        found, wanted = (
+            list(map(float, re.findall(r"\d+(?:\.\d+)?", x))) for x in (line, expected)
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=line)  # printed digits round
+    assert all(not told(output) for output in outputs[1:])  # only the first one speaks
+    compare(arrays(tmp_path / "run", 4), alone[1], close)
+
+
+@pytest.mark.slow
+def test_a_run_moves_to_other_meshes_and_numbers_of_processes(run, alone, tmp_path):
+    """Two processes are told to end by one SIGTERM; one process goes on, on another mesh."""
+    overrides = *WIDE, "training.save_every=100", "training.num_steps=40"
+    started = run.together(2, tmp_path / "run", *overrides, "training.fsdp=8", devices=4)
+    for line in started[0].stdout:
+        if line.startswith("TDT"):
+            started[1].send_signal(signal.SIGTERM)
+            break
+    output = finish(started[0], code=128 + signal.SIGTERM)
+    finish(started[1], code=128 + signal.SIGTERM)
+    (step,) = re.findall(r"stopped at step (\d+), which is saved", output)
+    before = arrays(tmp_path / "run", int(step))
+    last = f"training.num_steps={int(step) + 1}"
+    output = finish(run(tmp_path / "run", *WIDE[:3], last, "training.fsdp=2", devices=2))
+    assert f"going on from step {step} " in output
+    after = arrays(tmp_path / "run", int(step) + 1)
+    assert int(after["optimizer"]["step"]) == int(before["optimizer"]["step"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 0, 2), "need --coordinator"),
+        (("localhost:1", None, 2), "needs --process and --num-processes"),
+        (("localhost:1", 2, 2), r"must be in 0\.\.1, got 2"),
+    ],
+)
+def test_incomplete_instructions_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        distributed.start(*arguments)
+
+
+def test_one_process_is_simple():
+    distributed.start()
+    distributed.barrier("here")
+    assert distributed.is_main_process() and distributed.all_gather({"a": 1}) == [{"a": 1}]
+
+
+def test_a_signal_is_noticed_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with distributed.Stop() as stop:
+        assert not stop.asked(1)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked(1) and stop.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == before  # a second one ends at once
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,96 @@
+"""What is traced for a TPU, run here, computes what is traced for this backend."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import models
+import numpy as np
+import pytest
+from flax import nnx
+
+import tdt_jax as tdt
+from tdt_jax.config import JointConfig
+from tdt_jax.models import attention, depthwise, layers
+from tdt_jax.models.joint import Joint
+from tdt_jax.runtime import backend
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+def assert_same(function, *arguments):
+    """Value and gradient of the same function, traced twice."""
+
+    def weighted(*arguments):
+        y = function(*arguments)
+        return jnp.sum(y * random(*y.shape)), y
+
+    def run():
+        gradient = jax.value_and_grad(weighted, tuple(range(len(arguments))), has_aux=True)
+        return jax.jit(gradient)(*arguments)
+
+    here = run()
+    with backend.assume("tpu"):
+        there = run()
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), here, there)
+
+
+def test_assumed_ends():
+    assert backend.current() == jax.default_backend()
+    with pytest.raises(RuntimeError), backend.assume("tpu"):
+        assert backend.current() == "tpu"
+        raise RuntimeError
+    assert backend.current() == jax.default_backend()
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_convolutions(size):
+    assert_same(depthwise.depthwise, random(2, size, 3), random(9, 3))
+    assert_same(depthwise.depthwise_stride2, random(2, size, 7, 3), random(3, 3, 3))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7])
+def test_relative_positions(num_frames):
+    config = models.encoder_config(num_heads=4)
+    make = functools.partial(attention.RelativeAttention, config, dtype=jnp.dtype("float32"))
+    layer = models.build(lambda: make(rngs=nnx.Rngs(0)))
+    positions = attention.position_encoding(num_frames - 1, 1 - num_frames, config.width)
+    padding = layers.padding_mask(np.array([num_frames, 1]), num_frames)
+    x = random(2, num_frames, config.width)
+    assert_same(lambda layer, x: layer(x, positions, padding), layer, x)
+
+
+@pytest.mark.parametrize("durations", [(0, 1, 2), None])
+def test_the_loss(durations):
+    joint = Joint(
+        JointConfig(width=12),
+        frame_width=6,
+        state_width=5,
+        vocab_size=4,
+        num_durations=len(durations or ()),
+        dtype=jnp.float32,
+        rngs=nnx.Rngs(0),
+    )
+    labels = np.array([[1, 3, 2], [0, 1, 0]], np.int32)
+
+    def losses(joint, frames, states):
+        lengths = np.array([21, 7], np.int32), np.array([3, 1], np.int32)
+        return tdt.transducer_loss(joint, frames, states, labels, *lengths, durations=durations)
+
+    assert_same(losses, joint, random(2, 21, 6), random(2, 4, 5))
+
+
+def test_dropout_hashes_places():
+    shape = (40, 50, 64)
+    hashed = [layers.hashed_bytes(jax.random.key(seed), shape) for seed in range(2)]
+    first, second = (np.asarray(x, np.float64) - 127.5 for x in hashed)
+    counts = np.bincount(np.ravel(hashed[0]), minlength=256)
+    np.testing.assert_allclose(counts, counts.mean(), rtol=0.25)
+    shifted = [np.roll(first, 1, axis) for axis in range(3)]
+    for other in (second, *shifted):
+        assert abs(np.mean(first * other)) < 0.02 * np.mean(first**2)
+    with backend.assume("tpu"):
+        x = layers.dropout(jnp.ones(shape), 0.25, jax.random.key(0))
+    np.testing.assert_allclose(np.mean(x == 0), 0.25, atol=0.01)

@@ -1,0 +1,116 @@
+"""Tiny models with random parameters, for the tests: built without compiling anything."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import mixed
+import numpy as np
+from flax import nnx
+from run_config import get_config
+
+import tdt_jax as tdt
+from tdt_jax import tokenizer as tokenizers
+from tdt_jax.config import (
+    EncoderConfig,
+    FeatureConfig,
+    JointConfig,
+    ModelConfig,
+    PredictorConfig,
+)
+from tdt_jax.decoding.hypothesis import Hypothesis
+
+# Compiler options for what is large to compile and small to run, such as gradients.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+NUM_MELS = 16
+
+
+def encoder_config(**changes) -> EncoderConfig:
+    options = dict(
+        width=16, num_layers=2, num_heads=2, feed_forward_factor=2, kernel_size=5,
+        subsampling_channels=4,
+    )  # fmt: skip
+    return EncoderConfig(**{**options, **changes})
+
+
+def config(durations=(0, 1, 2), encoder=None, **changes) -> ModelConfig:
+    options = dict(
+        vocab_size=6,
+        durations=durations,
+        features=FeatureConfig(num_mels=NUM_MELS),
+        encoder=encoder or encoder_config(),
+        predictor=PredictorConfig(width=8, num_layers=2),
+        joint=JointConfig(width=12),
+    )
+    return ModelConfig(**{**options, **changes})
+
+
+def build(make, seed: int = 0):
+    """What `make()` builds, every parameter of it random, biases and norms as well."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        values = rng.normal(size=leaf.shape)
+        if name.removesuffix(".value").endswith("scale"):
+            values = 1 + 0.1 * values
+        elif len(leaf.shape) > 1:
+            values /= np.sqrt(leaf.shape[-2])
+        else:
+            values *= 0.1
+        return jnp.asarray(values.astype(leaf.dtype))
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(make))
+
+
+def transducer(model_config: ModelConfig | None = None, seed: int = 0) -> tdt.Transducer:
+    model_config = model_config or config()
+    return build(lambda: tdt.Transducer(model_config, rngs=nnx.Rngs(0)), seed)
+
+
+def numpy_model(model):
+    """The model with numpy's arrays: what runs operation by operation then compiles nothing."""
+    return jax.tree.map(np.asarray, model)
+
+
+TEXTS = ["one two three, four five six.", "it's seven eight nine ten"] * 5
+
+
+def make_recogniser(durations=(0, 1, 2), tokenizer=None, blank_bias=2.0):
+    """Random, with heads large enough to say many things."""
+    tokenizer = tokenizer or tokenizers.train_sentencepiece(TEXTS, 40)
+    config = dataclasses.replace(
+        get_config().model, vocab_size=tokenizer.vocab_size, durations=durations
+    )
+    model = tdt.Transducer(config, rngs=nnx.Rngs(3))
+    head = model.joint.token_head
+    head.kernel = nnx.Param(head.kernel[...] * 4)
+    head.bias = nnx.Param(head.bias[...].at[-1].set(blank_bias))
+    return tdt.Recogniser(model, tokenizer)
+
+
+def with_tags():
+    """Says three words and three tags, one of them of a language."""
+    recogniser = make_recogniser(tokenizer=mixed.tokenizer())
+    labels = np.array(mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>"))
+    head = recogniser.model.joint.token_head
+    head.bias = nnx.Param(head.bias[...].at[labels].add(9.0).at[-1].add(6.0))
+    return recogniser
+
+
+def noise(seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.normal(size=round(seconds * 16000))).astype(np.float32)
+
+
+def hypothesis(labels, times, durations):
+    scores = np.log(np.linspace(0.5, 1, len(labels))).astype(np.float32)
+    entropies = -scores
+    return Hypothesis(
+        np.array(labels), np.int32(len(labels)), np.array(times), np.array(durations), scores,
+        entropies, np.int32(0),
+    )  # fmt: skip
+
+
+def spell(recogniser, *pieces):
+    return [recogniser.tokenizer.pieces.index(piece) for piece in pieces]

@@ -1,0 +1,199 @@
+"""Who may import whom: docs/design.md explains these tables."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+
+import pytest
+from paths import ROOT
+
+PACKAGE = ROOT / "tdt_jax"
+GROUND = "config runtime audio tokenizer orthography decoding profiling".split()
+INFERENCE = "config runtime audio tokenizer orthography decoding models recogniser".split()
+ALL = [*INFERENCE, *"losses data checkpoints inference training presets plot profiling".split()]
+
+# Of the package: what each room may import beside itself. A longer name has a row of its own.
+ROOMS = {
+    "config": [],
+    "runtime": [],
+    "audio": [],
+    "orthography": [],
+    "decoding": [],
+    "profiling": [],
+    "tokenizer": ["orthography"],
+    "presets": ["config"],
+    "plot": ["config"],
+    "models": ["config", "runtime"],
+    "losses": ["config", "runtime"],
+    "data": ["config", "runtime", "audio", "tokenizer", "orthography"],
+    "recogniser": ["config", "runtime", "tokenizer", "models"],
+    "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser"],
+    "checkpoints.formats": ["tokenizer"],
+    "inference": INFERENCE,
+    "training": ["config", "runtime", "models", "losses", "data", "inference"],
+    "benchmarks": ALL,
+    "cli": [*ALL, "benchmarks", "__init__"],
+    "__init__": [
+        *"audio.request presets config runtime.sharding models losses decoding".split(),
+        *"recogniser checkpoints inference".split(),
+    ],
+}
+# Within a room: which of its folders' files may import what of the room, and who may import them.
+FOLDERS = {
+    "data.prepared": (["data.manifest", "data.utterance"], ["data.sources"]),
+    "data.telephone": (["data.utterance", "data.buckets"], ["data.task"]),
+    "checkpoints.formats": ([], ["checkpoints.parakeet", "checkpoints.loading"]),
+    "checkpoints.parakeet": (["checkpoints.formats"], ["checkpoints.loading"]),
+}
+# Of others: the only places that may import a package.
+PACKAGES = {
+    "flax": ["models", "training.step", "benchmarks"],
+    "optax": ["training", "losses.ctc"],
+    "orbax": ["checkpoints.store"],
+    "grain": ["data.batches"],
+    "tensorflow_datasets": ["data.prepared"],
+    "array_record": ["data.prepared"],
+    "av": ["audio"],
+    "soundfile": ["audio"],
+    "soxr": ["audio"],
+    "sounddevice": ["audio"],
+    "scipy": ["audio"],
+    "sentencepiece": ["tokenizer", "checkpoints.formats.tokenizer_json"],
+    "safetensors": ["checkpoints"],
+    "ml_dtypes": ["checkpoints"],
+    "yaml": ["checkpoints", "data.prepared.must_c"],
+    "jiwer": ["inference.metrics"],
+    "sacrebleu": ["inference.metrics"],
+    "kaldialign": ["inference.metrics"],
+    "whisper_normalizer": ["inference.metrics", "inference.leaderboard"],
+    "huggingface_hub": ["checkpoints.loading"],
+    "tensorboardX": ["training.progress"],
+    "matplotlib": ["plot", "benchmarks.silence"],
+    "torch": ["benchmarks.peers", "benchmarks.parity"],
+    "transformers": ["benchmarks.peers", "benchmarks.parity"],
+    "tqdm": ["cli", "data.prepared"],
+}
+WITHOUT_JAX = [
+    *"config audio tokenizer orthography data inference.transcript inference.formats".split(),
+    *"inference.metrics inference.long_form".split(),
+]
+
+
+def name_of(path) -> str:
+    """The dotted name of a file within the package."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(name):
+    """(line, module) of everything that a file imports, within functions too; own names short."""
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno} is relative"
+            within = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [x if is_own_file(x) else node.module for x in within]
+        else:
+            continue
+        for module in found:
+            yield node.lineno, module.replace("tdt_jax", "__init__", 1).removeprefix("__init__.")
+
+
+def is_own_file(module) -> bool:
+    return module.startswith("tdt_jax.") and module.removeprefix("tdt_jax.") in FILES
+
+
+def lies_in(name, rooms) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+def is_own(module) -> bool:
+    return module == "__init__" or lies_in(module, ROOMS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_imports_what_its_room_may(name):
+    rows = [room for room in ROOMS if lies_in(name, [room])]
+    assert rows, f"{name} lies in no room of the table"
+    room = max(rows, key=len)
+    broken = []
+    for line, module in imports(name):
+        if is_own(module):
+            if not lies_in(module, [room, *ROOMS[room]]):
+                broken.append(f"{name}:{line} imports {module}; {room}: {ROOMS[room]}")
+            for folder, (inner, outer) in FOLDERS.items():
+                inside, target = lies_in(name, [folder]), lies_in(module, [folder])
+                shares_room = folder.split(".")[0] == module.split(".")[0] == name.split(".")[0]
+                if shares_room and inside and not target and not lies_in(module, inner):
+                    broken.append(f"{name}:{line} imports {module}; {folder} may only {inner}")
+                if shares_room and target and not inside and not lies_in(name, outer):
+                    broken.append(f"{name}:{line} imports {module}; only {outer} may")
+        else:
+            package = module.split(".")[0]
+            if package in PACKAGES and not lies_in(name, PACKAGES[package]):
+                broken.append(f"{name}:{line} imports {package}; only {PACKAGES[package]} may")
+            if package == "jax" and lies_in(name, WITHOUT_JAX):
+                broken.append(f"{name}:{line} imports jax; {WITHOUT_JAX} may not")
+    assert not broken, "\n".join(broken)
+
+
+def test_no_file_imports_in_a_circle():
+    graph = {
+        name: {module for _, module in imports(name) if module in FILES and module != name}
+        for name in FILES
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_nobody_imports_the_command_line_at_the_top():
+    for path in (ROOT / "train.py", ROOT / "tdt_jax_start.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                assert not node.module.startswith("tdt_jax.cli"), f"{path.name}:{node.lineno}"
+
+
+def test_a_room_names_its_files():
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent == PACKAGE:
+            continue
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        names = [child.name for child in path.parent.iterdir() if child.suffix == ".py"]
+        missing = [name for name in names if name != "__init__.py" and name not in text]
+        assert not missing, f"{path} does not name {missing}"
+
+
+def test_only_the_doors_hand_on_names():
+    """`__all__` is in the package's and five rooms' `__init__`, and no other file re-exports."""
+    doors = {"__init__", "config", "models", "losses", "decoding", "inference"}
+    rooms = {name: path for name, path in FILES.items() if path.name == "__init__.py"}
+    for name, path in rooms.items():
+        imported = [node for node in ast.parse(path.read_text()).body if "Import" in repr(node)]
+        assert bool(imported) == (name in doors), f"{path} hands on names"
+
+
+def test_importing_the_package_is_light():
+    program = "import sys, tdt_jax; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    brought = "flax jax optax orbax tensorstore"
+    brought_along = subprocess.run(
+        [sys.executable, "-c", "import sys, jax, flax.nnx; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+    )
+    allowed = {name.split(".")[0] for name in brought_along.stdout.split()}
+    assert "jax" in loaded, done.stderr
+    heavy = set(PACKAGES) - {"flax"}
+    assert not (loaded & heavy) - allowed, f"{sorted((loaded & heavy) - allowed)}; {brought}"
+
+
+def test_no_test_imports_a_test():
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(str(name).startswith("test_") for name in names), f"{path}:{node.lineno}"
