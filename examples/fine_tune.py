@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(options.rate))
     step = make_step(optimizer, model.config.durations)
     parts = model.predictor, model.joint
-    state = jax.jit(optimizer.init)(parts)
+    state = jax.device_put(jax.jit(optimizer.init)(parts), jax.devices()[0])  # beside the parts
     rng = np.random.default_rng(0)
     for number in range(1, options.steps + 1):
         rows = rng.choice(len(entries), options.batch)

@@ -3,18 +3,17 @@
 import importlib.util
 import json
 import re
-from pathlib import Path
 
 import jax
+import models
 import numpy as np
 import pytest
 import soundfile
-import tiny
+from paths import ROOT
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 
-ROOT = Path(__file__).parent.parent
 PROGRAMS = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 TEXTS = ["one two three", "two", "three one"]
 SECONDS = [1.5, 0.5, 1.0]
@@ -39,8 +38,8 @@ def promotion():
 def recogniser():
     """Untrained."""
     tokenizer = tokenizers.Characters("".join(sorted(set("".join(TEXTS)))))
-    config = tiny.config(vocab_size=tokenizer.vocab_size, max_symbols=2)
-    return tdt.Recogniser(tiny.transducer(config), tokenizer)
+    config = models.config(vocab_size=tokenizer.vocab_size, max_symbols=2)
+    return tdt.Recogniser(models.transducer(config), tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,18 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import models
 import numpy as np
 import pytest
 import soundfile
-import tiny
 from flax import nnx
+from paths import ROOT
 
 import tdt_jax as tdt
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.cli import make_parser
+from tdt_jax.cli.main import make_parser
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON_PAGES = ["README.md", "docs/api.md", "docs/parakeet.md", "docs/transcribing.md"]
@@ -57,9 +57,9 @@ def folder(tmp_path_factory):
     """A folder with the recordings and the (untrained) recognisers that the pages name."""
     path = tmp_path_factory.mktemp("pages")
     tokenizer = tokenizers.train_sentencepiece(["one two three", "four five six"], 24)
-    encoder = tiny.encoder_config(convolution_norm="affine")
-    config = tiny.config(encoder=encoder, vocab_size=tokenizer.vocab_size, ctc=True)
-    recogniser = tdt.Recogniser(tiny.transducer(config), tokenizer)
+    encoder = models.encoder_config(convolution_norm="affine")
+    config = models.config(encoder=encoder, vocab_size=tokenizer.vocab_size, ctc=True)
+    recogniser = tdt.Recogniser(models.transducer(config), tokenizer)
     for name in RECOGNISERS:
         tdt.save(recogniser, path / name)
     tdt.save(recogniser, path / "model.nemo", format="nemo")
@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
 def built_quickly(config, *, rngs, transducer=tdt.Transducer):
     """A `tdt.Transducer` whose initialisation compiles nothing."""
     assert isinstance(rngs, nnx.Rngs)
-    return tiny.build(lambda: transducer(config, rngs=nnx.Rngs(0)))
+    return models.build(lambda: transducer(config, rngs=nnx.Rngs(0)))
 
 
 def test_pages_with_python_are_known():
@@ -95,7 +95,7 @@ def namespaces():
 def test_python_runs(page, index, folder, namespaces, monkeypatch):
     """A block runs after those above it on its page, as a reader pastes them."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(tdt.presets, "MICRO", tiny.config(durations=(0, 1, 2, 3, 4)))
+    monkeypatch.setattr(tdt.presets, "MICRO", models.config(durations=(0, 1, 2, 3, 4)))
     monkeypatch.setattr(tdt, "Transducer", built_quickly)
     names, done = namespaces[page]
     for line, text in blocks(ROOT / page, "python")[done : index + 1]:
