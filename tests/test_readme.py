@@ -1,18 +1,21 @@
-"""README and documentation: every Python block runs, every command is one that exists."""
+"""README, documentation and notebooks: Python blocks run, commands exist, links lead somewhere."""
 
 import argparse
 import importlib.util
 import io
+import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import models
 import numpy as np
 import pytest
 import soundfile
 from flax import nnx
+from IPython.core.inputtransformer2 import TransformerManager
 from paths import ROOT
 
 import tdt_jax as tdt
@@ -278,3 +281,40 @@ def test_links_lead_somewhere(page):
                 headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
                 slugs = {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings}
                 assert anchor in slugs, f"{page.name} links to {target}"
+
+
+# Notebooks
+
+
+@pytest.mark.parametrize("name", ["understand_tdt", "train_quickstart"])
+@pytest.mark.parametrize("source", ["", "https://example.org/me/tdt_jax", "/drive/tdt_jax"])
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_notebook_installs_the_reader_s_copy(name, source, is_installed, tmp_path, monkeypatch):
+    """Nothing if the package is there; else from SOURCE, and from nowhere else."""
+    notebook = json.loads((ROOT / "colab" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    cell = next("".join(c["source"]) for c in notebook["cells"] if c["id"] == "install")
+    first, rest = cell.split("\n", 1)
+    assert first == 'SOURCE = ""  #@param {type: "string"}' and "://" not in rest.replace(
+        '"://"', ""
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: is_installed or None)
+    done = []
+    shell = SimpleNamespace(
+        run_line_magic=lambda magic, line: done.append(f"{magic} {line}"), system=done.append
+    )
+    names = {"SOURCE": source, "get_ipython": lambda: shell}
+    needs_files = name == "train_quickstart"
+    if not source and (needs_files or not is_installed):
+        with pytest.raises(AssertionError, match="git address"):
+            exec(TransformerManager().transform_cell(rest), names)
+        return
+    exec(TransformerManager().transform_cell(rest), names)
+    if needs_files:
+        assert done[:2] == ["git clone -q {SOURCE} tdt_jax", "cd -q tdt_jax"]
+    assert any(step.startswith("pip install") for step in done) == (not is_installed)
+    if not needs_files and not is_installed:
+        assert names["package"] in (
+            f"tdt-jax[notebook] @ git+{source}",
+            f"{source}[notebook]",
+        ) and ("git+" in names["package"]) == source.startswith("https")
