@@ -35,18 +35,13 @@ def promotion():
 
 
 @pytest.fixture(scope="module")
-def recogniser():
-    """Untrained."""
-    tokenizer = tokenizers.Characters("".join(sorted(set("".join(TEXTS)))))
-    config = models.config(vocab_size=tokenizer.vocab_size, max_symbols=2)
-    return tdt.Recogniser(models.transducer(config), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, recogniser):
-    """The saved recogniser, and a manifest of three recordings."""
+def folder(tmp_path_factory):
+    """A saved recogniser (untrained) and a manifest of three recordings."""
     path = tmp_path_factory.mktemp("examples")
-    tdt.save(recogniser, path / "model")
+    tokenizer = tokenizers.Characters("".join(sorted(set("".join(TEXTS)))))
+    predictor = tdt.PredictorConfig(width=8)
+    config = models.config(vocab_size=tokenizer.vocab_size, max_symbols=2, predictor=predictor)
+    tdt.save(tdt.Recogniser(models.transducer(config), tokenizer), path / "model")
     rng, lines = np.random.default_rng(0), []
     for i, (seconds, text) in enumerate(zip(SECONDS, TEXTS, strict=True)):
         samples = 0.1 * rng.normal(size=round(16000 * seconds))
@@ -54,6 +49,11 @@ def folder(tmp_path_factory, recogniser):
         lines.append({"audio_filepath": f"{i}.wav", "duration": seconds, "text": text})
     (path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return path
+
+
+@pytest.fixture(scope="module")
+def recogniser(folder):
+    return tdt.load(folder / "model")
 
 
 def test_all_programs_are_tested():

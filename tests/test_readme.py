@@ -143,6 +143,8 @@ def check(words: list[str]) -> None:
         check_tdt_jax(words[1:])
     elif words[:2] == ["python", "train.py"]:
         check_train(words[2:])
+    elif program == "python" and words[1].startswith("examples/"):
+        parsed_by(ROOT / words[1], words[2:])
     elif program in ("python", "pip"):
         check_set_up(words)
     elif program == "srun":
@@ -167,9 +169,14 @@ def check_tdt_jax(arguments: list[str]) -> None:
 
 
 def check_train(arguments: list[str]) -> None:
-    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    load_config(parsed_by(ROOT / "train.py", arguments))
+
+
+def parsed_by(path: Path, arguments: list[str]) -> argparse.Namespace:
+    """Returns what the parser of a program makes of its arguments, without running it."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
     parse = argparse.ArgumentParser.parse_args
 
     def parsed(self, args=None, namespace=None):
@@ -177,8 +184,8 @@ def check_train(arguments: list[str]) -> None:
 
     with pytest.MonkeyPatch.context() as patched, pytest.raises(Parsed) as stopped:
         patched.setattr(argparse.ArgumentParser, "parse_args", parsed)
-        train.main(arguments)
-    load_config(stopped.value.args[0])
+        program.main(arguments)
+    return stopped.value.args[0]
 
 
 def load_config(options) -> None:
@@ -223,6 +230,8 @@ def test_commands_exist(block):
         "python train.py --config CONFIG --set model.duration=none",
         "python train.py --config CONFIG --stop",
         "srun python train.py --config CONFIG --coordinate auto",
+        "python examples/align.py MODEL",
+        "python examples/gone.py MODEL",
         "gcloud ssh --command 'cd tdt_jax && python train.py'",
         "pip install -e '.[tset]' && python -m pytest",
         "tdtjax transcribe MODEL a.wav",
