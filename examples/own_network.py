@@ -3,6 +3,8 @@
     tdt-jax prepare telephone configs/quickstart.py data
     python examples/own_network.py data/composed.jsonl --steps 400
 
+In a minute and a half of CPU time it learns to transcribe the utterances that it is trained on.
+
 The encoder is a stack of convolutions, the predictor has no state but the last two labels, and the
 joint is a hidden layer with two heads. None of them is a class of tdt_jax. `transducer_loss` needs
 a joint with `project_frames`, `project_states` and `heads`; `greedy_decode` also needs

@@ -95,6 +95,7 @@ def namespaces():
     ("page", "index"),
     [(page, i) for page in PYTHON_PAGES for i in range(len(blocks(ROOT / page, "python")))],
 )
+@pytest.mark.filterwarnings("ignore:no sound in the array")
 def test_python_runs(page, index, folder, namespaces, monkeypatch):
     """A block runs after those above it on its page, as a reader pastes them."""
     monkeypatch.chdir(folder)
@@ -290,6 +291,20 @@ def test_links_lead_somewhere(page):
                 headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
                 slugs = {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings}
                 assert anchor in slugs, f"{page.name} links to {target}"
+
+
+def test_contributing_names_files_that_exist():
+    """In the table of where things go, but for what is marked as to come."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Where things go")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    kept = [row for row in rows if " * |" not in row]
+    assert len(kept) > 10 and len(rows) - len(kept) > 5
+    named = set(re.findall(r"`([\w/]+(?:/|\.py|\.md))`", "".join(kept)))
+    assert len(named) > 20
+    for name in named:
+        if not re.search("NAME|FAMILY", name):
+            assert any((ROOT / base / name).exists() for base in ("", "tdt_jax")), name
 
 
 # Notebooks
