@@ -1,60 +1,37 @@
-"""Audio files as bytes in memory, as the records of a prepared dataset hold them."""
+"""Audio files as bytes in memory, as prepared datasets hold them; FLAC and lossy codecs."""
 
 import io
 import os
 
 import numpy as np
 
-from tdt_jax.audio.items import File
-from tdt_jax.audio.reading import mono
-from tdt_jax.audio.request import TOLERANCE, AudioError, check_rate
+from tdt_jax.audio.errors import AudioError, check_rate
+from tdt_jax.audio.inputs import File
+from tdt_jax.audio.reading import read_at_own_rate
+from tdt_jax.audio.request import TOLERANCE
 from tdt_jax.audio.sndfile import UNKNOWN_FRAMES
 from tdt_jax.audio.waveform import resample
 
 
-def decode(data: bytes, name: str, sample_rate: int = 16000) -> np.ndarray:
-    """Decode the bytes of an audio file to mono samples at `sample_rate` Hz.
+def decode(data: bytes, name: str, sample_rate: int) -> np.ndarray:
+    """Returns the mono samples of an audio file's bytes at `sample_rate` Hz: [S] float32.
 
-    Returns: [S] float32.
-    Raises: AudioError naming `name`, if they are not audio, truncated, without samples, of an
+    Raises: AudioError naming `name`, if the bytes are not audio, truncated, without samples, of an
     impossible rate, or hold NaN or infinite samples.
     """
-    samples, rate = _decoded(data, name)
+    samples, rate = _decode(data, name)
     return resample(samples, rate, sample_rate)
 
 
 def length(data: bytes, name: str) -> tuple[int, int]:
-    """The sample rate (Hz) and the number of samples of what `decode` decodes; errors as there."""
-    samples, rate = _decoded(data, name)
+    """Returns an audio file's own sample rate (Hz) and its samples; raises as `decode` does."""
+    samples, rate = _decode(data, name)
     return rate, len(samples)
-
-
-def _decoded(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    if data[:4] != b"fLaC":
-        return mono(File(io.BytesIO(data), name))
-    import soundfile
-
-    try:  # what large corpora are of: nothing that has to be mixed, copied or looked for
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, num_frames, channels = file.samplerate, file.frames, file.channels
-            if num_frames >= UNKNOWN_FRAMES:
-                raise AudioError(f"{name} does not say how long it is")
-            if channels > 1 or not num_frames:
-                return mono(File(io.BytesIO(data), name))
-            samples = file.read(dtype="float32")
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{name} is damaged or not audio ({error})") from None
-    if len(samples) < num_frames:
-        raise AudioError(
-            f"{name} is truncated: its header promises {num_frames} frames, it holds {len(samples)}"
-        )
-    check_rate(rate, name)
-    return samples, rate
 
 
 def flac(samples: np.ndarray, sample_rate: int) -> bytes:
     """Returns samples [S] or [S, channels] as the bytes of a FLAC file of 16 bits."""
-    return _encoded(samples, sample_rate, "FLAC", "PCM_16")
+    return _encode(samples, sample_rate, "FLAC", "PCM_16")
 
 
 def flac_segment(path: str | os.PathLike, offset: float, duration: float) -> bytes:
@@ -87,11 +64,34 @@ def through_codec(samples: np.ndarray, sample_rate: int, format: str, subtype: s
     """
     import soundfile
 
-    data = io.BytesIO(_encoded(samples, sample_rate, format, subtype))
+    data = io.BytesIO(_encode(samples, sample_rate, format, subtype))
     return soundfile.read(data, dtype="float32")[0][: len(samples)]
 
 
-def _encoded(samples: np.ndarray, sample_rate: int, format: str, subtype: str) -> bytes:
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    if data[:4] != b"fLaC":
+        return read_at_own_rate(File(io.BytesIO(data), name))
+    import soundfile
+
+    try:  # the fast way, for mono FLAC, which large corpora hold
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, num_frames, channels = file.samplerate, file.frames, file.channels
+            if num_frames >= UNKNOWN_FRAMES:
+                raise AudioError(f"{name} does not say how long it is")
+            if channels > 1 or not num_frames:
+                return read_at_own_rate(File(io.BytesIO(data), name))
+            samples = file.read(dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{name} is damaged or not audio ({error})") from None
+    if len(samples) < num_frames:
+        raise AudioError(
+            f"{name} is truncated: its header promises {num_frames} frames, it holds {len(samples)}"
+        )
+    check_rate(rate, name)
+    return samples, rate
+
+
+def _encode(samples: np.ndarray, sample_rate: int, format: str, subtype: str) -> bytes:
     import soundfile
 
     file = io.BytesIO()

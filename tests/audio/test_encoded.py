@@ -6,7 +6,7 @@ import soundfile
 from media import sine
 
 from tdt_jax.audio.encoded import decode, flac, flac_segment, length, through_codec
-from tdt_jax.audio.request import AudioError
+from tdt_jax.audio.errors import AudioError
 
 
 def test_flac_keeps_16_bits():

@@ -11,7 +11,7 @@ import train
 from tdt_jax.benchmarks import cases, loss_aot, train_step_aot
 from tdt_jax.benchmarks.cases import Case, Shape
 from tdt_jax.cli import main
-from tdt_jax.profiling import hlo, parts, tpu
+from tdt_jax.profiling import hlo, step_parts, tpu
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 CHIP = tpu.Chip(memory=1e9, peak=1e12, bandwidth=1e11, link=1e9, clock=1e6)
@@ -78,7 +78,7 @@ def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it
 
 def test_operations_belong_to_parts():
     def part(stack, scope=""):
-        return parts.part_of(hlo.Operation("fusion", scope, stack, 1, 1))
+        return step_parts.part_of(hlo.Operation("fusion", scope, stack, 1, 1))
 
     assert part("loss/Encoder.__call__/Block.__call__/RelativeAttention.__call__") == "attention"
     assert part("Block.__call__/FeedForward.__call__/dropout") == "dropout"

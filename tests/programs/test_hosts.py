@@ -99,8 +99,8 @@ def test_one_process_is_simple():
 def test_a_signal_is_noticed_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with distributed.Stop() as stop:
-        assert not stop.asked(1)
+        assert not stop.requested(1)
         signal.raise_signal(signal.SIGTERM)
-        assert stop.asked(1) and stop.signal == signal.SIGTERM
+        assert stop.requested(1) and stop.signal == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) == before  # a second one ends at once
     assert signal.getsignal(signal.SIGTERM) == before

@@ -195,7 +195,7 @@ def test_exit_codes_of_training(monkeypatch, capsys):
 def test_a_lock_says_who_has_it_and_dies_with_him(tmp_path):
     path = tmp_path / "run" / ".lock"
     mine = rf"run is in use by process {os.getpid()} on "
-    with distributed.alone_in(path.parent), pytest.raises(ValueError, match=mine), locked(path):
+    with distributed.lock_folder(path.parent), pytest.raises(ValueError, match=mine), locked(path):
         pass
     program = (
         f"import pathlib, time\nwith module('lock')['locked'](pathlib.Path({str(path)!r})):\n"
@@ -205,7 +205,7 @@ def test_a_lock_says_who_has_it_and_dies_with_him(tmp_path):
     process = python(program, stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(ValueError) as error, distributed.alone_in(path.parent):
+        with pytest.raises(ValueError) as error, distributed.lock_folder(path.parent):
             pass
         assert str(error.value).startswith(
             f"{path.parent} is in use by process {process.pid} on {os.uname().nodename}, since 2"
@@ -213,11 +213,11 @@ def test_a_lock_says_who_has_it_and_dies_with_him(tmp_path):
     finally:
         process.kill()
         process.communicate()
-    with distributed.alone_in(path.parent):
+    with distributed.lock_folder(path.parent):
         pass
     path.unlink()
     path.mkdir()
-    with pytest.raises(ValueError, match="Is a directory"), distributed.alone_in(path.parent):
+    with pytest.raises(ValueError, match="Is a directory"), distributed.lock_folder(path.parent):
         pass
 
 

@@ -54,12 +54,12 @@ def train(num_devices, *, num_steps=2, **options):
     config = config_of(**options)
     mesh = sharding.make_mesh(jax.devices()[:num_devices], fsdp=config.training.fsdp)
     key = jax.random.key(0)
-    placed = sharding.shardings(jax.eval_shape(lambda: init_state(config, key)), mesh)
+    placed = sharding.parameter_shardings(jax.eval_shape(lambda: init_state(config, key)), mesh)
     state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
     before = jax.tree.map(np.asarray, state.model)
     compiled = train_step._cache_size()
     for _ in range(num_steps):
-        batch = sharding.split_batch(make_batch(), mesh)
+        batch = sharding.shard_batch(make_batch(), mesh)
         state, metrics = train_step(state, batch, jax.random.key(1), config=config, mesh=mesh)
     assert train_step._cache_size() == compiled + 1, "the step gave back another placement"
     for leaf, expected in zip(jax.tree.leaves(state), jax.tree.leaves(placed), strict=True):
@@ -170,7 +170,7 @@ def test_every_large_parameter_of_the_presets_is_split(monkeypatch):
         config = Config(model=model)
         state = jax.eval_shape(lambda c=config: init_state(c, jax.random.key(0)))
         mesh = sharding.make_mesh(fsdp=8)
-        placed = jax.tree.leaves(sharding.shardings(state, mesh))
+        placed = jax.tree.leaves(sharding.parameter_shardings(state, mesh))
         leaves = jax.tree.leaves(state)
         whole = sum(
             x.size for x, s in zip(leaves, placed, strict=True) if s.spec == PartitionSpec()
@@ -191,7 +191,7 @@ def test_layers_are_gathered_one_at_a_time():
         make_batch(),
     )
     program = train_step.lower(
-        sharding.abstract(shapes, mesh), batch, jax.random.key(1), config=config, mesh=mesh
+        sharding.sharded_shapes(shapes, mesh), batch, jax.random.key(1), config=config, mesh=mesh
     )
     gathered = re.findall(r" = \w+\[([\d,]*)\]\S* all-gather\(", program.compile().as_text())
     sizes = [np.prod([int(n) for n in shape.split(",") if n], initial=1) for shape in gathered]
@@ -204,8 +204,8 @@ def test_layers_are_gathered_one_at_a_time():
 
 def test_rows_of_a_batch_stay_in_order():
     mesh = sharding.make_mesh(fsdp=2)
-    np.testing.assert_array_equal(sharding.own_rows(mesh, 16), np.arange(16))
-    batch = sharding.split_batch(make_batch(), mesh)
+    np.testing.assert_array_equal(sharding.local_rows(mesh, 16), np.arange(16))
+    batch = sharding.shard_batch(make_batch(), mesh)
     for a, b in zip(batch, make_batch(), strict=True):
         np.testing.assert_array_equal(a, b)
     parts = sharding.microbatches(jnp.arange(ROWS), 2, None)
@@ -216,7 +216,7 @@ def test_what_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="8 devices cannot be split into sets of fsdp=3"):
         sharding.make_mesh(fsdp=3)
     with pytest.raises(ValueError, match="12 cannot be split among 8 devices"):
-        sharding.own_rows(sharding.make_mesh(), 12)
+        sharding.local_rows(sharding.make_mesh(), 12)
     with pytest.raises(ValueError, match="8 cannot be split among 8 devices, in 2 parts"):
         sharding.check_rows(sharding.make_mesh(), 8, 2)
 

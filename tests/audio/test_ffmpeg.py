@@ -8,10 +8,9 @@ import pytest
 import soundfile
 from media import bursts, encode, sine
 
-from tdt_jax.audio import container
+from tdt_jax.audio import ffmpeg
+from tdt_jax.audio.errors import AudioError, AudioWarning
 from tdt_jax.audio.reading import (
-    AudioError,
-    AudioWarning,
     audio_blocks,
     audio_seconds,
     header_seconds,
@@ -428,4 +427,4 @@ def test_a_long_gap_is_never_held(tmp_path):
     track = [(0.0, sine(0.5, 8000)), (3600.0, sine(0.5, 8000))]
     encode(tmp_path / "a.mkv", [track], 8000, "pcm_s16le")
     sizes = [len(block) for block in audio_blocks(tmp_path / "a.mkv", 8000)]
-    assert sum(sizes) == pytest.approx(3600.5 * 8000, abs=80) and max(sizes) <= container.BLOCK
+    assert sum(sizes) == pytest.approx(3600.5 * 8000, abs=80) and max(sizes) <= ffmpeg.BLOCK
