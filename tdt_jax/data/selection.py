@@ -10,7 +10,7 @@ import numpy as np
 from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.buckets import fit, num_frames
 from tdt_jax.data.utterance import StoredUtterance
-from tdt_jax.tokenizer import Characters, SentencePiece, UnknownTextError
+from tdt_jax.tokenizer import Tokenizer, UnknownTextError
 
 
 class Selection(NamedTuple):
@@ -33,7 +33,7 @@ class Selection(NamedTuple):
 
 def select(
     entries: Sequence[StoredUtterance],
-    tokenizer: Characters | SentencePiece,
+    tokenizer: Tokenizer,
     buckets: Sequence[Bucket],
     *,
     sample_rate: int,

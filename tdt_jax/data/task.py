@@ -12,21 +12,21 @@ from tdt_jax.data.sources import read_source
 from tdt_jax.data.telephone.batches import TelephoneBatches
 from tdt_jax.data.telephone.compose import Telephone
 from tdt_jax.data.utterance import StoredUtterance, Utterance
-from tdt_jax.tokenizer import Characters, SentencePiece
+from tdt_jax.tokenizer import Tokenizer
 
 NUM_TEXTS = 20_000  # composed texts that a tokenizer is trained on
 NUM_DEV = 50  # composed utterances in the development set
 
 
 class Task(NamedTuple):
-    tokenizer: Characters | SentencePiece
+    tokenizer: Tokenizer
     batches: Batches
     dev: Sequence[Utterance | StoredUtterance]  # evaluated during training
     test: Mapping[str, Sequence[Utterance | StoredUtterance]]  # by name; evaluated at the end
     report: list[str]  # lines for the log: how much there is, and what was skipped
 
 
-def make_task(config: Config, tokenizer: Characters | SentencePiece | None = None) -> Task:
+def make_task(config: Config, tokenizer: Tokenizer | None = None) -> Task:
     """Returns the task of `config`; the tokenizer is trained on the training text unless given.
 
     Raises:
@@ -39,7 +39,7 @@ def make_task(config: Config, tokenizer: Characters | SentencePiece | None = Non
 
 
 def _telephone_task(
-    config: Config, telephone_config: TelephoneConfig, tokenizer: Characters | SentencePiece | None
+    config: Config, telephone_config: TelephoneConfig, tokenizer: Tokenizer | None
 ) -> Task:
     sample_rate = config.model.features.sample_rate
     telephone = Telephone(telephone_config, sample_rate=sample_rate)
@@ -57,7 +57,7 @@ def _telephone_task(
     return Task(tokenizer, batches, dev, telephone.test_sets(), report=[])
 
 
-def _source_task(config: Config, tokenizer: Characters | SentencePiece | None) -> Task:
+def _source_task(config: Config, tokenizer: Tokenizer | None) -> Task:
     data, augment = config.data, config.augment
     if not data.train:
         raise ValueError("data.train names no manifest or dataset, and data.telephone is none")
@@ -93,7 +93,7 @@ def _source_task(config: Config, tokenizer: Characters | SentencePiece | None) -
     return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
 
 
-def _train_tokenizer(config: Config, texts: Sequence[str]) -> Characters | SentencePiece:
+def _train_tokenizer(config: Config, texts: Sequence[str]) -> Tokenizer:
     options = config.tokenizer
     if options.model:
         return tokenizers.load(options.model)

@@ -76,6 +76,7 @@ from tdt_jax.config import (
         (Bucket, dict(seconds=1.0, tokens=1, batch_size=-2), ["bucket.batch_size", "-2"]),
         (TelephoneConfig, dict(kinds=()), ["telephone.kinds"]),
         (TelephoneConfig, dict(phrase_probability=1.5), ["phrase_probability", "1.5"]),
+        (TelephoneConfig, dict(gap=(0.3, 0.1)), ["telephone.gap", "(0.3, 0.1)"]),
         (TelephoneConfig, dict(gap=(-0.5, 0.5)), ["telephone.gap", "(-0.5, 0.5)"]),
         (TelephoneConfig, dict(level=(-3.0, 3.0)), ["telephone.level", "(-3.0, 3.0)"]),
         (TelephoneConfig, dict(snr=(9.0, 8.0)), ["telephone.snr", "(9.0, 8.0)"]),

@@ -8,7 +8,7 @@ from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import part_of
 from tdt_jax.data.telephone.compose import Telephone
 from tdt_jax.data.utterance import Batch, Utterance, collate
-from tdt_jax.tokenizer import Characters, SentencePiece
+from tdt_jax.tokenizer import Tokenizer
 
 
 class TelephoneBatches:
@@ -23,7 +23,7 @@ class TelephoneBatches:
     def __init__(
         self,
         telephone: Telephone,
-        tokenizer: Characters | SentencePiece,
+        tokenizer: Tokenizer,
         buckets: tuple[Bucket, ...],
         *,
         seed: int,
