@@ -207,13 +207,13 @@ def iterate(
     thread is raised here. Closing the generator ends the threads.
 
     Args:
-      batches: what is read from.
+      batches: has a batch for every step.
       start: the first step.
       stop: the step after the last; None: without end.
       num_threads: that read.
       prefetch: batches that are read ahead.
-      rows_of: returns the rows to load of a batch of a given size, as a process of several needs
-        its own only; None: all.
+      rows_of: returns the rows to load of a batch of a given size: those of this process, if there
+        are several; None: all.
     """
     import grain
 

@@ -80,7 +80,7 @@ def integer(rng: Generator, low: int, high: int) -> int:
 
 
 def cardinal(number: int, *, use_and: bool = False) -> list[str]:
-    """Returns a cardinal number below 1000 million: "four hundred (and) twenty five"."""
+    """Returns a cardinal number below 1,000,000,000: "four hundred (and) twenty five"."""
     words = []
     for size, name in ((1_000_000, "million"), (1000, "thousand"), (100, "hundred")):
         if number >= size:
@@ -118,7 +118,7 @@ def year(rng: Generator, number: int) -> list[str]:
 def digit_string(
     rng: Generator, length: int, *, names: Sequence[str] = ONES, repeat: float | None = None
 ) -> list[str]:
-    """Returns single digits, or other `names`.
+    """Returns `length` random digits, or other `names`.
 
     Each repeats the one before with the probability `repeat`; None: one drawn for the whole string.
     """
