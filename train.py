@@ -50,7 +50,7 @@ def main(arguments=None) -> None:
         "mistake in the arguments, 130 and 143 stopped by Ctrl-C and SIGTERM, 141 nobody reads the "
         "output any more. The same command goes on from the newest checkpoint.",
     )
-    parser.add_argument("--config", required=True, help="a file with get_config()")
+    parser.add_argument("--config", required=True, help="a file with get_config(), or FILE:NAME")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
     parser.add_argument("--coordinator", default="", metavar="HOST:PORT",
                         help="of process 0; auto on TPU pods and in Slurm jobs")  # fmt: skip
@@ -61,9 +61,7 @@ def main(arguments=None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     process.set_up()
-    config = configs.load(options.config)
-    for assignment in options.overrides:
-        config = configs.override(config, assignment)
+    config = configs.override(configs.load(options.config), *options.overrides)
     if options.aot:
         print(training_report(config, options.aot, parse_shape(options.aot_batch)))
         return

@@ -57,7 +57,7 @@ def recognisers():
 
 def hears(recogniser, utterances):
     """The hypotheses of a batch."""
-    batch = collate(utterances, None, Bucket(2.56, 1, 3))
+    batch = collate(utterances, None, Bucket(2.56, 1, 3), sample_rate=16000)
     return jax.device_get(decode_samples(recogniser.model, batch.samples, batch.num_samples))
 
 
