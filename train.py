@@ -69,7 +69,7 @@ def main(arguments=None) -> None:
         return
     distributed.start(options.coordinator, options.process, options.num_processes)
     process.require_devices()
-    with distributed.Stop() as stop, distributed.alone_in(Path(config.training.folder)):
+    with distributed.Stop() as stop, distributed.lock_folder(Path(config.training.folder)):
         train(config, stop)
 
 
@@ -122,12 +122,12 @@ def train(config: configs.Config, stop: distributed.Stop) -> None:
         metric=config.training.metric,
         writing=True,
     )
-    found = checkpoints.restore_newest(**parts(sharding.abstract(shapes, mesh)))
+    found = checkpoints.restore_newest(**parts(sharding.sharded_shapes(shapes, mesh)))
     if found is not None:
         state = assemble(found[1])
         say(f"going on from step {found[0]} of {folder}")
     else:
-        placed = sharding.shardings(shapes, mesh)
+        placed = sharding.parameter_shardings(shapes, mesh)
         state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, init_key)
         if config.training.init_from:
             initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
@@ -180,15 +180,15 @@ def train(config: configs.Config, stop: distributed.Stop) -> None:
         stop=first if stopping else last,
         num_threads=config.data.num_threads,
         prefetch=config.data.prefetch,
-        rows_of=lambda size: sharding.own_rows(mesh, size),
+        rows_of=lambda size: sharding.local_rows(mesh, size),
     )
     with checkpoints:
         for step, batch in batches:
-            arrays = sharding.split_batch(BatchArrays.of(batch), mesh)
+            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
             state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
             flying.append((step, batch, metrics))
             done = step + 1
-            stopping = stop.asked(done)
+            stopping = stop.requested(done)
             telling = done % config.training.log_every == 0 or done == last
             testing = has_test(done)
             saving = stopping or testing or done % config.training.save_every == 0 or done == last

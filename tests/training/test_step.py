@@ -163,7 +163,7 @@ def test_eight_devices_train_as_one(trained):
     config, states, metrics = trained
     mesh = sharding.make_mesh()
     state = sharding.shard(jax.tree.map(jnp.copy, states[0]), mesh)
-    batch = sharding.split_batch(make_batch(0), mesh)
+    batch = sharding.shard_batch(make_batch(0), mesh)
     state, metric = train_step(state, batch, jax.random.key(0), config=config, mesh=mesh)
     np.testing.assert_allclose(metric.loss, metrics[0].loss, rtol=1e-5)
     kernel = state.model.encoder.blocks.feed_forward1.linear1.kernel[...]
@@ -190,12 +190,12 @@ def test_every_device_does_its_own_rows_of_the_loss(durations):
     def losses(joint, *rows):
         return tdt.transducer_loss(joint, *rows, durations=durations)
 
-    apart = sharding.map_rows(losses, mesh, num_whole=1)
+    apart = sharding.map_rows(losses, mesh, num_replicated=1)
     both = [
         jax.jit(jax.value_and_grad(lambda *x, f=f: f(*x).sum(), argnums=(0, 1, 2)))
         for f in (losses, apart)
     ]
-    split = sharding.shard(joint, mesh), *sharding.split_batch(rows, mesh)
+    split = sharding.shard(joint, mesh), *sharding.shard_batch(rows, mesh)
     compiled = both[1].lower(*split).compile()
     exchanges = re.findall(r"(all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
     assert set(exchanges) == {"all-reduce"}
@@ -207,7 +207,7 @@ def test_every_device_does_its_own_rows_of_the_loss(durations):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="6 cannot be split among 8"):
-        sharding.split_batch(make_batch(batch=6), sharding.make_mesh())
+        sharding.shard_batch(make_batch(batch=6), sharding.make_mesh())
 
 
 def plain(**changes):
