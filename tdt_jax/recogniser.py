@@ -8,7 +8,7 @@ import jax
 from tdt_jax.config import ModelConfig
 from tdt_jax.models.transducer import Transducer, abstract_model
 from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
-from tdt_jax.tokenizer import Characters, SentencePiece
+from tdt_jax.tokenizer import Tokenizer
 
 PIECE_SECONDS = 30.72  # the length of the windows of long audio, unless the model's config has one
 
@@ -22,7 +22,7 @@ class Recogniser:
     """
 
     model: Transducer
-    tokenizer: Characters | SentencePiece
+    tokenizer: Tokenizer
 
     def __post_init__(self):
         check_vocabulary(self.tokenizer, self.config)
@@ -40,7 +40,7 @@ class Recogniser:
             )
 
 
-def check_vocabulary(tokenizer: Characters | SentencePiece, config: ModelConfig) -> None:
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
     """Raises ValueError unless the tokenizer has as many pieces as the model has labels."""
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(

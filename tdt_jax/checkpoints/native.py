@@ -15,7 +15,7 @@ from tdt_jax.config import Config
 from tdt_jax.models.transducer import Placement, abstract_model
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime.files import write_atomically
-from tdt_jax.tokenizer import Characters, SentencePiece
+from tdt_jax.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -67,7 +67,7 @@ def save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> 
         checkpoints.save(0, model=recogniser.model)
 
 
-def save_setup(folder: str | Path, config: Config, tokenizer: Characters | SentencePiece) -> None:
+def save_setup(folder: str | Path, config: Config, tokenizer: Tokenizer) -> None:
     """Writes the parts of a run that training does not change: configuration and tokenizer."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
