@@ -200,7 +200,7 @@ def _roles(text: str) -> list[int]:
 
 
 def _written(text: str, roles: Sequence[int]) -> list[str]:
-    """Returns what is written for every character: one space or nothing for whitespace."""
+    """Returns each character as it is written; whitespace as one space or nothing."""
     written = list(text)
     for match in re.finditer(r"\s+", text):
         first, last = match.start(), match.end()

@@ -106,23 +106,28 @@ class Characters:
 
     @property
     def vocab_size(self) -> int:
+        """The number of labels."""
         return len(self.alphabet)
 
     @property
     def pieces(self) -> list[str]:
+        """The characters."""
         return list(self.alphabet)
 
     @property
     def tags(self) -> frozenset[int]:
+        """The empty set."""
         return frozenset()
 
     def encode(self, text: str) -> list[int]:
+        """Returns the labels of a text; raises UnknownTextError if a character has none."""
         text = _normalize(text)
         if unknown := sorted(set(text) - set(self.alphabet)):
             raise UnknownTextError(f"no label for {' '.join(map(repr, unknown))} in {text!r}")
         return [self._index[character] for character in text]
 
     def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
+        """Returns the text of labels; raises ValueError for one outside 0..vocab_size - 1."""
         return _join(self.words(ids, keep_tags=keep_tags))
 
     def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
@@ -134,6 +139,7 @@ class Characters:
         ]
 
     def languages(self, ids: Sequence[int]) -> list[str]:
+        """Returns the empty list."""
         return []
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -163,17 +169,21 @@ class SentencePiece:
 
     @property
     def vocab_size(self) -> int:
+        """The number of labels."""
         return self._processor.get_piece_size()
 
     @property
     def pieces(self) -> list[str]:
+        """The pieces of the SentencePiece model, "▁" included."""
         return self._pieces
 
     @property
     def tags(self) -> frozenset[int]:
+        """The labels that are tags."""
         return self._tags
 
     def encode(self, text: str) -> list[int]:
+        """Returns the labels of a text; raises UnknownTextError if a character has none."""
         text = _normalize(text)
         ids = self._processor.encode(text)
         unknown_id = self._processor.unk_id()
@@ -183,6 +193,7 @@ class SentencePiece:
         return ids
 
     def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
+        """Returns the text of labels; raises ValueError for one outside 0..vocab_size - 1."""
         return _join(self.words(ids, keep_tags=keep_tags))
 
     def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
@@ -214,6 +225,7 @@ class SentencePiece:
         ]
 
     def languages(self, ids: Sequence[int]) -> list[str]:
+        """Returns the languages that tags among labels name, in order."""
         tags = (self.pieces[i] for i in _checked(ids, self.vocab_size) if i in self.tags)
         matches = filter(None, map(LANGUAGE.fullmatch, tags))
         return [match[1] or match[2] for match in matches]
@@ -262,7 +274,7 @@ def train_characters(texts: Iterable[str]) -> Characters:
     """
     alphabet = {character for text in texts for character in _normalize(text)}
     if not alphabet:
-        raise ValueError("there is no text to take characters from")
+        raise ValueError("no text to take characters from")
     return Characters("".join(sorted(alphabet | {" "})))
 
 
@@ -284,7 +296,7 @@ def train_sentencepiece(
         raise ValueError(f"model_type must be 'bpe' or 'unigram', got {model_type!r}")
     texts = [text for text in map(_normalize, texts) if text]
     if not texts:
-        raise ValueError("there is no text to train SentencePiece on")
+        raise ValueError("no text to train SentencePiece on")
     required = len(set().union(*texts) - {" "}) + 2  # and "▁" and the unknown piece
     if vocab_size < required:
         raise ValueError(

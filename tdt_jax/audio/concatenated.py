@@ -51,7 +51,7 @@ def open_part(file: BinaryIO, part: Part) -> BinaryIO:
 
 
 def _mp3_parts(file: BinaryIO) -> list[Part]:
-    """Parts begin with a tag, which decoders take for sound unless it begins the file."""
+    """Splits at tags, which decoders take for sound unless they begin the file."""
     starts, position = [0], 0
     while (position := _find(file, b"ID3", position + 1)) is not None:
         file.seek(position)
@@ -65,7 +65,7 @@ def _mp3_parts(file: BinaryIO) -> list[Part]:
 
 
 def _ogg_parts(file: BinaryIO) -> list[Part]:
-    """The links of a chain. Every page is checked: its CRC, and that none is missing before it.
+    """Returns the links of a chain, with every page checked: its CRC and its number.
 
     Source: RFC 3533.
     """
@@ -117,7 +117,7 @@ def _page(header: bytes, file: BinaryIO) -> tuple[int, int, int, int] | None:
 
 
 def _crc(data: bytes) -> int:
-    """Ogg's CRC: that of zlib with all bits in the other order, and without its inversions."""
+    """Returns Ogg's CRC: that of zlib with all bits reversed, and without its inversions."""
     mirrored = zlib.crc32(data.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 

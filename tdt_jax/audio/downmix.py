@@ -28,10 +28,10 @@ def weights(layout: tuple[str, ...], num_channels: int) -> np.ndarray:
     Args:
       layout: FFmpeg's names of the channels, or () if they are unknown.
     """
-    found = np.array([WEIGHTS.get(name, OTHER) for name in layout] or [1.0] * num_channels)
-    if not found.any():
-        found = np.ones(num_channels)
-    return (found / found.sum()).astype(np.float32)
+    shares = np.array([WEIGHTS.get(name, OTHER) for name in layout] or [1.0] * num_channels)
+    if not shares.any():
+        shares = np.ones(num_channels)
+    return (shares / shares.sum()).astype(np.float32)
 
 
 def mix(blocks: Iterable[Block]) -> Iterator[tuple[int, np.ndarray]]:

@@ -115,9 +115,9 @@ def _choose_track(container, name: str, request: Request):
     if not tracks:
         kinds = sorted({stream.type for stream in container.streams})
         raise UnknownFormatError(
-            f"FFmpeg: there is no sound in it, only {' and '.join(kinds)}"
+            f"FFmpeg: it holds no sound, only {' and '.join(kinds)}"
             if kinds
-            else "FFmpeg: there is nothing in it"
+            else "FFmpeg: it holds nothing"
         )
     if request.track is not None:
         if request.track > len(tracks):
@@ -335,7 +335,7 @@ class _Reader:
         return gap <= LONGEST_GAP and self._position + gap <= end
 
     def _inside(self, held: list[Block]) -> list[Block]:
-        """Removes from `held`, and returns, what is before the promised end or is no padding."""
+        """Removes the samples from `held` that are not padding at the end, and returns them."""
         if self._family != "mov" or self._promised is None:
             inside, held[:] = list(held), []
             return inside

@@ -1,4 +1,4 @@
-"""Any recording to mono float32 samples at one rate; what is wrong with it is an AudioError.
+"""Any recording to mono float32 samples at one rate; AudioError if that is impossible.
 
 libsndfile (tdt_jax.audio.sndfile) decodes the formats that it knows best, FFmpeg
 (tdt_jax.audio.ffmpeg) all others. Their blocks are mixed to one channel (tdt_jax.audio.downmix) and
@@ -180,7 +180,7 @@ def _reading(file: File) -> Iterator[BinaryIO]:
 
 
 def _file_blocks(file: File, request: Request) -> Iterator[Block]:
-    """Yields the blocks of all parts of a file; `request` may want less of the first and last."""
+    """Yields the blocks of a file, of all its parts one after another."""
     with _reading(file) as opened:
         if sndfile.understates(opened):
             yield from ffmpeg.blocks(opened, file.name, request, ignore_length=True)
@@ -202,7 +202,7 @@ def _file_blocks(file: File, request: Request) -> Iterator[Block]:
 
 
 def _sections(file: File, opened: BinaryIO) -> Iterator[tuple[Path | BinaryIO, BinaryIO, Part]]:
-    """Yields the parts of a file: as libsndfile and as FFmpeg should open each."""
+    """Yields the parts of a file: what libsndfile opens, what FFmpeg reads, and the part."""
     several = parts(opened)
     if len(several) == 1:
         yield file.source, opened, several[0]

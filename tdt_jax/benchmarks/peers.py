@@ -142,7 +142,7 @@ def make_decoder_peer(config: ModelConfig, blank_bias: float):
     import torch
 
     peer, model = make_peer(config), random_decoder.make_model(config, blank_bias)
-    tensors = convert.disassemble(model, name=tables.hugging_face_name)
+    tensors = convert.disassemble(model, tensor_name=tables.hugging_face_name)
     decoder = {
         name: torch.from_numpy(array)
         for name, array in tensors.items()

@@ -124,7 +124,7 @@ def _telephone(options: argparse.Namespace) -> int:
     rate = chosen.model.features.sample_rate
     telephone = Telephone(chosen.data.telephone, sample_rate=rate)
     hidden = hides_progress(options)
-    for name, items in telephone.tests().items():
+    for name, items in telephone.test_sets().items():
         path = Path(options.data_dir) / f"{name}.jsonl"
         write_manifest(path, tqdm(items, desc=name, disable=hidden), rate)
         seconds = sum(len(item.samples) for item in items) / rate
@@ -143,12 +143,12 @@ def _prepare(builder, scans: Mapping[str, Callable], options: argparse.Namespace
     """
     from tqdm import tqdm
 
-    from tdt_jax.data.prepared.prepare import is_there, prepare
+    from tdt_jax.data.prepared.prepare import is_prepared, prepare
 
     hidden = hides_progress(options)
     failed = 0
     for split, scan in scans.items():
-        was_there = is_there(builder, split, options.data_dir)
+        was_there = is_prepared(builder, split, options.data_dir)
         source = scan()
         total = sum(recording.size for recording in source.recordings)
         bar = tqdm(total=total, desc=split, unit="B", unit_scale=True, disable=hidden or was_there)

@@ -100,23 +100,24 @@ class Bucket:
 class TelephoneConfig:
     """Connected telephone speech, composed from the recordings that come with the package."""
 
+    # of texts; see tdt_jax.data.telephone.grammar
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances
     # share of the utterances that begin or end in the middle of a text
     fragment_probability: float = 0.0
     noise_probability: float = 0.0  # share of the utterances that are noise without speech
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
-    # of a long silence at each of three places: the start, the end, one gap between words
+    # of a long silence at each of three places: the start, the end and one gap between words
     long_silence_probability: float = 0.2
     long_silence_seconds: float = 2.0  # at most
-    # Where an utterance consists of several texts: of a long silence between two of them; and of
-    # another level and noise for each, in half of the gaps with digital silence between.
+    # of a long silence between two texts, if an utterance consists of several
     joint_silence_probability: float = 0.0
+    # of another level and noise for each of several texts, in half of the gaps with digital silence
     joint_change_probability: float = 0.0
-    speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)
+    speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)  # rates to draw from
     word_gain: float = 3.0  # dB: the level of a word varies by up to this in both directions
     level: tuple[float, float] = (-20.0, -1.0)  # dB relative to full scale: an utterance's peak
-    num_test: int = 200
+    num_test: int = 200  # composed test utterances
     snr: tuple[float, float] = (10.0, 40.0)  # dB, of the noise in the test utterances
     # (first step, index of the largest bucket allowed from then on): short utterances first
     curriculum: tuple[tuple[int, int], ...] = ()
@@ -143,12 +144,13 @@ class DataConfig:
 
     # JSONL manifests, or prepared datasets as "FOLDER:SPLIT" or "FOLDER:SPLIT+SPLIT"
     train: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()  # evaluated during training, all together
+    test: tuple[str, ...] = ()  # evaluated at the end, each by itself
     folder: str = ""  # that relative names in train, dev and test are relative to
     keys: tuple[str, str] = ("speech", "text")  # of audio and text in a dataset's records
     lowercase: bool = False  # convert the text of train, dev and test to lower case
-    telephone: TelephoneConfig | None = None  # composed utterances, with no train, dev and test
+    # composed utterances, instead of those of train, dev and test
+    telephone: TelephoneConfig | None = None
     buckets: tuple[Bucket, ...] = (Bucket(16.7, 120, 16),)
     num_threads: int = 2  # that read and decode batches ahead of the training step
     prefetch: int = 4  # batches
@@ -173,9 +175,9 @@ class TrainingConfig:
 
     num_steps: int = 100_000
     seed: int = 0
-    log_every: int = 50  # steps
-    eval_every: int = 1000
-    save_every: int = 1000
+    log_every: int = 50  # steps between lines of the log
+    eval_every: int = 1000  # steps between evaluations on the development set
+    save_every: int = 1000  # steps between checkpoints
     keep: int = 3  # newest checkpoints, besides the best
     fsdp: int = 1  # devices that parameters are split among; rows are split among all
     accumulate: int = 1  # parts of a batch, processed one after another: less memory

@@ -19,7 +19,7 @@ def current() -> str:
 
 @contextlib.contextmanager
 def assume(platform: str) -> Iterator[None]:
-    """Within this context, `current` returns `platform`: for compiling ahead of time.
+    """Makes `current` return `platform` within the context, for compiling ahead of time.
 
     JAX's caches are cleared on entry and on exit, so that nothing traced for one platform is used
     for another.

@@ -56,7 +56,7 @@ def start(
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Within this context no other run can use the folder; process 0 holds the lock for all.
+    """Locks a folder against other runs within the context; process 0 holds the lock for all.
 
     Raises: ValueError in every process, naming the holder.
     """
@@ -174,7 +174,7 @@ def exit_with(error: BaseException) -> None:
         is_single = True
     if is_single:
         if special is not None:
-            print("interrupted" if special == 130 else "nobody reads on", file=sys.stderr)
+            print("interrupted" if special == 130 else "standard output is closed", file=sys.stderr)
             sys.exit(special)
         if is_expected:
             sys.exit(f"error: {error}")

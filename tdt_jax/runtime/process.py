@@ -44,9 +44,9 @@ def require_devices() -> None:
         platforms = jax.config.values["jax_platforms"] or ""
         reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
         raise ValueError(
-            f"JAX has no device here of JAX_PLATFORMS={platforms}"
+            f"JAX has no device for JAX_PLATFORMS={platforms}"
             + (f": {reason}" if reason else "")
-            + "; without that variable it takes what there is"
+            + "; without that variable it uses any device"
         ) from None
 
 

@@ -33,7 +33,7 @@ class BatchArrays(NamedTuple):
     num_samples: jax.Array  # [B], 0 in empty rows
     labels: jax.Array  # [B, U]
     num_labels: jax.Array  # [B]
-    lead: jax.Array | None = None  # [B], samples at the start in which nothing is said
+    num_leading_samples: jax.Array | None = None  # [B], samples without speech at the start
 
     @classmethod
     def of(cls, batch) -> "BatchArrays":
@@ -198,8 +198,8 @@ def _lattice_losses(model, batch: BatchArrays, frames, num_frames, keys, config:
     """The transducer loss of each utterance [B]; no label in a frame before its first word's."""
     states = model.predictor(batch.labels, key=keys[0])
     lead = jnp.zeros_like(num_frames)
-    if batch.lead is not None:
-        lead = batch.lead // config.model.samples_per_frame
+    if batch.num_leading_samples is not None:
+        lead = batch.num_leading_samples // config.model.samples_per_frame
     is_tdt = config.model.durations is not None
 
     def on_lattice(joint, as_rnnt, *rows):

@@ -250,10 +250,11 @@ def test_impossible_utterances_and_empty_rows_do_not_count():
 
 
 def test_arrays_of_a_batch_are_all_of_them():
-    utterance = Utterance("a", np.ones(900, np.float32), "one", lead=300)
-    batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2))
+    utterance = Utterance("a", np.ones(900, np.float32), "one", num_leading_samples=300)
+    batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2), sample_rate=16000)
     arrays = BatchArrays.of(batch)
-    assert arrays.lead.tolist() == [300, 0] and arrays.num_samples.tolist() == [900, 0]
+    assert arrays.num_leading_samples.tolist() == [300, 0]
+    assert arrays.num_samples.tolist() == [900, 0]
     assert arrays.labels is batch.labels and arrays.num_labels.tolist() == [2, 0]
 
 
@@ -266,7 +267,7 @@ def test_a_bucket_of_one_frame_trains():
         Utterance(name, 0.1 * random.normal(size=size), "") for name, (size, _) in said.items()
     ]
     labels = [labels for _, labels in said.values()]
-    batch = BatchArrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6)))
+    batch = BatchArrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6), sample_rate=16000))
     state = init_state(config, jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, batch)
     state, metrics = train_step(state, batch, jax.random.key(0), config=config)
@@ -283,7 +284,8 @@ def test_no_label_is_trained_in_the_lead():
     model = init_state(config, jax.random.key(0)).model
     batch = make_batch()
     lead = batch.num_samples // 3
-    _, metrics = jitted_loss(model, batch._replace(lead=lead), jax.random.key(0), config)
+    led = batch._replace(num_leading_samples=lead)
+    _, metrics = jitted_loss(model, led, jax.random.key(0), config)
     features, num_features = tdt.log_mel(batch.samples, batch.num_samples)
     frames, num_frames = tdt.encode(model, features, num_features)
     given = model.joint, frames, model.predictor(batch.labels), batch.labels, num_frames
