@@ -235,7 +235,7 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [25, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rules", RULES)
 def test_any_subtitles(rules, count):
     rng = np.random.default_rng(0)

@@ -19,25 +19,6 @@ def batch(rows):
     return samples, np.full(rows, 16000, np.int32)
 
 
-def test_several_devices_transcribe_as_one(recogniser):
-    """Rows of a batch on devices of their own; batches that the recordings do not fill."""
-    audio = [noise(seconds, seed) for seed, seconds in enumerate((1.0, 2.2, 2.4, 0.5, 4.0, 11.0))]
-    mesh = sharding.make_mesh(jax.devices()[:4], fsdp=2)
-    everywhere = jax.device_put(recogniser.model, sharding.replicated(mesh))
-    assert (devices_of(recogniser.model), devices_of(everywhere)) == (1, 4)
-    several = tdt.Recogniser(everywhere, recogniser.tokenizer)
-    options = dict(batch_seconds=0.1)  # a row on each device
-    one, all_four = (tdt.transcribe(each, audio, **options) for each in (recogniser, several))
-    assert [each.text for each in one] == [each.text for each in all_four]
-    assert [[(w.start, w.end) for w in each.words] for each in one] == [
-        [(w.start, w.end) for w in each.words] for each in all_four
-    ]
-    hypothesis = decode_samples_on_mesh(everywhere, *batch(4))
-    assert len(hypothesis.labels.sharding.device_set) == 4
-    with pytest.raises(ValueError, match="a batch of 3 cannot be split among 4 devices"):
-        decode_samples_on_mesh(everywhere, *batch(3))
-
-
 def test_a_model_with_both_heads_decodes_with_either(recogniser):
     samples = batch(1)
     first, named, ctc = (
@@ -57,3 +38,22 @@ def test_a_decoder_that_the_model_does_not_have_is_an_error(recogniser):
         decode_samples(recogniser.model, *batch(1), decoder="beam")
     with pytest.raises(ValueError, match="there is no decoder 'beam' in this model"):
         tdt.transcribe(recogniser, noise(1.0), decoder="beam")
+
+
+def test_several_devices_transcribe_as_one(recogniser):
+    """Rows of a batch on devices of their own; batches that the recordings do not fill."""
+    audio = [noise(seconds, seed) for seed, seconds in enumerate((1.0, 2.2, 2.4, 0.5, 4.0, 11.0))]
+    mesh = sharding.make_mesh(jax.devices()[:4], fsdp=2)
+    everywhere = jax.device_put(recogniser.model, sharding.replicated(mesh))
+    assert (devices_of(recogniser.model), devices_of(everywhere)) == (1, 4)
+    several = tdt.Recogniser(everywhere, recogniser.tokenizer)
+    options = dict(batch_seconds=0.1)  # a row on each device
+    one, all_four = (tdt.transcribe(each, audio, **options) for each in (recogniser, several))
+    assert [each.text for each in one] == [each.text for each in all_four]
+    assert [[(w.start, w.end) for w in each.words] for each in one] == [
+        [(w.start, w.end) for w in each.words] for each in all_four
+    ]
+    hypothesis = decode_samples_on_mesh(everywhere, *batch(4))
+    assert len(hypothesis.labels.sharding.device_set) == 4
+    with pytest.raises(ValueError, match="a batch of 3 cannot be split among 4 devices"):
+        decode_samples_on_mesh(everywhere, *batch(3))

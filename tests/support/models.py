@@ -99,8 +99,8 @@ def make_recogniser(
         durations=durations,
         piece_seconds=piece_seconds,
     )
-    bias = np.array([2.0 * piece.startswith("▁") for piece in tokenizer.pieces] + [blank_bias])
-    gains = {"frame_projection": 2, "state_projection": 4, "token_head": 4}
+    bias = np.array([piece.startswith("▁") for piece in tokenizer.pieces] + [blank_bias / 2])
+    gains = {"frame_projection": 2, "state_projection": 4, "token_head": 2}
 
     def fill(path, leaf):
         """Values that depend on the name and the shape alone; biases are zero."""
@@ -128,8 +128,8 @@ def with_tags():
     recogniser = make_recogniser(tokenizer=mixed.tokenizer(), piece_seconds=2.56)
     head = recogniser.model.joint.token_head
     bias = np.array(jax.device_get(head.bias[...]))
-    bias[mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>")] += 12.0
-    bias[-1] += 9.0
+    bias[mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>")] += 6.0
+    bias[-1] += 4.5
     head.bias = nnx.Param(jnp.asarray(bias))
     return recogniser
 
