@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tdt_jax.losses.grid import Grid, reachable_tiles, schedule, take, tiles_with_mass
+from tdt_jax.losses.grid import Grid, reachable_tiles, rows_or_zeros, schedule, tiles_with_mass
 
 
 @pytest.mark.parametrize(("frames", "states"), [(8, 4), (9, 5), (3, 1), (13, 11)])
@@ -18,7 +18,7 @@ def test_cutting_and_joining(frames, states):
     rows, columns = grid.split_frames(f), grid.split_states(s)
     np.testing.assert_array_equal(grid.join_frames(rows), f)
     np.testing.assert_array_equal(grid.join_states(columns), s)
-    utterance, row, column = grid.place(jnp.arange(grid.size))
+    utterance, row, column = grid.locate(jnp.arange(grid.size))
     products = rows[row][:, :, None] * columns[column][:, None]
     np.testing.assert_array_equal(grid.join_nodes(products), f[:, :, None] * s[:, None])
     np.testing.assert_array_equal(utterance, np.repeat([0, 1], grid.size // 2))
@@ -26,10 +26,10 @@ def test_cutting_and_joining(frames, states):
 
 def test_beyond_the_last_tile_lies_nothing():
     grid = Grid(2, 9, 5)
-    utterance, row, column = grid.place(jnp.array([grid.size, grid.size + 3]))
+    utterance, row, column = grid.locate(jnp.array([grid.size, grid.size + 3]))
     assert np.all(utterance >= 2) and np.all(row >= 2 * grid.rows)
     assert np.all(column >= 2 * grid.columns)
-    assert not np.any(take(jnp.ones((2 * grid.rows, 4)), row))
+    assert not np.any(rows_or_zeros(jnp.ones((2 * grid.rows, 4)), row))
 
 
 @pytest.mark.parametrize("group", [1, 3, 7, 20])

@@ -11,7 +11,10 @@ from flax import nnx
 
 import tdt_jax as tdt
 from tdt_jax.config import JointConfig
-from tdt_jax.losses import grid, lattice, nodes, tiled
+from tdt_jax.losses import lattice
+from tdt_jax.losses.grid import tiles_with_mass
+from tdt_jax.losses.nodes import plan_joint, score_nodes
+from tdt_jax.losses.scores import log_likelihoods_and_posteriors, make_spec
 from tdt_jax.models.joint import Joint
 
 
@@ -124,13 +127,12 @@ def test_equals_it_where_most_tiles_are_left_out(durations):
     """A lattice so large that the default leaves out nodes which do have a posterior."""
     inputs, lengths = example(frames=120, labels=36)
     options = dict(durations=durations, chunk=256)
-    found, *rest = nodes.plan_joint(
-        make_joint(durations), *inputs, *lengths, tiled.Spec(durations, 0.0, 0.0), chunk=256
-    )
-    _, scores = nodes.score_nodes(found, *rest, *lengths)
-    _, posteriors = tiled.likelihood_and_posteriors(scores, *lengths[1:], found.spec)
-    mass = found.grid.split_nodes(posteriors.blank + posteriors.label).sum((1, 2))
-    left_out = np.asarray(mass)[~np.asarray(grid.tiles_with_mass(mass, found.grid, 1e-6))]
+    spec = make_spec(durations)
+    plan, *rest = plan_joint(make_joint(durations), *inputs, *lengths, durations, chunk=256)
+    _, scores = score_nodes(plan, spec, *rest, *lengths)
+    _, posteriors = log_likelihoods_and_posteriors(scores, *lengths[1:], spec)
+    mass = plan.grid.split_nodes(posteriors.blank + posteriors.label).sum((1, 2))
+    left_out = np.asarray(mass)[~np.asarray(tiles_with_mass(mass, plan.grid, 1e-6))]
     assert np.count_nonzero(left_out) > len(mass) / 10 and left_out.sum() < 4e-6
     assert_same(
         lambda joint, *x: tdt.transducer_loss(joint, *x, *lengths, **options),
@@ -290,14 +292,12 @@ def test_visits_the_possible_tiles_alone():
         pad = ((0, 0), (0, padding))
         lengths = np.pad(labels, pad), *counts
         inputs = (jnp.pad(x, (*pad, (0, 0))) for x in (frames, states))
-        found, *rest = nodes.plan_joint(
-            make_joint((0, 1, 2)), *inputs, *lengths, tiled.Spec((0, 1, 2), 0.0, 0.0), chunk=32
-        )
-        _, scores = nodes.score_nodes(found, *rest, *lengths)
+        plan, *rest = plan_joint(make_joint((0, 1, 2)), *inputs, *lengths, (0, 1, 2), chunk=32)
+        _, scores = score_nodes(plan, make_spec((0, 1, 2)), *rest, *lengths)
         is_scored = np.asarray(scores.blank > -1e29)
         for b, (num_frames, num_labels) in enumerate(zip(*counts, strict=True)):
             assert np.all(is_scored[b, :num_frames, : num_labels + 1])
-        visited.append(np.asarray(found.grid.split_nodes(is_scored)).any((1, 2)))
+        visited.append(np.asarray(plan.grid.split_nodes(is_scored)).any((1, 2)))
     assert visited[0].sum() < 0.65 * visited[0].size < visited[1].size
     assert abs(visited[0].sum() - visited[1].sum()) <= 1  # two tiles at a time
     assert tdt.transducer_loss.__kwdefaults__["neglect"] == 1e-6
