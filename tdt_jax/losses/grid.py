@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 # Nodes along each side of a tile. Small tiles follow the alignment more closely; a TPU's registers
 # hold 8 rows, and with fewer, half of every sum over a tile would be wasted.
@@ -136,7 +137,7 @@ def reachable_tiles(
     return jnp.any(grid.split_nodes(nodes), axis=(1, 2))
 
 
-def tiles_with_mass(mass: jax.Array, grid: Grid, neglect: float) -> jax.Array:
+def tiles_with_mass(mass: jax.Array, grid: Grid, neglect: ArrayLike) -> jax.Array:
     """Returns all tiles but those of least mass, which sum up to `neglect` at most; bool [tiles].
 
     Args:

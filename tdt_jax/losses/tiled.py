@@ -111,7 +111,8 @@ def transducer_loss(
         key = jax.random.split(key, len(labels))
     if key is not None and key.shape != num_frames.shape:
         raise ValueError(f"key must be one key or {len(labels)}, got keys of shape {key.shape}")
-    return _jitted(plan, neglect, spec, _Utterances(*lengths, lead, key), joint, frames, states)
+    utterances = _Utterances(*lengths, lead, key)
+    return _jitted(plan, spec, np.float32(neglect), utterances, joint, frames, states)
 
 
 class _Utterances(NamedTuple):
@@ -124,22 +125,22 @@ class _Utterances(NamedTuple):
     keys: jax.Array | None  # [B]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _loss(plan: JointPlan, neglect, spec: Spec, utterances: _Utterances, joint, frames, states):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss(plan: JointPlan, spec: Spec, neglect, utterances: _Utterances, joint, frames, states):
     _, scores = _scores(plan, spec, utterances, joint, frames, states)
     return -log_likelihoods(scores, utterances.num_frames, utterances.num_labels, spec)
 
 
-def _loss_forward(plan, neglect, spec, utterances, joint, frames, states):
+def _loss_forward(plan, spec, neglect, utterances, joint, frames, states):
     normalizer, scores = _scores(plan, spec, utterances, joint, frames, states)
     total, posteriors = log_likelihoods_and_posteriors(
         scores, utterances.num_frames, utterances.num_labels, spec
     )
-    return -total, (spec, utterances, joint, frames, states, normalizer, posteriors)
+    return -total, (spec, neglect, utterances, joint, frames, states, normalizer, posteriors)
 
 
-def _loss_backward(plan: JointPlan, neglect, residuals, gradient):
-    spec, utterances, joint, frames, states, normalizer, posteriors = residuals
+def _loss_backward(plan: JointPlan, residuals, gradient):
+    spec, neglect, utterances, joint, frames, states, normalizer, posteriors = residuals
     grid = plan.grid
     mass = jnp.sum(grid.split_nodes(posteriors.blank + posteriors.label), axis=(1, 2))
     tiles = schedule(tiles_with_mass(mass, grid, neglect), plan.group_size)
@@ -170,11 +171,11 @@ def _loss_backward(plan: JointPlan, neglect, residuals, gradient):
     with jax.named_scope("gradients_of_tiles"):
         sums = tiles.fold(body, zeros)
     gradients = sums[0], grid.join_frames(sums[1]), grid.join_states(sums[2])
-    return None, None, *jax.tree.map(_cotangent, gradients, (joint, frames, states))
+    return None, None, None, *jax.tree.map(_cotangent, gradients, (joint, frames, states))
 
 
 _loss.defvjp(_loss_forward, _loss_backward)
-_jitted = jax.jit(_loss, static_argnums=(0, 1))
+_jitted = jax.jit(_loss, static_argnums=0)
 
 
 def _scores(plan, spec, utterances: _Utterances, joint, frames, states):
