@@ -174,9 +174,9 @@ class _Model:
         self.first_run_seconds += seconds * is_new
         for row, (name, text) in enumerate(zip(batch.ids, batch.texts, strict=True)):
             if name:
-                labels = hypothesis.labels[row, : hypothesis.num_labels[row]]
+                labels = np.asarray(hypothesis.labels)[row, : hypothesis.num_labels[row]]
                 self.references.append(text)
-                self.texts.append(self.recogniser.tokenizer.decode(labels))
+                self.texts.append(self.recogniser.tokenizer.decode(labels.tolist()))
                 self.steps += int(hypothesis.num_steps[row])
         self.times: list[tuple[float, ...]] = []
 

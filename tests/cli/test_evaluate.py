@@ -159,7 +159,8 @@ def test_the_leaderboards_rules(loads, folder, capsys, monkeypatch):
 def test_an_rnnt_takes_a_step_for_each_frame_and_label():
     items = [Utterance(str(i), noise(1 + i / 2, i), "one") for i in range(3)]
     items.append(Utterance("bad", np.full(100, np.nan), "one"))
-    recogniser = make_recogniser(durations=None, blank_bias=6.5)  # never 10 labels at a frame
+    # with a bias that makes it emit few labels, and never 10 at a frame
+    recogniser = make_recogniser(durations=None, blank_bias=13.0, piece_seconds=2.56)
     result = evaluate(recogniser, items)
     for each in result.results:
         assert each.num_steps == each.num_frames + each.num_labels
