@@ -13,7 +13,7 @@ def add_benchmark(add) -> None:
     command = add(
         "benchmark",
         None,
-        "speed and memory, measured here",
+        "speed and memory on this machine",
         "Measure on this machine. Compare the figures of one call with each other, and with\n"
         "nothing else.",
     )
@@ -47,8 +47,8 @@ def _add_loss(add_kind) -> None:
     parser = add_kind(
         "loss",
         _loss,
-        "the transducer loss, forward and backward, from frames and states to the gradients of "
-        "joint, frames and states, against the time that its matrix products take alone",
+        "speed and memory of the transducer loss and its gradients in joint network, frames and "
+        "states, beside the time that its matrix products take alone",
     )
     parser.add_argument(
         "--case", action="append", metavar="NAME", help="small, v2, v3 or long; may repeat [all]"
@@ -95,9 +95,9 @@ def _add_decode(add_kind) -> None:
     parser = add_kind(
         "decode",
         _decode,
-        "a TDT beside an RNN-T on the same audio, as it is and with silence inserted: WER, decoder "
-        "steps, seconds, ratios and a plot; without arguments a Parakeet's decoder with random "
-        "weights, against the time that reading its weights takes",
+        "decoder steps, speed and WER of a TDT beside an RNN-T on the same audio, as it is and with "
+        "silence inserted, and a plot of them; without arguments, speed of a Parakeet's decoder "
+        "with random weights, beside the time that reading its weights takes",
     )
     parser.add_argument("tdt", nargs="?", metavar="TDT", help="a checkpoint, as transcribe takes")
     parser.add_argument("rnnt", nargs="?", metavar="RNNT", help="another, of an RNN-T")
@@ -109,7 +109,7 @@ def _add_decode(add_kind) -> None:
         type=_numbers,
         default=(0.0, 0.25, 0.5, 0.75),
         metavar="SHARES",
-        help="shares of silence in the audio, by how much of it is inserted [0,0.25,0.5,0.75]",
+        help="shares of the audio that are inserted silence [0,0.25,0.5,0.75]",
     )
     parser.add_argument(
         "--plot", default="decode.png", metavar="FILE", help="where the plot goes [decode.png]"
@@ -191,8 +191,8 @@ def _add_long(add_kind) -> None:
     parser = add_kind(
         "long",
         _long,
-        "whether a model's words stay the same in long audio: recordings one by one, joined into "
-        "many minutes, after silence or noise, and live: WER, and how many words change",
+        "WER of recordings joined into many minutes, after silence or noise, and live, and how many "
+        "words change from those of each recording by itself",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
     parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
@@ -205,7 +205,11 @@ def _add_long(add_kind) -> None:
             "seconds of silence or background noise before each recording [0.5,1,2]",
         ),
         ("--near-silence", (2.0,), "seconds of dither, noise and other near silence [2]"),
-        ("--right", (0.8, 1.6), "seconds that a live stream sees ahead [0.8,1.6]"),
+        (
+            "--right",
+            (0.8, 1.6),
+            "seconds after a chunk that a live stream's encoder sees [0.8,1.6]",
+        ),
     ):
         parser.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)
     parser.add_argument(
@@ -255,8 +259,8 @@ def _add_encoder(add_kind) -> None:
     parser = add_kind(
         "encoder",
         _encoder,
-        "the encoder of a Parakeet's size with random weights, against the rate of its largest "
-        "matrix product",
+        "speed and memory of a Parakeet's encoder with random weights, beside the rate of its "
+        "largest matrix product",
     )
     _add_models(parser)
     parser.add_argument(
@@ -296,8 +300,8 @@ def _add_parity(add_kind) -> None:
     parser = add_kind(
         "parity",
         _parity,
-        "a Parakeet of transformers' with random weights, saved, loaded here and compared stage by "
-        "stage and label by label (needs torch and transformers)",
+        "differences between a Parakeet of transformers' with random weights and the same one "
+        "loaded here, stage by stage and label by label (needs torch and transformers)",
     )
     _add_models(parser)
     parser.add_argument(
@@ -323,8 +327,8 @@ def _add_data(add_kind) -> None:
     parser = add_kind(
         "data",
         _data,
-        "the reading, decoding and augmenting of a configuration's training batches alone, by the "
-        "number of threads: seconds of audio per second",
+        "speed at which the training batches of a configuration are read, decoded and augmented, by "
+        "the number of threads",
     )
     parser.add_argument("--config", required=True, help="a file with get_config()")
     _add_overrides(parser)
@@ -361,8 +365,8 @@ def _add_train(add_kind) -> None:
     parser = add_kind(
         "train",
         _train,
-        "a training step on noise, its arrays already on the devices: seconds of audio per second, "
-        "the share of the rate of products alone, and which parts take the time",
+        "speed of a training step on noise, beside the rate of matrix products alone, and the parts "
+        "of the step that take the time",
     )
     parser.add_argument(
         "--case",

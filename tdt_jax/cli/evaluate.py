@@ -86,7 +86,11 @@ def add_evaluate(add) -> None:
         help="a line for each manifest, JSON with every transcript, or a table [text]",
     )
     command.add_argument(
-        "--json", action="store_const", const="json", dest="format", help="--format json"
+        "--json",
+        action="store_const",
+        const="json",
+        dest="format",
+        help="the same as --format json",
     )
     add_no_progress(command)
 
