@@ -95,8 +95,8 @@ def _add_decode(add_kind) -> None:
     parser = add_kind(
         "decode",
         _decode,
-        "decoder steps, speed and WER of a TDT beside an RNN-T on the same audio, as it is and with "
-        "silence inserted, and a plot of them; without arguments, speed of a Parakeet's decoder "
+        "decoder steps, speed and WER of a TDT beside an RNN-T on the same audio, as it is and "
+        "with silence inserted, and a plot of them; without arguments, speed of a Parakeet's decoder "
         "with random weights, beside the time that reading its weights takes",
     )
     parser.add_argument("tdt", nargs="?", metavar="TDT", help="a checkpoint, as transcribe takes")
@@ -191,8 +191,8 @@ def _add_long(add_kind) -> None:
     parser = add_kind(
         "long",
         _long,
-        "WER of recordings joined into many minutes, after silence or noise, and live, and how many "
-        "words change from those of each recording by itself",
+        "WER of recordings joined into many minutes, after silence or noise, and live, and how "
+        "many words change from those of each recording by itself",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
     parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
@@ -327,8 +327,8 @@ def _add_data(add_kind) -> None:
     parser = add_kind(
         "data",
         _data,
-        "speed at which the training batches of a configuration are read, decoded and augmented, by "
-        "the number of threads",
+        "speed at which the training batches of a configuration are read, decoded and augmented, "
+        "by the number of threads",
     )
     parser.add_argument("--config", required=True, help="a file with get_config()")
     _add_overrides(parser)
@@ -365,8 +365,8 @@ def _add_train(add_kind) -> None:
     parser = add_kind(
         "train",
         _train,
-        "speed of a training step on noise, beside the rate of matrix products alone, and the parts "
-        "of the step that take the time",
+        "speed of a training step on noise, beside the rate of matrix products alone, and the "
+        "parts of the step that take the time",
     )
     parser.add_argument(
         "--case",
