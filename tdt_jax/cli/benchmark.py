@@ -96,8 +96,8 @@ def _add_decode(add_kind) -> None:
         "decode",
         _decode,
         "decoder steps, speed and WER of a TDT beside an RNN-T on the same audio, as it is and "
-        "with silence inserted, and a plot of them; without arguments, speed of a Parakeet's decoder "
-        "with random weights, beside the time that reading its weights takes",
+        "with silence inserted, and a plot of them; without arguments, speed of a Parakeet's "
+        "decoder with random weights, beside the time that reading its weights takes",
     )
     parser.add_argument("tdt", nargs="?", metavar="TDT", help="a checkpoint, as transcribe takes")
     parser.add_argument("rnnt", nargs="?", metavar="RNNT", help="another, of an RNN-T")
