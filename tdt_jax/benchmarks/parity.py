@@ -36,7 +36,7 @@ def parity_report(name: str, config: ModelConfig, *, num_utterances: int) -> Rep
     lines.append(
         f"  greedy decoding: {row['alike']} of {row['compared']} utterances alike in tokens, "
         f"times and durations ({row['labels']} labels, by duration {row['durations']}); "
-        f"{num_utterances - row['compared']} left out: more labels at a frame than the most"
+        f"{num_utterances - row['compared']} left out: more labels at a frame than the limit"
     )
     lines.append(
         f"  loading {row['bytes'] / 1e9:.2f} GB: {row['load']:.2f} s, reading the file "

@@ -105,7 +105,8 @@ def _measure(run: Callable[[], Any], repeats: int) -> tuple[Measurement, Any]:
     before = reset_peak()
     seconds, result = median_seconds(run, repeats)
     device = (
-        f"{transformers.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        f"transformers {transformers.__version__}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
     )
     return Measurement(seconds, 0.0, None, peak_since(before), device), result
 
