@@ -99,7 +99,7 @@ class LSTM(nnx.Module):
     def step(
         self, gates: jax.Array, hidden: jax.Array, cell: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the next hidden and cell [B, P]; `gates` [B, 4P] are the input's share of them."""
+        """Returns the next hidden and cell [B, P], from the input's part of the gates [B, 4P]."""
         gates = gates + self.recurrent(hidden)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)

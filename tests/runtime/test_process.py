@@ -9,7 +9,6 @@ import pwd
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
