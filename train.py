@@ -50,7 +50,7 @@ def main(arguments=None) -> None:
         "mistake in the arguments, 130 and 143 stopped by Ctrl-C and SIGTERM, 141 nobody reads the "
         "output any more. The same command goes on from the newest checkpoint.",
     )
-    parser.add_argument("--config", required=True, help="a file with get_config()")
+    parser.add_argument("--config", required=True, help="a file with get_config(), or FILE:NAME")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
     parser.add_argument("--coordinator", default="", metavar="HOST:PORT",
                         help="of process 0; auto on TPU pods and in Slurm jobs")  # fmt: skip
@@ -61,15 +61,13 @@ def main(arguments=None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     process.set_up()
-    config = configs.load(options.config)
-    for assignment in options.overrides:
-        config = configs.override(config, assignment)
+    config = configs.override(configs.load(options.config), *options.overrides)
     if options.aot:
         print(training_report(config, options.aot, parse_shape(options.aot_batch)))
         return
     distributed.start(options.coordinator, options.process, options.num_processes)
     process.require_devices()
-    with distributed.Stop() as stop, distributed.alone_in(Path(config.training.folder)):
+    with distributed.Stop() as stop, distributed.lock_folder(Path(config.training.folder)):
         train(config, stop)
 
 
@@ -122,12 +120,12 @@ def train(config: configs.Config, stop: distributed.Stop) -> None:
         metric=config.training.metric,
         writing=True,
     )
-    found = checkpoints.restore_newest(**parts(sharding.abstract(shapes, mesh)))
+    found = checkpoints.restore_newest(**parts(sharding.sharded_shapes(shapes, mesh)))
     if found is not None:
         state = assemble(found[1])
         say(f"going on from step {found[0]} of {folder}")
     else:
-        placed = sharding.shardings(shapes, mesh)
+        placed = sharding.parameter_shardings(shapes, mesh)
         state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, init_key)
         if config.training.init_from:
             initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
@@ -180,15 +178,15 @@ def train(config: configs.Config, stop: distributed.Stop) -> None:
         stop=first if stopping else last,
         num_threads=config.data.num_threads,
         prefetch=config.data.prefetch,
-        rows_of=lambda size: sharding.own_rows(mesh, size),
+        rows_of=lambda size: sharding.local_rows(mesh, size),
     )
     with checkpoints:
         for step, batch in batches:
-            arrays = sharding.split_batch(BatchArrays.of(batch), mesh)
+            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
             state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
             flying.append((step, batch, metrics))
             done = step + 1
-            stopping = stop.asked(done)
+            stopping = stop.requested(done)
             telling = done % config.training.log_every == 0 or done == last
             testing = has_test(done)
             saving = stopping or testing or done % config.training.save_every == 0 or done == last

@@ -52,7 +52,7 @@ class Progress:
         loss, norm = float(metrics.loss), float(metrics.gradient_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             losses = np.asarray(metrics.transducer) + np.asarray(metrics.ctc)
-            per_row = losses[sharding.own_rows(self.mesh, len(losses))]
+            per_row = losses[sharding.local_rows(self.mesh, len(losses))]
             names = zip(batch.ids, per_row.tolist(), strict=True)
             culprits = [name for name, value in names if not math.isfinite(value)]
             if np.all(np.isfinite(losses)):  # what spoiled the gradient is not known

@@ -33,7 +33,7 @@ class BatchArrays(NamedTuple):
     num_samples: jax.Array  # [B], 0 in empty rows
     labels: jax.Array  # [B, U]
     num_labels: jax.Array  # [B]
-    lead: jax.Array | None = None  # [B], samples at the start in which nothing is said
+    num_leading_samples: jax.Array | None = None  # [B], samples without speech at the start
 
     @classmethod
     def of(cls, batch) -> "BatchArrays":
@@ -122,7 +122,7 @@ def _gradients(model: Transducer, batch: BatchArrays, key, config: Config, mesh:
     gradients = jax.tree.map(lambda x: x / count, gradients)
     return gradients, Metrics(
         loss=total / count,
-        transducer=metrics.transducer.T.reshape(-1),  # as the rows were, see sharding.in_parts
+        transducer=metrics.transducer.T.reshape(-1),  # as the rows were, see sharding.microbatches
         ctc=metrics.ctc.T.reshape(-1),
         gradient_norm=jnp.zeros(()),
         num_impossible=jnp.sum(metrics.num_impossible),
@@ -137,10 +137,10 @@ def loss_and_metrics(
     """The mean loss per label of the batch, and its Metrics."""
     batch = sharding.constrain_rows(batch, mesh)
     dtype = jnp.dtype(config.model.dtype)
-    model = sharding.gathered(model, mesh, dtype)
+    model = sharding.gather_parameters(model, mesh, dtype)
 
     def prepare(x, block):
-        return sharding.constrain_rows(x, mesh), sharding.gathered(block, mesh, dtype)
+        return sharding.constrain_rows(x, mesh), sharding.gather_parameters(block, mesh, dtype)
 
     keys = jax.random.split(key, 8)
     samples = augment_samples(
@@ -190,7 +190,7 @@ def _features(samples, num_samples, config: Config, mesh):
     """Log-mel features, each device of its own rows: XLA would gather all of them for the FFT."""
     log_mels = functools.partial(log_mel, config=config.model.features)
     if mesh is not None and mesh.size > 1:
-        log_mels = sharding.map_rows(log_mels, mesh, num_whole=0)
+        log_mels = sharding.map_rows(log_mels, mesh, num_replicated=0)
     return log_mels(samples, num_samples)
 
 
@@ -198,8 +198,8 @@ def _lattice_losses(model, batch: BatchArrays, frames, num_frames, keys, config:
     """The transducer loss of each utterance [B]; no label in a frame before its first word's."""
     states = model.predictor(batch.labels, key=keys[0])
     lead = jnp.zeros_like(num_frames)
-    if batch.lead is not None:
-        lead = batch.lead // config.model.samples_per_frame
+    if batch.num_leading_samples is not None:
+        lead = batch.num_leading_samples // config.model.samples_per_frame
     is_tdt = config.model.durations is not None
 
     def on_lattice(joint, as_rnnt, *rows):
@@ -217,7 +217,7 @@ def _lattice_losses(model, batch: BatchArrays, frames, num_frames, keys, config:
         )
 
     if mesh is not None and mesh.size > 1:
-        on_lattice = sharding.map_rows(on_lattice, mesh, num_whole=2)
+        on_lattice = sharding.map_rows(on_lattice, mesh, num_replicated=2)
     return on_lattice(
         model.joint,
         jax.random.bernoulli(keys[2], config.loss.omega) if is_tdt and config.loss.omega else None,

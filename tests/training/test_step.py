@@ -163,7 +163,7 @@ def test_eight_devices_train_as_one(trained):
     config, states, metrics = trained
     mesh = sharding.make_mesh()
     state = sharding.shard(jax.tree.map(jnp.copy, states[0]), mesh)
-    batch = sharding.split_batch(make_batch(0), mesh)
+    batch = sharding.shard_batch(make_batch(0), mesh)
     state, metric = train_step(state, batch, jax.random.key(0), config=config, mesh=mesh)
     np.testing.assert_allclose(metric.loss, metrics[0].loss, rtol=1e-5)
     kernel = state.model.encoder.blocks.feed_forward1.linear1.kernel[...]
@@ -190,12 +190,12 @@ def test_every_device_does_its_own_rows_of_the_loss(durations):
     def losses(joint, *rows):
         return tdt.transducer_loss(joint, *rows, durations=durations)
 
-    apart = sharding.map_rows(losses, mesh, num_whole=1)
+    apart = sharding.map_rows(losses, mesh, num_replicated=1)
     both = [
         jax.jit(jax.value_and_grad(lambda *x, f=f: f(*x).sum(), argnums=(0, 1, 2)))
         for f in (losses, apart)
     ]
-    split = sharding.shard(joint, mesh), *sharding.split_batch(rows, mesh)
+    split = sharding.shard(joint, mesh), *sharding.shard_batch(rows, mesh)
     compiled = both[1].lower(*split).compile()
     exchanges = re.findall(r"(all-\w+|collective-\w+|reduce-scatter)\(", compiled.as_text())
     assert set(exchanges) == {"all-reduce"}
@@ -207,7 +207,7 @@ def test_every_device_does_its_own_rows_of_the_loss(durations):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="6 cannot be split among 8"):
-        sharding.split_batch(make_batch(batch=6), sharding.make_mesh())
+        sharding.shard_batch(make_batch(batch=6), sharding.make_mesh())
 
 
 def plain(**changes):
@@ -250,10 +250,11 @@ def test_impossible_utterances_and_empty_rows_do_not_count():
 
 
 def test_arrays_of_a_batch_are_all_of_them():
-    utterance = Utterance("a", np.ones(900, np.float32), "one", lead=300)
-    batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2))
+    utterance = Utterance("a", np.ones(900, np.float32), "one", num_leading_samples=300)
+    batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2), sample_rate=16000)
     arrays = BatchArrays.of(batch)
-    assert arrays.lead.tolist() == [300, 0] and arrays.num_samples.tolist() == [900, 0]
+    assert arrays.num_leading_samples.tolist() == [300, 0]
+    assert arrays.num_samples.tolist() == [900, 0]
     assert arrays.labels is batch.labels and arrays.num_labels.tolist() == [2, 0]
 
 
@@ -266,7 +267,7 @@ def test_a_bucket_of_one_frame_trains():
         Utterance(name, 0.1 * random.normal(size=size), "") for name, (size, _) in said.items()
     ]
     labels = [labels for _, labels in said.values()]
-    batch = BatchArrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6)))
+    batch = BatchArrays.of(collate(utterances, labels, tdt.Bucket(0.08, 2, 6), sample_rate=16000))
     state = init_state(config, jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, batch)
     state, metrics = train_step(state, batch, jax.random.key(0), config=config)
@@ -283,7 +284,8 @@ def test_no_label_is_trained_in_the_lead():
     model = init_state(config, jax.random.key(0)).model
     batch = make_batch()
     lead = batch.num_samples // 3
-    _, metrics = jitted_loss(model, batch._replace(lead=lead), jax.random.key(0), config)
+    led = batch._replace(num_leading_samples=lead)
+    _, metrics = jitted_loss(model, led, jax.random.key(0), config)
     features, num_features = tdt.log_mel(batch.samples, batch.num_samples)
     frames, num_frames = tdt.encode(model, features, num_features)
     given = model.joint, frames, model.predictor(batch.labels), batch.labels, num_frames
