@@ -28,7 +28,7 @@ TILE_LOOPS = "scores_of_tiles", "gradients_of_tiles"
 def num_groups(batch: int, frames: int, labels: int, chunk: int = CHUNK) -> int:
     """How often a loop over tiles turns, if all nodes of the lattices matter."""
     grid = Grid(batch, frames, labels + 1, SIDE_ON_TPU)
-    return -(-grid.size // grid.group(chunk))
+    return -(-grid.size // grid.group_size(chunk))
 
 
 def loss_report(case: Case, *, dtype: str, topology: str) -> str:
