@@ -54,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_options(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     process.set_up()
-    config = configs.load(options.config)
-    for assignment in options.overrides:
-        config = configs.override(config, assignment)
+    config = configs.override(configs.load(options.config), *options.overrides)
     if options.aot:
         from tdt_jax.benchmarks.cases import parse_shape
         from tdt_jax.benchmarks.train_step_aot import training_report
@@ -65,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     distributed.start(options.coordinator, options.process, options.num_processes)
     process.require_devices()
-    with distributed.Stop() as stop, distributed.alone_in(Path(config.training.folder)):
+    with distributed.Stop() as stop, distributed.lock_folder(Path(config.training.folder)):
         train(config, stop)
 
 
@@ -220,12 +218,12 @@ def prepare_state(
     3. Without that, a new state with random parameters.
     """
     shapes = jax.eval_shape(lambda: init_state(config, key))
-    newest = checkpoints.restore_newest(**to_items(sharding.abstract(shapes, mesh)))
+    newest = checkpoints.restore_newest(**to_items(sharding.sharded_shapes(shapes, mesh)))
     if newest is not None:
         step, items = newest
         log(f"going on from step {step} of {config.training.folder}")
         return from_items(items), True
-    placed = sharding.shardings(shapes, mesh)
+    placed = sharding.parameter_shardings(shapes, mesh)
     state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
     if config.training.init_from:
         initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
@@ -281,15 +279,15 @@ def run_steps(
         stop=first if stopping else last,
         num_threads=config.data.num_threads,
         prefetch=config.data.prefetch,
-        rows_of=lambda size: sharding.own_rows(mesh, size).tolist(),
+        rows_of=lambda size: sharding.local_rows(mesh, size).tolist(),
     )
     with checkpoints:
         for step, batch in batches:
-            arrays = sharding.split_batch(BatchArrays.of(batch), mesh)
+            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
             state, metrics = train_step(state, arrays, key, config=config, mesh=mesh)
             unchecked.append((step, batch, metrics))
             done = step + 1
-            stopping = stop.asked(done)
+            stopping = stop.requested(done)
             logging_now = is_due(done, config.training.log_every)
             evaluating = bool(task.dev) and is_due(done, config.training.eval_every)
             saving = stopping or evaluating or is_due(done, config.training.save_every)

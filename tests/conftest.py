@@ -2,11 +2,20 @@
 
 Programs are compiled once: both workers, and the next run, take them from `.pytest_cache`. XLA
 compiles them without optimisation and with its older emitters, which takes much less time.
+
+A default test takes at most MAX_SECONDS of CPU time, its fixtures included: a slower one is
+reported, and fails where CI is set. What was compiled is let go after each file, so that a worker
+needs no more memory than the file that needs most.
 """
 
+import gc
 import os
+import resource
+import time
 from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
@@ -27,3 +36,63 @@ import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MAX_SECONDS = 3.0
+LONGEST_FILES = ("test_step.py", "test_tiled.py", "test_dense.py", "test_transcription.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first: no worker begins one when the other has ended."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    before = _cpu_seconds()
+    result = yield
+    seconds = _cpu_seconds() - before
+    if seconds > MAX_SECONDS and not item.get_closest_marker("slow"):
+        item.session.too_slow[item.nodeid] = seconds
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+        gc.collect()
+    return result
+
+
+def pytest_sessionstart(session):
+    session.too_slow = {}
+
+
+def pytest_sessionfinish(session):
+    """Hands a worker's figures to the process that prints them."""
+    figures = {
+        "too_slow": session.too_slow,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput.update(figures)
+    elif not hasattr(session.config, "figures"):
+        session.config.figures = [figures]
+    if not hasattr(session.config, "workerinput"):
+        every = [name for each in session.config.figures for name in each["too_slow"]]
+        if every and os.environ.get("CI") and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    if output := getattr(node, "workeroutput", None):
+        node.config.figures = [*getattr(node.config, "figures", []), output]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    figures = getattr(config, "figures", [])
+    for name, seconds in [item for each in figures for item in each["too_slow"].items()]:
+        terminalreporter.write_line(f"TOO SLOW {name} took {seconds:.1f} s of CPU time")
+    for each in figures:
+        terminalreporter.write_line(f"a worker's memory: {each['memory']:.1f} GB")
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import jax
 
-from tdt_jax.audio.items import is_single
+from tdt_jax.audio.errors import AudioError, warn
+from tdt_jax.audio.inputs import is_single
 from tdt_jax.audio.reading import audio_blocks
-from tdt_jax.audio.request import AudioError, Request, warn
+from tdt_jax.audio.request import Request
 from tdt_jax.config import Bucket, ModelConfig
 from tdt_jax.data.buckets import bucket_samples
 from tdt_jax.data.utterance import Utterance, collate

@@ -149,6 +149,6 @@ class Progress:
         losses = np.asarray(metrics.transducer) + np.asarray(metrics.ctc)
         if np.all(np.isfinite(losses)):  # the gradient is not known by utterance
             return list(batch.ids)
-        rows = losses[sharding.own_rows(self._mesh, len(losses))]
+        rows = losses[sharding.local_rows(self._mesh, len(losses))]
         names = zip(batch.ids, rows.tolist(), strict=True)
         return [name for name, value in names if not math.isfinite(value)]

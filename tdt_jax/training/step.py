@@ -40,8 +40,7 @@ class BatchArrays(NamedTuple):
     @classmethod
     def of(cls, batch: Batch) -> "BatchArrays":
         """Returns the arrays of a batch as `tdt_jax.data` makes it."""
-        names = "samples num_samples labels num_labels lead".split()
-        return cls(*(getattr(batch, name) for name in names))
+        return cls(*(getattr(batch, name) for name in cls._fields))
 
 
 class State(NamedTuple):
@@ -117,10 +116,10 @@ def loss_and_metrics(
     """Returns the batch's mean loss per label, and its metrics but the gradient's norm."""
     batch = sharding.constrain_rows(batch, mesh)
     dtype = jnp.dtype(config.model.dtype)
-    model = sharding.gathered(model, mesh, dtype)
+    model = sharding.gather_parameters(model, mesh, dtype)
 
     def prepare(x, block):
-        return sharding.constrain_rows(x, mesh), sharding.gathered(block, mesh, dtype)
+        return sharding.constrain_rows(x, mesh), sharding.gather_parameters(block, mesh, dtype)
 
     keys = jax.random.split(key, 8)
     samples = augment_samples(
@@ -209,7 +208,7 @@ def _features(samples, num_samples, config: Config, mesh: Mesh | None):
     """
     log_mels = functools.partial(log_mel, config=config.model.features)
     if mesh is not None and mesh.size > 1:
-        log_mels = sharding.map_rows(log_mels, mesh, num_whole=0)
+        log_mels = sharding.map_rows(log_mels, mesh, num_replicated=0)
     return log_mels(samples, num_samples)
 
 
@@ -244,7 +243,7 @@ def _transducer_losses(
 
     run = losses
     if mesh is not None and mesh.size > 1:
-        run = sharding.map_rows(losses, mesh, num_whole=2)
+        run = sharding.map_rows(losses, mesh, num_replicated=2)
     omega = config.loss.omega
     return run(
         joint,

@@ -264,7 +264,7 @@ def test_ctc_loss_of_what_does_not_fit_is_zero():
 
 
 def test_arrays_of_a_batch_are_all_of_them():
-    utterance = Utterance("a", np.ones(900, np.float32), "one", lead=300)
+    utterance = Utterance("a", np.ones(900, np.float32), "one", num_leading_samples=300)
     batch = collate([utterance], [[3, 4]], tdt.Bucket(1.0, 5, 2), sample_rate=16000)
     arrays = BatchArrays.of(batch)
     assert arrays.num_leading_samples.tolist() == [300, 0]
@@ -355,7 +355,7 @@ def test_two_devices_train_as_one(linear_run):
     config, states, metrics = linear_run
     mesh = sharding.make_mesh(jax.devices()[:2])
     state = sharding.shard(states[0], mesh)
-    batch = sharding.split_batch(linear_batch(0), mesh)
+    batch = sharding.shard_batch(linear_batch(0), mesh)
     state, metric = train_step(state, batch, jax.random.key(0), config=config, mesh=mesh)
     assert len(state.model["kernel"].sharding.device_set) == 2
     np.testing.assert_allclose(metric.loss, metrics[0].loss, rtol=1e-5)
@@ -386,12 +386,12 @@ def test_every_device_computes_its_own_rows_of_the_loss(durations):
     def losses(joint, *rows):
         return tdt.transducer_loss(joint, *rows, durations=durations)
 
-    apart = sharding.map_rows(losses, mesh, num_whole=1)
+    apart = sharding.map_rows(losses, mesh, num_replicated=1)
     together, split = [
         jax.jit(jax.value_and_grad(lambda *x, f=f: f(*x).sum(), argnums=(0, 1, 2)))
         for f in (losses, apart)
     ]
-    arguments = sharding.shard(joint, mesh), *sharding.split_batch(rows, mesh)
+    arguments = sharding.shard(joint, mesh), *sharding.shard_batch(rows, mesh)
     program = split.lower(*arguments).compile()
     exchanges = re.findall(r"(all-\w+|collective-\w+|reduce-scatter)\(", program.as_text())
     assert set(exchanges) == {"all-reduce"}
@@ -403,7 +403,7 @@ def test_every_device_computes_its_own_rows_of_the_loss(durations):
 
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="6 cannot be split among 8"):
-        sharding.split_batch(make_batch(batch=6), sharding.make_mesh())
+        sharding.shard_batch(make_batch(batch=6), sharding.make_mesh())
 
 
 # The whole

@@ -1,0 +1,141 @@
+"""The programs in examples/ do what they say."""
+
+import importlib.util
+import json
+import re
+
+import jax
+import models
+import numpy as np
+import pytest
+import soundfile
+from paths import ROOT
+
+import tdt_jax as tdt
+from tdt_jax import tokenizer as tokenizers
+
+PROGRAMS = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+TEXTS = ["one two three", "two", "three one"]
+SECONDS = [1.5, 0.5, 1.0]
+
+
+def program(name: str):
+    """Returns a program of examples/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """JAX promotes types and ranks as in a user's program, not as in the other tests."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved recogniser (untrained) and a manifest of three recordings."""
+    path = tmp_path_factory.mktemp("examples")
+    tokenizer = tokenizers.Characters("".join(sorted(set("".join(TEXTS)))))
+    predictor = tdt.PredictorConfig(width=8)
+    config = models.config(vocab_size=tokenizer.vocab_size, max_symbols=2, predictor=predictor)
+    tdt.save(tdt.Recogniser(models.transducer(config), tokenizer), path / "model")
+    rng, lines = np.random.default_rng(0), []
+    for i, (seconds, text) in enumerate(zip(SECONDS, TEXTS, strict=True)):
+        samples = 0.1 * rng.normal(size=round(16000 * seconds))
+        soundfile.write(path / f"{i}.wav", samples, 16000)
+        lines.append({"audio_filepath": f"{i}.wav", "duration": seconds, "text": text})
+    (path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def recogniser(folder):
+    return tdt.load(folder / "model")
+
+
+def test_all_programs_are_tested():
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert set(PROGRAMS) < tested
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_says_how_to_run_it(name, capsys):
+    module = program(name)
+    assert f"\n    python examples/{name}.py " in module.__doc__
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.count(module.__doc__.partition("\n")[0][:40]) == 1
+    used = set(re.findall(r" (--[a-z]+)", module.__doc__))
+    source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+    assert all(f'"{option}"' in source for option in used - {"--config", "--below"})
+
+
+def test_transcribe_words(folder, recogniser, capsys):
+    files = [str(folder / "0.wav"), str(folder / "gone.wav"), str(folder / "2.wav")]
+    assert program("transcribe_words").main([str(folder / "model"), *files]) == 1
+    captured = capsys.readouterr()
+    rows = [line.split("\t") for line in captured.out.splitlines()[1:]]
+    expected = [each.words for each in tdt.transcribe(recogniser, files[::2])]
+    assert [row[0] for row in rows] == [files[0]] * len(expected[0]) + [files[2]] * len(expected[1])
+    assert [row[4] for row in rows] == [word.text for words in expected for word in words] != []
+    assert "gone.wav" in captured.err
+
+
+def test_stream(folder, capsys):
+    arguments = [str(folder / "model"), str(folder / "0.wav"), "--fast", "--right", "0.4"]
+    program("stream").main(arguments)
+    *words, text = capsys.readouterr().out.splitlines()
+    assert words and text
+    assert "".join(line.split(maxsplit=4)[4] for line in words) == text.replace(" ", "")
+
+
+def test_align(folder, capsys):
+    assert program("align").main([str(folder / "model"), str(folder / "all.jsonl")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[4] for row in rows] == " ".join(TEXTS).split()
+    for row in rows:
+        start, length, probability = float(row[2]), float(row[3]), float(row[5])
+        assert start >= 0 and length > 0 and 0 < probability <= 1
+        assert start + length <= max(SECONDS) + 0.08
+    assert float(rows[0][2]) < float(rows[1][2]) < float(rows[2][2])
+
+
+def test_check_transcripts(folder, capsys):
+    options = ["--num", "2", "--batch", "2", "--seconds", "2"]
+    program("check_transcripts").main([str(folder / "model"), str(folder / "all.jsonl"), *options])
+    *rows, summary = capsys.readouterr().out.splitlines()
+    losses = [float(row.split("\t")[0]) for row in rows]
+    assert len(rows) == 2 and losses == sorted(losses, reverse=True)
+    assert summary.startswith("checked 3 of 3 utterances; mean ")
+    assert losses[0] >= float(summary.split()[-1]) > 0
+
+
+def losses_of(output: str) -> list[float]:
+    """Returns the losses that a training program reports."""
+    return [float(value) for value in re.findall(r"loss (\S+) per label", output)]
+
+
+def test_fine_tune(folder, recogniser, tmp_path, capsys):
+    options = ["--steps", "3", "--batch", "2", "--rate", "0.01", "--seconds", "2"]
+    arguments = [str(folder / "model"), str(folder / "all.jsonl"), str(tmp_path / "new"), *options]
+    program("fine_tune").main(arguments)
+    first, last = losses_of(capsys.readouterr().out)
+    assert last < first
+    before, after = recogniser.model, tdt.load(tmp_path / "new").model
+    for part, is_fixed in (("encoder", True), ("predictor", False), ("joint", False)):
+        leaves = [jax.tree.leaves(getattr(model, part)) for model in (before, after)]
+        assert all(map(np.array_equal, *leaves)) == is_fixed, part
+
+
+def test_own_network(folder, capsys):
+    options = ["--steps", "4", "--batch", "2", "--width", "8", "--blocks", "1", "--seconds", "2"]
+    program("own_network").main([str(folder / "all.jsonl"), *options])
+    output = capsys.readouterr().out
+    first, last = losses_of(output)
+    assert last < first
+    assert re.findall(r"^reference   (.*)$", output, re.M) == TEXTS
+    assert len(re.findall(r"^transcript ", output, re.M)) == 3
