@@ -1,5 +1,6 @@
 """The transducer as a pytree, its start, and what importing the package costs."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from flax import nnx
 from paths import TESTS
 
 import tdt_jax as tdt
+from tdt_jax.models.transducer import MismatchError, with_parameters
 from tdt_jax.runtime.pytree import num_parameters
 
 
@@ -163,3 +165,22 @@ def test_tree_mode():
     assert "fine" in run(
         TREE_MODE, NNX_GRAPH_MODE="false", NNX_GRAPH_UPDATES="false", XLA_FLAGS=options
     )
+
+
+def test_parameters_are_taken_for_the_same_meaning_only():
+    source = models.transducer()
+    config = source.config
+    dropout = dataclasses.replace(config.encoder, dropout=0.5, attention_context=(8, 8))
+    features = dataclasses.replace(config.features, dither=0.0, normalize=(-9.0, 3.0))
+    changed = dataclasses.replace(config, encoder=dropout, features=features)
+    taken = with_parameters(models.transducer(changed, seed=1), source)
+    assert taken.config == changed
+    for one, other in zip(jax.tree.leaves(taken), jax.tree.leaves(source), strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = dataclasses.replace(
+        config,
+        durations=(1, 2, 3),
+        encoder=dataclasses.replace(config.encoder, scale_input=True, kernel_size=7),
+    )
+    with pytest.raises(MismatchError, match=r"durations is .*scale_input is False.*depthwise is"):
+        with_parameters(models.transducer(other), source)
