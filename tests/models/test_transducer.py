@@ -1,5 +1,6 @@
 """The transducer as a pytree, its random start, its heads, and flax's tree mode."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from paths import ROOT, TESTS
 
 import tdt_jax as tdt
 from tdt_jax.config import PredictorConfig
-from tdt_jax.models.transducer import abstract_model
+from tdt_jax.models.transducer import MismatchError, abstract_model, with_parameters
 from tdt_jax.runtime.pytree import named_leaves, num_parameters
 
 CONFIG = models.config(
@@ -122,3 +123,22 @@ def test_tree_mode():
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout == "fine\n", done.stderr
+
+
+def test_parameters_are_taken_for_the_same_meaning_only():
+    source = models.transducer()
+    config = source.config
+    dropout = dataclasses.replace(config.encoder, dropout=0.5, attention_context=(8, 8))
+    features = dataclasses.replace(config.features, dither=0.0, normalize=(-9.0, 3.0))
+    changed = dataclasses.replace(config, encoder=dropout, features=features)
+    taken = with_parameters(models.transducer(changed, seed=1), source)
+    assert taken.config == changed
+    for one, other in zip(jax.tree.leaves(taken), jax.tree.leaves(source), strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = dataclasses.replace(
+        config,
+        durations=(1, 2, 3),
+        encoder=dataclasses.replace(config.encoder, scale_input=True, kernel_size=7),
+    )
+    with pytest.raises(MismatchError, match=r"durations is .*scale_input is False.*depthwise is"):
+        with_parameters(models.transducer(other), source)
