@@ -25,6 +25,14 @@ from tdt_jax.recogniser import PIECE_SECONDS
 from tdt_jax.runtime import process
 
 
+def test_files_and_arrays_agree(recogniser, tmp_path):
+    samples = noise(2.0)
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    stereo = np.stack([samples, samples], axis=1)
+    a, b, c = tdt.transcribe(recogniser, [tmp_path / "a.wav", samples, stereo])
+    assert a == b == c
+
+
 def test_the_same_whatever_the_batch(recogniser):
     audio = [noise(s, i) for i, s in enumerate((0.5, 2.0, 3.1, 1.2, 4.9))]
     together = tdt.transcribe(recogniser, audio)
@@ -35,14 +43,6 @@ def test_the_same_whatever_the_batch(recogniser):
         assert [(t.text, t.start, t.end) for t in a.tokens] == [
             (t.text, t.start, t.end) for t in b.tokens
         ]
-
-
-def test_files_and_arrays_agree(recogniser, tmp_path):
-    samples = noise(2.0)
-    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
-    stereo = np.stack([samples, samples], axis=1)
-    a, b, c = tdt.transcribe(recogniser, [tmp_path / "a.wav", samples, stereo])
-    assert a == b == c
 
 
 def test_tags_are_shown_on_demand():
