@@ -9,7 +9,7 @@ Dimensions, in shape comments everywhere:
 """
 
 from tdt_jax import config, presets
-from tdt_jax.audio.request import AudioError, AudioWarning
+from tdt_jax.audio.errors import AudioError, AudioWarning
 from tdt_jax.checkpoints.loading import load, save
 from tdt_jax.config import (
     AugmentConfig,

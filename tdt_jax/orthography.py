@@ -1,23 +1,24 @@
-"""How text is written: where spaces stand, where words end without them, how wide characters are.
+"""Spaces beside marks, word boundaries in languages without spaces, and widths of characters.
 
-By the properties of Unicode's characters, whatever the language:
+The rules go by the Unicode properties of characters, whatever the language:
 
-    closing   , . ? ! ) 。 ...    belong to the word before: no space between them
-    opening   ¿ ¡ ( „ 「 ...      belong to the word after
-    quotes    " “ ” « » ...       are what the spaces beside them say; where those don't, closing
-                                  if a quote is open or nothing follows, else opening
-    others    - – & % / ' ...     keep the spaces that they have ("42 %", "R & D", "yes - no",
-                                  "'til"), and so do a point before a letter or a digit (".NET",
-                                  ".5", "...but") and a comma or colon before a digit
+    closing   , . ? ! ) 。 ...    join the word before, without a space
+    opening   ¿ ¡ ( „ 「 ...      join the word after, without a space
+    quotes    " “ ” « » ...       open or close, as the spaces beside them show; if these do not, a
+                                  quote closes if one is open or nothing follows, and else opens
+    others    - – & % / ' ...     keep their spaces ("42 %", "R & D", "yes - no", "'til"); and so do
+                                  a point before a letter or a digit (".NET", ".5", "...but") and a
+                                  comma or colon before a digit
 
-NeMo takes away the space before every mark of its vocabulary that Unicode calls punctuation: also
+NeMo removes the space before every mark of its vocabulary that Unicode calls punctuation: also
 before opening marks ("sí¿qué"), dashes, & and % ("R& D", "42%"), apostrophes ("get'til") and
-decimal points. French "vrai ?" and "« oui »" become "vrai?" and "«oui»", as words have no spaces.
+decimal points. French "vrai ?" and "« oui »" become "vrai?" and "«oui»" here, so that words have no
+spaces inside.
 
-Japanese, Chinese, Thai, Lao, Khmer, Burmese and Tibetan have no spaces between words. There a word
-may end behind any piece of text, where a line may: not before closing marks, small kana, ー and
-what is written above, below or behind a letter, not after opening marks and vowels that are
-written before their consonant (Unicode's UAX 14; JIS X 4051 for Japanese).
+Japanese, Chinese, Thai, Lao, Khmer, Burmese and Tibetan have no spaces between words. In them a
+word may end after any piece of text, if a line may end there: not before closing marks, small kana,
+ー and signs that are written above, below or after a letter, and not after opening marks and vowels
+that are written before their consonant (Unicode's UAX 14; JIS X 4051 for Japanese).
 """
 
 import functools
@@ -26,11 +27,11 @@ import unicodedata
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-OPENS, CLOSES, NEUTRAL = 1, 2, 3  # roles of punctuation
+OPENS, CLOSES, NEUTRAL = 1, 2, 3  # roles of marks; 0 is the role of all other characters
 OPENING = "¿¡"
 KEEP_SPACES = "%‰‱٪％﹪&＆﹠@＠#＃*＊/／\\＼'＇§¶†‡•‣·‧・･′″‴※〃"
 LEADING_POINT = re.compile(r"(?<!\S)(?:[.…‥]+(?=\w)|[,:](?=\d))")
-QUOTES = {  # which quotes each may close
+QUOTES = {  # each quote, with those that it may close
     '"': '"', "“": "„", "”": "“„”", "‘": "‚", "’": "‘‚", "«": "»", "»": "«»", "‹": "›", "›": "‹›",
 }  # fmt: skip
 UNSPACED = re.compile(
@@ -42,42 +43,42 @@ UNSPACED = re.compile(
 NEVER_FIRST = (
     "ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶㇰㇱㇲㇳㇴㇵㇶㇷㇸㇹㇺㇻㇼㇽㇾㇿｧｨｩｪｫｬｭｮｯ"
     "ーｰﾞﾟ゛゜々〻ゝゞヽヾ～℃℉°"
-    "\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eaf\u0eb0\u0eb2\u0eb3\u0ebd\u0ec6\u17d7"  # of Thai etc.
+    "\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eaf\u0eb0\u0eb2\u0eb3\u0ebd\u0ec6\u17d7"  # Thai etc.
 )
 NEVER_LAST = (
     "$＄£￡¥￥€₩№#＃\u200d\u2060"
-    "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4"  # vowels of Thai and Lao
-    "\u1039\u17d2\u1a60"  # what stacks consonants
+    "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4"  # vowels of Thai, Lao
+    "\u1039\u17d2\u1a60"  # these stack consonants
 )
-# A consonant that ends a syllable: silent in Thai, without its vowel or stacked in Burmese.
+# A consonant that ends a syllable: silent in Thai; without a vowel, or stacked, in Burmese.
 FINAL = re.compile("[\u0e01-\u0e2e][\u0e34\u0e38]?\u0e4c|[\u1000-\u1021]\u1037?[\u1039\u103a]")
 
 
 class Span(NamedTuple):
-    """A word of a text that came in units."""
+    """A word of a text that is given in units."""
 
     text: str
-    units: list[int]  # that spell it
-    space_before: bool  # the first of a text has one
+    units: list[int]  # indices of the units that spell it
+    space_before: bool  # True for the first word
 
 
 def divide(units: Sequence[str], alone: Container[int] = ()) -> list[Span]:
-    """The words of a text that comes in units, none of which is divided.
+    """Returns the words of a text that is given in units; no unit is divided.
 
-    Joined by their spaces, the words are `tidy` of the text. Whitespace alone belongs to the word
-    after it, or to the one before it if that goes on, or is the last.
+    The words, joined with their spaces, are `tidy` of the text. A unit of whitespace belongs to the
+    word after it, or to the word before if that continues or is the last.
 
     Args:
-      units: of text, with the whitespace between words.
+      units: pieces of the text, whitespace included.
       alone: indices of units that are words of their own.
     """
     units = [f" {unit} " if i in alone else unit for i, unit in enumerate(units)]
     text = "".join(units)
     roles = _roles(text)
     written = _written(text, roles)
-    found: list[list] = []  # units, first, last
-    spaces: list[bool] = []
-    waiting: list[int] = []  # units of whitespace
+    spans: list[Span] = []
+    ends: list[tuple[int, int]] = []  # first and last character of each span
+    waiting: list[int] = []  # units of whitespace, not yet in a span
     end = 0
     for i, unit in enumerate(units):
         begin, end = end, end + len(unit)
@@ -87,41 +88,41 @@ def divide(units: Sequence[str], alone: Container[int] = ()) -> list[Span]:
             continue
         first = begin + len(unit) - len(unit.lstrip())
         last = first + len(core) - 1
-        space, begins = True, True
-        if found:
-            before = found[-1][2]
+        space, is_new = True, True
+        if spans:
+            before = ends[-1][1]
             space = any(written[before + 1 : first])
-            begins = space or (before + 1 == first and _may_part(text, roles, first))
-            begins = begins or i in alone or found[-1][0][-1] in alone
-        if begins:
-            found.append([[], first, last])
-            spaces.append(space)
-        found[-1][0] += [*waiting, i]
-        found[-1][2] = last
+            is_new = space or (before + 1 == first and _may_part(text, roles, first))
+            is_new = is_new or i in alone or spans[-1].units[-1] in alone
+        if is_new:
+            spans.append(Span("", [], space))
+            ends.append((first, last))
+        spans[-1].units.extend([*waiting, i])
+        ends[-1] = ends[-1][0], last
         waiting = []
-    if found:
-        found[-1][0] += waiting
+    if spans:
+        spans[-1].units.extend(waiting)
     return [
-        Span("".join(written[first : last + 1]), indices, space)
-        for (indices, first, last), space in zip(found, spaces, strict=True)
+        span._replace(text="".join(written[first : last + 1]))
+        for span, (first, last) in zip(spans, ends, strict=True)
     ]
 
 
 def tidy(text: str) -> str:
-    """The text with single spaces, none around it and none between a mark and its word."""
+    """Returns the text with single spaces, none around it and none between a mark and its word."""
     return "".join(_written(text, _roles(text))).strip()
 
 
 def space_between(before: str, after: str) -> bool:
-    """Whether two stretches of text, cut apart at a pause, have a space between them."""
+    """Returns whether two texts, which were separated at a pause, have a space between them."""
     is_one = len(divide([before, f" {after}"])) == 1
     return not (is_one or _is_unspaced(before[-1]) or _is_unspaced(after[0]))
 
 
 def may_part(before: str, after: str) -> bool:
-    """Whether a line may end between two words that have no space between them.
+    """Returns whether a line may end between two words without a space between them.
 
-    A quote that begins a word, or ends one, is where it should be.
+    A quote that begins or ends a word is taken to belong there.
     """
     roles = [NEUTRAL if character in QUOTES else _role(character) for character in before]
     roles.append(0 if after[0] in QUOTES else _role(after[0]))
@@ -129,13 +130,22 @@ def may_part(before: str, after: str) -> bool:
 
 
 def is_wide(character: str) -> bool:
-    """Whether a character takes two columns (Unicode's UAX 11: wide and full-width)."""
+    """Returns whether a character takes two columns (Unicode's UAX 11: wide and full-width)."""
     return unicodedata.east_asian_width(character) in "WF"
 
 
 def width(text: str) -> int:
-    """Columns of a terminal."""
+    """Returns the columns that a text takes in a terminal."""
     return len(text) + sum(map(is_wide, text))
+
+
+def nfc(text: str) -> str:
+    """Returns the text in Unicode's form NFC.
+
+    An "é" of one code point and one of two (NFD, as in names of files on macOS) look the same; so
+    they must be the same to a tokenizer and in an error rate.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 @functools.lru_cache(1 << 12)
@@ -145,7 +155,7 @@ def _is_unspaced(character: str) -> bool:
 
 @functools.lru_cache(1 << 12)
 def _role(character: str) -> int:
-    """Of punctuation that is no quote; 0 of everything else."""
+    """Returns the role of a mark that is no quote, and 0 for all other characters."""
     category = unicodedata.category(character)
     if category == "Ps" or character in OPENING:
         return OPENS
@@ -155,11 +165,11 @@ def _role(character: str) -> int:
 
 
 def _roles(text: str) -> list[int]:
-    """The role of every character."""
+    """Returns the role of every character, quotes included."""
     roles = [_role(character) for character in text]
     for match in LEADING_POINT.finditer(text):
         roles[match.start() : match.end()] = [NEUTRAL] * len(match[0])
-    opened: list[str] = []  # quotes
+    opened: list[str] = []  # quotes that are not closed yet
     for i, quote in enumerate(text):
         if roles[i] == OPENS:
             if quote in "„‚":
@@ -190,7 +200,7 @@ def _roles(text: str) -> list[int]:
 
 
 def _written(text: str, roles: Sequence[int]) -> list[str]:
-    """What is written of every character: of whitespace one space, or nothing."""
+    """Returns each character as it is written; whitespace as one space or nothing."""
     written = list(text)
     for match in re.finditer(r"\s+", text):
         first, last = match.start(), match.end()
@@ -202,7 +212,7 @@ def _written(text: str, roles: Sequence[int]) -> list[str]:
 
 
 def _may_part(text: str, roles: Sequence[int], at: int) -> bool:
-    """Whether a word, or a line, may end before the character `at`, which no space is before."""
+    """Returns whether a word or line may end before the character `at`, which follows no space."""
     before, after = text[at - 1], text[at]
     if roles[at] in (CLOSES, NEUTRAL) or roles[at - 1] == OPENS or before in NEVER_LAST:
         return False
@@ -215,12 +225,3 @@ def _may_part(text: str, roles: Sequence[int], at: int) -> bool:
     while place > 0 and roles[place] in (CLOSES, NEUTRAL):
         place -= 1
     return place < at - 1 and _is_unspaced(text[place])
-
-
-def nfc(text: str) -> str:
-    """The text in Unicode's form NFC.
-
-    An "é" of one code point and one of two (NFD, as in names of files on macOS) are the same to a
-    reader; so they are to a tokenizer and in an error rate.
-    """
-    return unicodedata.normalize("NFC", text)

@@ -5,8 +5,9 @@ recipes published with NeMo); MICRO and TINY are for CPUs and experiments. A siz
 
     config = dataclasses.replace(tdt_jax.presets.LARGE, vocab_size=512, durations=None)
 
-PARAKEET_* are NVIDIA's public checkpoints. `tdt_jax.load` reads every size from the checkpoint
-itself; these are for `fine_tuning` and for building the same shapes at random.
+PARAKEET_* are the shapes of NVIDIA's public checkpoints, for `fine_tuning` and for models of the
+same shape with random parameters. `tdt_jax.load` does not need them: it reads the shape from the
+checkpoint.
 """
 
 import dataclasses
@@ -65,35 +66,43 @@ XLARGE = _model(  # 0.6 B, the shape of Parakeet TDT 0.6b
 XXLARGE = _model(1024, 8, 42, 640, predictor_layers=2, kernel=5)  # 1.1 B
 
 
-def _parakeet(base: ModelConfig, *, scale_input: bool, **changes) -> ModelConfig:
+def _parakeet(
+    base: ModelConfig, *, scale_input: bool = False, is_ctc: bool = False, **changes
+) -> ModelConfig:
     encoder = dataclasses.replace(
         base.encoder, scale_input=scale_input, convolution_norm="affine", kernel_size=9
     )
+    if is_ctc:
+        changes |= dict(predictor=None, joint=None, durations=None, ctc=True)
     return dataclasses.replace(base, encoder=encoder, **changes)
 
 
 def _with_biases(base: ModelConfig) -> ModelConfig:
-    """The 0.6 B shape as the older checkpoints have it: biases, 80 mel bins."""
+    """The 0.6 B shape of the older checkpoints: biases, 80 mel bins."""
     encoder = dataclasses.replace(base.encoder, use_bias=True)
     return dataclasses.replace(base, encoder=encoder, features=FeatureConfig(num_mels=80))
 
 
-_CTC = dict(predictor=None, joint=None, durations=None, ctc=True, scale_input=True)
-PARAKEET_TDT_0_6B_V2 = _parakeet(XLARGE, scale_input=False)
-PARAKEET_TDT_0_6B_V3 = _parakeet(XLARGE, scale_input=False, vocab_size=8192)
-PARAKEET_TDT_1_1B = _parakeet(XXLARGE, scale_input=False)
-PARAKEET_TDT_CTC_110M = _parakeet(LARGE, scale_input=False, ctc=True)
+PARAKEET_TDT_0_6B_V2 = _parakeet(XLARGE)
+PARAKEET_TDT_0_6B_V3 = _parakeet(XLARGE, vocab_size=8192)
+PARAKEET_TDT_1_1B = _parakeet(XXLARGE)
+PARAKEET_TDT_CTC_110M = _parakeet(LARGE, ctc=True)
 PARAKEET_RNNT_0_6B = _parakeet(_with_biases(XLARGE), scale_input=True, durations=None)
 PARAKEET_RNNT_1_1B = _parakeet(XXLARGE, scale_input=True, durations=None)
-PARAKEET_CTC_0_6B = _parakeet(_with_biases(XLARGE), **_CTC)
-PARAKEET_CTC_1_1B = _parakeet(XXLARGE, **_CTC)
+PARAKEET_CTC_0_6B = _parakeet(_with_biases(XLARGE), scale_input=True, is_ctc=True)
+PARAKEET_CTC_1_1B = _parakeet(XXLARGE, scale_input=True, is_ctc=True)
 
 
 def fine_tuning(model: ModelConfig, init_from: str) -> Config:
-    """Fine-tune a checkpoint, with its tokenizer, on the manifests that `data.train` will name.
+    """Returns a configuration that fine-tunes a checkpoint, with its tokenizer.
 
-    AdamW with a tenth of the learning rate of NVIDIA's recipe for training from scratch, and their
-    SpecAugment; bfloat16 computation on float32 parameters.
+    `data.train` is left to name manifests. The optimizer is AdamW at a tenth of the learning rate
+    of NVIDIA's recipe for training from scratch, with their SpecAugment; computation is in bfloat16
+    with float32 parameters.
+
+    Args:
+      model: the checkpoint's shape, such as PARAKEET_TDT_0_6B_V3.
+      init_from: the checkpoint, as `tdt_jax.load` takes it.
     """
     is_hybrid = model.ctc and model.predictor is not None
     return Config(

@@ -1,4 +1,4 @@
-"""A recogniser is a model with its tokenizer, and what else can be made of one."""
+"""A recogniser: a model with its tokenizer, and variants of it with the same parameters."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,30 +8,31 @@ import jax
 from tdt_jax.config import ModelConfig
 from tdt_jax.models.transducer import Transducer, abstract_model
 from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
+from tdt_jax.tokenizer import Tokenizer
 
-PIECE_SECONDS = 30.72  # of long audio heard at once, where the model's config says nothing
+PIECE_SECONDS = 30.72  # the length of the windows of long audio, unless the model's config has one
 
 
 @dataclass(frozen=True)
 class Recogniser:
-    """All it takes to turn audio into text."""
+    """A model with its tokenizer: all that transcription needs.
+
+    Raises:
+      ValueError: if the tokenizer has not as many pieces as the model has labels.
+    """
 
     model: Transducer
-    tokenizer: object  # a tokenizer of tdt_jax.tokenizer
+    tokenizer: Tokenizer
 
     def __post_init__(self):
-        if self.tokenizer.vocab_size != self.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {self.tokenizer.vocab_size} pieces, the model "
-                f"{self.config.vocab_size}"
-            )
+        check_vocabulary(self.tokenizer, self.config)
 
     @property
     def config(self) -> ModelConfig:
         return self.model.config
 
     def check_decoder(self, decoder: str) -> None:
-        """Raise ValueError unless `decoder` is empty or one that the model has."""
+        """Raises ValueError unless `decoder` is empty or one of the model's."""
         if decoder and decoder not in self.config.decoders:
             raise ValueError(
                 f"there is no decoder {decoder!r} in this model; it has "
@@ -39,12 +40,21 @@ class Recogniser:
             )
 
 
-def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | None) -> Recogniser:
-    """The same recogniser with attention over `context` (left, right) frames; None: over all.
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Raises ValueError unless the tokenizer has as many pieces as the model has labels."""
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} pieces, the model {config.vocab_size}"
+        )
 
-    Memory then grows with the length of the audio, not with its square. A model that was trained
-    with full attention hardly suffers from (128, 128) or (256, 256) frames of 80 ms (Rekesh et al.,
-    2023, arXiv 2305.05084, section 3).
+
+def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | None) -> Recogniser:
+    """Returns the recogniser with attention limited to `context` (left, right) frames.
+
+    None means attention over all frames. With a limit, memory grows with the length of the audio
+    instead of its square. A model that was trained with full attention loses hardly any accuracy
+    with (128, 128) or (256, 256) frames of 80 ms (Rekesh et al., 2023, arXiv 2305.05084, section
+    3).
     """
     config = recogniser.config
     encoder = dataclasses.replace(config.encoder, attention_context=context)
@@ -54,10 +64,18 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
 
 
 def without_ctc(recogniser: Recogniser) -> Recogniser:
-    """The same recogniser without the CTC head beside its transducer."""
+    """Returns the recogniser without the CTC head beside its transducer.
+
+    Raises:
+      ValueError: if the model has no transducer.
+    """
     config = recogniser.config
     if config.predictor is None:
         raise ValueError("this is a CTC model: without its CTC head nothing is left to decode with")
-    leaves = {key: x for key, x in named_leaves(recogniser.model).items() if key[:4] != "ctc."}
+    leaves = {
+        name: leaf
+        for name, leaf in named_leaves(recogniser.model).items()
+        if not name.startswith("ctc.")
+    }
     model = from_named_leaves(leaves, abstract_model(dataclasses.replace(config, ctc=False)))
     return dataclasses.replace(recogniser, model=model)

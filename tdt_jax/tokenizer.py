@@ -1,13 +1,14 @@
 """Text to labels and back: SentencePiece pieces, or plain characters.
 
-Both kinds offer vocab_size, pieces, tags, encode, decode, words, languages and save. Text is
-normalised both ways and before training: Unicode's form NFC, single spaces between words, none
-around them. Labels are 0..vocab_size - 1, and the transducer's blank comes after them.
+Labels are 0..vocab_size - 1; the transducer's blank comes after them. Before training and encoding,
+and after decoding, text is normalized to Unicode's form NFC with single spaces between words and
+none around them.
 
-What `decode` and `words` spell is written as tdt_jax.orthography says: closing marks join the word
-before, and a language without spaces has words of a piece or a few. Tags are labels that say
-something of the speech, or nothing, and are not said: `<|en|>`, `<pad>`, `<unk>`; they are left out
-unless `keep_tags`.
+`decode` and `words` set spaces and divide words by the rules of tdt_jax.orthography: closing marks
+join the word before, and languages without spaces have words of one or a few pieces.
+
+Tags are labels that are no spoken text: `<|en|>`, `<pad>`, `<unk>`. They are left out of decoded
+text unless `keep_tags`.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tdt_jax import orthography
 from tdt_jax.orthography import nfc
@@ -28,8 +29,8 @@ SENTENCEPIECE_FILE = "tokenizer.model"
 CHARACTERS_FILE = "characters.json"
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # SentencePiece.Type
 TAG = re.compile(r"<\|[^\s<>|]+\|>")
-ANGLES = re.compile(r"<[^\s<>]+>")  # a tag, where a tokenizer's maker has defined it
-# Of two letters, or with script or region: "<|en|>", "<|zh-Hant|>", "<en-US>".
+ANGLES = re.compile(r"<[^\s<>]+>")  # a tag, if the piece is user-defined
+# A language's tag, also with script or region: "<|en|>", "<|zh-Hant|>", "<en-US>".
 LANGUAGE = re.compile(
     r"<\|([a-z]{2}|yue|haw|[a-z]{2,3}(?:-[A-Z][a-z]{3})?-(?:[A-Z]{2}|\d{3})|[a-z]{2,3}-[A-Z][a-z]{3})"
     r"\|>|<([a-z]{2,3}-[A-Z]{2})>"
@@ -37,20 +38,65 @@ LANGUAGE = re.compile(
 
 
 class TextWord(NamedTuple):
-    """A word of the text of labels."""
+    """A word of decoded text."""
 
     text: str
     positions: list[int]  # of the labels that spell it
-    space_before: bool  # False: follows the word before without a space
+    space_before: bool  # False: it follows the word before without a space
 
 
 class UnknownTextError(ValueError):
-    """Text with characters that the tokenizer has no label for; the message names them."""
+    """A text has characters without a label; the message names them."""
+
+
+class Tokenizer(Protocol):
+    """The methods that every tokenizer has: `Characters` and `SentencePiece`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of labels."""
+        ...
+
+    @property
+    def pieces(self) -> list[str]:
+        """The text of each label, as the tokenizer stores it."""
+        ...
+
+    @property
+    def tags(self) -> frozenset[int]:
+        """The labels that are tags."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the labels of a text.
+
+        Raises: UnknownTextError if a character has none.
+        """
+        ...
+
+    def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
+        """Returns the text of labels, with or without tags as words.
+
+        Raises: ValueError for a label outside 0..vocab_size - 1.
+        """
+        ...
+
+    def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
+        """Returns the words of `decode(ids)`."""
+        ...
+
+    def languages(self, ids: Sequence[int]) -> list[str]:
+        """Returns the languages that tags among labels name, in order."""
+        ...
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes the tokenizer into `folder`, for `load`; returns the file's path."""
+        ...
 
 
 @dataclass(frozen=True)
 class Characters:
-    """One label a character, in the order of `alphabet`; words are separated by its space."""
+    """One label per character, in the order of `alphabet`; there are no tags."""
 
     alphabet: str
 
@@ -60,42 +106,44 @@ class Characters:
 
     @property
     def vocab_size(self) -> int:
+        """The number of labels."""
         return len(self.alphabet)
 
     @property
     def pieces(self) -> list[str]:
+        """The characters."""
         return list(self.alphabet)
 
+    @property
+    def tags(self) -> frozenset[int]:
+        """The empty set."""
+        return frozenset()
+
     def encode(self, text: str) -> list[int]:
-        """The labels of `text`; UnknownTextError if a character has none."""
-        text = _squeeze(text)
+        """Returns the labels of a text; raises UnknownTextError if a character has none."""
+        text = _normalize(text)
         if unknown := sorted(set(text) - set(self.alphabet)):
             raise UnknownTextError(f"no label for {' '.join(map(repr, unknown))} in {text!r}")
         return [self._index[character] for character in text]
 
     def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
-        """The text of labels; ValueError for one outside 0..vocab_size - 1. There are no tags."""
-        return _joined(self.words(ids, keep_tags=keep_tags))
+        """Returns the text of labels; raises ValueError for one outside 0..vocab_size - 1."""
+        return _join(self.words(ids, keep_tags=keep_tags))
 
     def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
-        """The words of `decode(ids)`; labels of whitespace spell none."""
+        """Returns the words of `decode(ids)`; labels of whitespace belong to none."""
         texts = [self.alphabet[i] for i in _checked(ids, self.vocab_size)]
         return [
             TextWord(nfc(text), [i for i in units if not texts[i].isspace()], space)
             for text, units, space in orthography.divide(texts)
         ]
 
-    @property
-    def tags(self) -> frozenset[int]:
-        """None."""
-        return frozenset()
-
     def languages(self, ids: Sequence[int]) -> list[str]:
-        """None."""
+        """Returns the empty list."""
         return []
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write characters.json into `folder`, for `load`."""
+        """Writes characters.json into `folder`, for `load`; returns its path."""
         text = json.dumps({"alphabet": self.alphabet}, ensure_ascii=False)
         return _write(folder, CHARACTERS_FILE, text.encode())
 
@@ -106,11 +154,11 @@ class Characters:
 
 @dataclass(frozen=True)
 class SentencePiece:
-    """Subword labels from a serialised SentencePiece model; a piece that starts a word begins "▁".
+    """Subword labels of a serialized SentencePiece model; pieces that begin a word begin with "▁".
 
-    The unknown piece keeps its label, as in NVIDIA's models, but `encode` never produces it. Tags
-    are the unknown and control pieces, user-defined ones in angle brackets, and `<|...|>`; `encode`
-    gives user-defined ones for text that spells them, so that they can be trained on.
+    The unknown piece has a label, as in NVIDIA's models, but `encode` never returns it. Tags are
+    the unknown and control pieces, user-defined pieces in angle brackets, and `<|...|>`. `encode`
+    returns user-defined tags for text that spells them, so that they can be trained on.
     """
 
     model: bytes = field(repr=False)
@@ -121,15 +169,22 @@ class SentencePiece:
 
     @property
     def vocab_size(self) -> int:
+        """The number of labels."""
         return self._processor.get_piece_size()
 
-    @functools.cached_property
+    @property
     def pieces(self) -> list[str]:
-        return [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+        """The pieces of the SentencePiece model, "▁" included."""
+        return self._pieces
+
+    @property
+    def tags(self) -> frozenset[int]:
+        """The labels that are tags."""
+        return self._tags
 
     def encode(self, text: str) -> list[int]:
-        """The labels of `text`; UnknownTextError if a character has none."""
-        text = _squeeze(text)
+        """Returns the labels of a text; raises UnknownTextError if a character has none."""
+        text = _normalize(text)
         ids = self._processor.encode(text)
         unknown_id = self._processor.unk_id()
         if unknown_id in ids:
@@ -138,21 +193,18 @@ class SentencePiece:
         return ids
 
     def decode(self, ids: Sequence[int], *, keep_tags: bool = False) -> str:
-        """The text of labels, without tags or with them as words.
-
-        Raises: ValueError for a label outside 0..vocab_size - 1.
-        """
-        return _joined(self.words(ids, keep_tags=keep_tags))
+        """Returns the text of labels; raises ValueError for one outside 0..vocab_size - 1."""
+        return _join(self.words(ids, keep_tags=keep_tags))
 
     def words(self, ids: Sequence[int], *, keep_tags: bool = False) -> list[TextWord]:
-        """The words of `decode(ids)`.
+        """Returns the words of `decode(ids)`.
 
-        Every label but tags is of one word, in order; a lone "▁" of that after it, or of the one
-        before it if that goes on ("▁vra", "i", "▁", "?": "vrai?") or is the last.
+        Every label but tags belongs to one word, in order. A lone "▁" belongs to the word after it,
+        or to the word before if that continues ("▁vra", "i", "▁", "?": "vrai?") or is the last.
         """
-        units: list[tuple[str, list[int]]] = []
+        units: list[tuple[str, list[int]]] = []  # text and positions of its labels
         alone: set[int] = set()
-        encoded: list[int] = []  # positions of bytes that spell characters together
+        encoded: list[int] = []  # positions of adjacent byte pieces
         labels = _checked(ids, self.vocab_size)
         for position, label in [*enumerate(labels), (len(labels), None)]:
             if label in self.tags and not keep_tags:
@@ -160,7 +212,8 @@ class SentencePiece:
             if label is not None and self._types[label] == BYTE:
                 encoded.append(position)
                 continue
-            units += _characters([int(self.pieces[labels[i]][1:-1], 16) for i in encoded], encoded)
+            values = [int(self.pieces[labels[i]][1:-1], 16) for i in encoded]  # "<0x41>"
+            units += _decode_bytes(values, encoded)
             encoded = []
             if label in self.tags:
                 alone.add(len(units))
@@ -171,9 +224,22 @@ class SentencePiece:
             for text, indices, space in orthography.divide([text for text, _ in units], alone)
         ]
 
+    def languages(self, ids: Sequence[int]) -> list[str]:
+        """Returns the languages that tags among labels name, in order."""
+        tags = (self.pieces[i] for i in _checked(ids, self.vocab_size) if i in self.tags)
+        matches = filter(None, map(LANGUAGE.fullmatch, tags))
+        return [match[1] or match[2] for match in matches]
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes tokenizer.model into `folder`, for `load`; returns its path."""
+        return _write(folder, SENTENCEPIECE_FILE, self.model)
+
     @functools.cached_property
-    def tags(self) -> frozenset[int]:
-        """Labels that are tags."""
+    def _pieces(self) -> list[str]:
+        return [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+
+    @functools.cached_property
+    def _tags(self) -> frozenset[int]:
         return frozenset(
             label
             for label, (piece, type) in enumerate(zip(self.pieces, self._types, strict=True))
@@ -182,22 +248,12 @@ class SentencePiece:
             or (type == USER_DEFINED and ANGLES.fullmatch(piece))
         )
 
-    def languages(self, ids: Sequence[int]) -> list[str]:
-        """The languages that tags among labels name, in order."""
-        tags = (self.pieces[i] for i in _checked(ids, self.vocab_size) if i in self.tags)
-        matches = filter(None, map(LANGUAGE.fullmatch, tags))
-        return [match[1] or match[2] for match in matches]
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write tokenizer.model into `folder`, for `load`."""
-        return _write(folder, SENTENCEPIECE_FILE, self.model)
-
     @functools.cached_property
     def _types(self) -> list[int]:
         from sentencepiece import sentencepiece_model_pb2
 
-        model = sentencepiece_model_pb2.ModelProto.FromString(self.model)
-        return [piece.type for piece in model.pieces]
+        protobuf: Any = sentencepiece_model_pb2  # its classes exist at run time only
+        return [piece.type for piece in protobuf.ModelProto.FromString(self.model).pieces]
 
     @functools.cached_property
     def _processor(self):
@@ -212,32 +268,35 @@ class SentencePiece:
 
 
 def train_characters(texts: Iterable[str]) -> Characters:
-    """Characters over exactly those that occur in `texts`, sorted, the space always among them."""
-    alphabet = {character for text in texts for character in _squeeze(text)}
+    """Returns a tokenizer of the characters of `texts`, sorted, and the space.
+
+    Raises: ValueError without text.
+    """
+    alphabet = {character for text in texts for character in _normalize(text)}
     if not alphabet:
-        raise ValueError("there is no text to take characters from")
+        raise ValueError("no text to take characters from")
     return Characters("".join(sorted(alphabet | {" "})))
 
 
 def train_sentencepiece(
     texts: Iterable[str], vocab_size: int, model_type: str = "bpe"
 ) -> SentencePiece:
-    """Train SentencePiece on `texts`; the same texts in the same order give the same model.
+    """Returns SentencePiece trained on `texts`; it depends on nothing else but their order.
 
-    Every character of the texts gets a piece and the text is taken as it is (no Unicode
-    normalisation but NFC). The unknown piece is label 0. A corpus that supports fewer pieces than
-    `vocab_size` gives fewer: read `.vocab_size` of the result.
+    Every character of the texts gets a piece. Texts are normalized to NFC and otherwise unchanged.
+    The unknown piece is label 0. The result has fewer than `vocab_size` pieces if the texts support
+    no more.
 
-    Raises: ValueError without text, for `vocab_size` below the number of characters, and for
-    `model_type` other than "bpe" or "unigram".
+    Raises: ValueError without text, for `vocab_size` below the number of characters, and for a
+    `model_type` other than "bpe" and "unigram".
     """
     import sentencepiece
 
     if model_type not in ("bpe", "unigram"):
         raise ValueError(f"model_type must be 'bpe' or 'unigram', got {model_type!r}")
-    texts = [text for text in map(_squeeze, texts) if text]
+    texts = [text for text in map(_normalize, texts) if text]
     if not texts:
-        raise ValueError("there is no text to train SentencePiece on")
+        raise ValueError("no text to train SentencePiece on")
     required = len(set().union(*texts) - {" "}) + 2  # and "▁" and the unknown piece
     if vocab_size < required:
         raise ValueError(
@@ -265,17 +324,20 @@ def train_sentencepiece(
 
 
 def load(path: str | os.PathLike) -> Characters | SentencePiece:
-    """The tokenizer that `save` wrote into a folder, or the .model or .json file itself."""
+    """Returns the tokenizer that `save` wrote: `path` is the folder, or its file.
+
+    Raises: ValueError if there is none.
+    """
     path = Path(path)
     if path.is_dir():
-        found = [path / name for name in (SENTENCEPIECE_FILE, CHARACTERS_FILE)]
-        found = [file for file in found if file.is_file()]
-        if len(found) != 1:
+        files = [path / name for name in (SENTENCEPIECE_FILE, CHARACTERS_FILE)]
+        files = [file for file in files if file.is_file()]
+        if len(files) != 1:
             raise ValueError(
                 f"{path} must hold one of {SENTENCEPIECE_FILE} and {CHARACTERS_FILE}, "
-                f"found {len(found)}"
+                f"found {len(files)}"
             )
-        (path,) = found
+        (path,) = files
     if not path.is_file():
         raise ValueError(f"no tokenizer at {path}")
     if path.suffix != ".json":
@@ -287,16 +349,23 @@ def load(path: str | os.PathLike) -> Characters | SentencePiece:
 
 
 def without_tags(text: str) -> str:
-    """The text without what looks like a tag, `<|...|>`."""
+    """Returns the text with a space for everything of the form `<|...|>`."""
     return TAG.sub(" ", text)
 
 
-def _joined(words: Sequence[TextWord]) -> str:
+def _normalize(text: str) -> str:
+    return " ".join(nfc(text).split())
+
+
+def _join(words: Sequence[TextWord]) -> str:
     return "".join(" " * word.space_before + word.text for word in words).lstrip()
 
 
-def _characters(values: list[int], positions: list[int]) -> list[tuple[str, list[int]]]:
-    """The characters that bytes spell in UTF-8, with the bytes' positions; "\ufffd" is of none."""
+def _decode_bytes(values: list[int], positions: list[int]) -> list[tuple[str, list[int]]]:
+    """Returns the characters that bytes spell in UTF-8, with the positions of each one's bytes.
+
+    A byte that belongs to no character becomes U+FFFD.
+    """
     units, begin = [], 0
     while begin < len(values):
         for end in range(begin + 1, min(begin + 4, len(values)) + 1):
@@ -308,10 +377,6 @@ def _characters(values: list[int], positions: list[int]) -> list[tuple[str, list
             units.append(("\ufffd", positions[begin:end]))
         begin = end
     return units
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(nfc(text).split())
 
 
 def _checked(ids: Sequence[int], vocab_size: int) -> list[int]:

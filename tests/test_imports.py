@@ -35,7 +35,7 @@ ROOMS = {
     "benchmarks": ALL,
     "cli": [*ALL, "benchmarks", "__init__"],
     "__init__": [
-        *"audio.request presets config runtime.sharding models losses decoding".split(),
+        *"audio.errors presets config runtime.sharding models losses decoding".split(),
         *"recogniser checkpoints inference".split(),
     ],
 }

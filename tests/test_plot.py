@@ -1,20 +1,18 @@
-"""The decoder's steps are what the decoder did; drawings hold what they should."""
+"""The decoder's steps are those that it took; drawings hold what they should."""
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
+import models
 import numpy as np
 import pytest
-from flax import nnx
 
 import tdt_jax as tdt
 from tdt_jax import plot
 from tdt_jax.inference.transcript import Word
-from tdt_jax.losses.lattice import arc_posteriors
 
 
 @pytest.fixture(autouse=True)
@@ -23,49 +21,58 @@ def closed():
     plt.close("all")
 
 
-def random_transducer(durations, seed):
-    config = tdt.ModelConfig(
-        vocab_size=5,
-        durations=durations,
-        encoder=tdt.EncoderConfig(width=8, num_layers=1, num_heads=2, subsampling_channels=2),
-        predictor=tdt.PredictorConfig(width=8),
-        joint=tdt.JointConfig(width=16),
-    )
-    return tdt.Transducer(config, rngs=nnx.Rngs(seed))
+def joint_logits(model, frames, labels):
+    return model.joint(frames, model.predictor(labels))
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 2, 3, 4), (1, 3), (0, 4), None])
-@pytest.mark.parametrize("seed", range(3))
-def test_visits_are_the_decoders_steps(durations, seed):
-    model = random_transducer(durations, seed)
-    frames = 3 * jax.random.normal(jax.random.key(seed), (1, 30, 8))
-    found = tdt.greedy_decode(model, frames, jnp.array([30]), max_symbols=3)
-    count = int(found.num_labels[0])
-    states = model.predictor(found.labels[:, :count])
-    tokens, lengths = model.joint(frames, states)
-    path = plot.visits(
-        tokens[0], None if durations is None else lengths[0], durations, max_symbols=3
-    )
-    assert len(path) == found.num_steps[0]
-    assert path[-1].frame + path[-1].duration >= 30
-    emitted = [visit for visit in path if visit.token != 5]
-    assert [visit.position for visit in emitted] == list(range(count))
-    assert [visit.token for visit in emitted] == found.labels[0, :count].tolist()
-    assert [visit.frame for visit in emitted] == found.times[0, :count].tolist()
-    if count > 0:
-        with pytest.raises(ValueError, match=f"logits are of {count - 1} labels"):
-            plot.visits(tokens[0, :, :-1], lengths[0, :, :-1] if durations else None, durations,
-                        max_symbols=3)  # fmt: skip
+@pytest.mark.parametrize(
+    "durations",
+    [
+        (0, 1, 2, 3, 4),
+        None,
+        pytest.param((1, 3), marks=pytest.mark.slow),
+        pytest.param((0, 4), marks=pytest.mark.slow),
+    ],
+)
+def test_steps_are_those_of_the_decoder(durations):
+    """On three utterances; and logits of too few labels are refused."""
+    config = models.config(durations, models.encoder_config(width=8, num_layers=1))
+    model, blank = models.transducer(config), config.blank
+    frames = np.random.default_rng(0).normal(0, 3, (3, 30, 8)).astype(np.float32)
+    options = dict(max_symbols=3)
+    found = jax.device_get(tdt.greedy_decode(model, frames, np.full(3, 30), **options))
+    assert found.num_labels.max() > 3
+    labels = np.minimum(found.labels[:, : found.num_labels.max()], blank)
+    logits = jax.device_get(jax.jit(joint_logits)(model, frames, labels))
+    for row, count in enumerate(found.num_labels):
+        tokens, lengths = (None if each is None else each[row, :, : count + 1] for each in logits)
+        path = plot.decoder_steps(tokens, lengths, durations, **options)
+        assert len(path) == found.num_steps[row]
+        assert path[-1].frame + path[-1].duration >= 30
+        emitted = [step for step in path if step.token != blank]
+        assert [step.position for step in emitted] == list(range(count))
+        assert [step.token for step in emitted] == found.labels[row, :count].tolist()
+        assert [step.frame for step in emitted] == found.times[row, :count].tolist()
+        if count > 0:
+            lengths = None if durations is None else lengths[:, :-1]
+            with pytest.raises(ValueError, match=f"logits are of {count - 1} labels"):
+                plot.decoder_steps(tokens[:, :-1], lengths, durations, **options)
 
 
 def test_lattice_draws_every_probable_arc():
-    blank, label = jnp.zeros((4, 3, 2)), jnp.zeros((4, 2, 3))
-    _, *posteriors = arc_posteriors(blank, label, 4, 2, (1, 2), (0, 1, 2))
-    path = [plot.Visit(0, 0, 0, 1), plot.Visit(1, 1, 1, 1), plot.Visit(2, 2, 9, 2)]
+    rng = np.random.default_rng(0)
+    posteriors = [rng.random(shape) * (rng.random(shape) < 0.5) for shape in ((4, 3, 2), (4, 2, 3))]
+    posteriors[0][0, 0, 0] = plot.FAINTEST / 2
+    path = [
+        plot.DecoderStep(0, 0, 0, 1),
+        plot.DecoderStep(1, 1, 1, 1),
+        plot.DecoderStep(2, 2, 9, 2),
+    ]
     options = dict(blank_durations=(1, 2), label_durations=(0, 1, 2), texts=["one", "two"])
     axes = plot.lattice(*posteriors, **options, path=path)
-    probable = [int((np.asarray(arcs) > plot.FAINTEST).sum()) for arcs in posteriors]
+    probable = [int((arcs > plot.FAINTEST).sum()) for arcs in posteriors]
     assert [len(drawn.get_segments()) for drawn in axes.collections[1:3]] == probable
+    assert 0 < probable[0] < posteriors[0].size
     assert [text.get_text() for text in axes.get_yticklabels()] == ["(start)", "one", "two"]
     assert axes.lines[-1].get_xydata().tolist() == [[0, 0], [1, 1], [2, 2], [4, 2]]
     axes.figure.canvas.draw()
@@ -73,7 +80,11 @@ def test_lattice_draws_every_probable_arc():
 
 def test_jumps_over_features():
     config = tdt.ModelConfig(vocab_size=2)
-    path = [plot.Visit(0, 0, 2, 4), plot.Visit(4, 0, 1, 0), plot.Visit(4, 1, 0, 3)]
+    path = [
+        plot.DecoderStep(0, 0, 2, 4),
+        plot.DecoderStep(4, 0, 1, 0),
+        plot.DecoderStep(4, 1, 0, 3),
+    ]
     top, bottom = plot.jumps(np.random.default_rng(0).random((50, 8)), path, ["▁yes", "▁"], config)
     assert [text.get_text() for text in top.texts] == ["▁", "yes"]
     assert top.get_title("right") == "3 steps on 7 frames"

@@ -1,14 +1,16 @@
-"""Samples on the host, without JAX.
+"""Samples on the host, without JAX; the only room that imports soundfile, soxr and PyAV.
 
-reading    recordings of any kind to mono float32 samples: what the rest of the package calls
-request    which part of a recording is wanted; AudioError, AudioWarning
-items      what Python programs have recordings as: paths, open files, bytes, arrays with a rate
-parts      files that are several: chained Ogg, joined MP3
-sndfile    a file's samples by libsndfile
-container  a file's samples by FFmpeg (PyAV), at their places on the time line
-downmix    channels to one
-encoded    files in memory, as prepared datasets hold them; samples to FLAC
-segment    a part of a file, by offset and duration
-silence    where a recording sounds, and more of the silence that it has
-waveform   changes of an utterance's samples before training: speed, silence, noise
+reading.py        any recording to mono float32 samples: what the rest of the package calls
+errors.py         AudioError, AudioWarning
+request.py        which part of a recording is wanted, and what happens if it is damaged
+inputs.py         the forms of a recording in Python: paths, open files, bytes, arrays with a rate
+concatenated.py   files that are several, joined end to end: chained Ogg, joined MP3
+sndfile.py        a file's samples by libsndfile
+ffmpeg.py         a file's samples by FFmpeg (PyAV), placed on the time line
+downmix.py        channels to one
+segment.py        a part of a file, by offset and duration
+encoded.py        audio files as bytes in memory; FLAC and lossy codecs
+live.py           microphone; PCM and WAV from a pipe
+silence.py        digital and near silence: where a recording sounds
+waveform.py       changes to samples: rate, speed, silence, noise
 """

@@ -1,8 +1,8 @@
-"""Channels to one, as listeners of one loudspeaker should hear them.
+"""Channels to one, so that nothing clips and nothing cancels.
 
-The weights are those of a standard down-mix (ITU-R BS.775; FFmpeg has the same), in proportion, so
-that nothing clips. Channels of unknown places weigh alike. Two sides of which one is the other's
-mirror image would cancel: a channel that goes against the others for a second is turned over.
+The weights are in the proportions of a standard down-mix (ITU-R BS.775; FFmpeg has the same), and
+add up to 1. Channels of unknown position have equal weights. Where one side is the inverse of the
+other, the two would cancel: in each second, inverted channels are inverted back.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,34 +15,34 @@ HALF = 0.5**0.5  # -3 dB
 WEIGHTS = {"FC": 1.0, "FL": HALF, "FR": HALF, "FLC": HALF, "FRC": HALF, "DL": HALF, "DR": HALF,
            "WL": HALF, "WR": HALF, "BC": 0.5, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5,
            "LFE": 0.0, "LFE2": 0.0}  # fmt: skip
-ABOVE = 0.5  # of all others: from above, below or behind
+OTHER = 0.5  # weight of all other channels: above, below, behind
 WINDOW = 1.0  # seconds
-SHORTEST = 0.05  # seconds of a recording's rest in which nothing is decided anew
-AGAINST = -0.5  # the correlation from which a channel is the mirror image of another
-RAMP = 0.01  # seconds in which it is turned over
+SHORTEST = 0.05  # seconds; a shorter last window keeps the signs of the one before
+INVERTED = -0.5  # correlation with another channel below which a channel is inverted
+RAMP = 0.01  # seconds of cross-fade where a sign changes
 
 
-def weights(layout: tuple[str, ...], channels: int) -> np.ndarray:
-    """What each channel weighs; their sum is 1.
+def weights(layout: tuple[str, ...], num_channels: int) -> np.ndarray:
+    """Returns the weight of each channel: [num_channels] float32, of sum 1.
 
     Args:
-      layout: FFmpeg's names of the channels, or () if they are not known.
+      layout: FFmpeg's names of the channels, or () if they are unknown.
     """
-    found = np.array([WEIGHTS.get(name, ABOVE) for name in layout] or [1.0] * channels)
-    if not found.any():
-        found = np.ones(channels)
-    return (found / found.sum()).astype(np.float32)
+    shares = np.array([WEIGHTS.get(name, OTHER) for name in layout] or [1.0] * num_channels)
+    if not shares.any():
+        shares = np.ones(num_channels)
+    return (shares / shares.sum()).astype(np.float32)
 
 
-def mixed(blocks: Iterable[Block]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (rate, samples [S]): the same whatever the sizes of the blocks.
+def mix(blocks: Iterable[Block]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (rate, mono samples [S]) of a recording; the sizes of its blocks make no difference.
 
-    Holds no more than a second.
+    Holds at most one second of samples.
     """
     mixer, kind = None, None
     for block in blocks:
         new_kind = block.rate, block.layout, block.samples.shape[1]
-        if new_kind != kind:
+        if mixer is None or new_kind != kind:
             if mixer:
                 yield from mixer.finish()
             mixer, kind = _Mixer(block), new_kind
@@ -52,14 +52,13 @@ def mixed(blocks: Iterable[Block]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 class _Mixer:
-    """Mixes windows of a second, whose borders depend on nothing but the recording."""
+    """Mixes windows of a second, whose borders depend on the recording alone."""
 
     def __init__(self, block: Block):
-        channels = block.samples.shape[1]
         self._rate = block.rate
-        self._weights = weights(block.layout, channels)
-        self._signs: np.ndarray | None = None
-        self._held = block.samples[:0]
+        self._weights = weights(block.layout, block.samples.shape[1])
+        self._signs: np.ndarray | None = None  # of each channel: -1 where it is inverted
+        self._held = block.samples[:0]  # [S, channels], of the window that is not complete
 
     def push(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         if len(self._weights) == 1:
@@ -78,7 +77,7 @@ class _Mixer:
             yield self._rate, self._mix(self._held)
 
     def _mix(self, window: np.ndarray) -> np.ndarray:
-        before, self._signs = self._signs, self._turned(window)
+        before, self._signs = self._signs, self._new_signs(window)
         mono = window @ (self._weights * self._signs)
         if before is not None and (before != self._signs).any():
             size = min(len(window), round(RAMP * self._rate))
@@ -88,15 +87,15 @@ class _Mixer:
             )
         return mono
 
-    def _turned(self, window: np.ndarray) -> np.ndarray:
-        """The channels' signs: -1 for those that go against the first that is about loudest."""
+    def _new_signs(self, window: np.ndarray) -> np.ndarray:
+        """Returns -1 for channels that invert the first of the loudest ones, 1 for the others."""
         before = np.ones_like(self._weights) if self._signs is None else self._signs
         if len(window) < SHORTEST * self._rate:
             return before
-        with np.errstate(all="ignore"):  # samples that are not finite are another's to refuse
+        with np.errstate(all="ignore"):  # samples that are not finite are refused later
             products = (window - window.mean(axis=0)) * (self._weights > 0)
             products = products.T @ products
             power = np.diag(products)
             first = int(np.argmax(power >= power.max() / 4))
-            against = products[first] < AGAINST * np.sqrt(power * power[first])
-        return np.where(against, np.float32(-1), np.float32(1)) if power.any() else before
+            is_inverted = products[first] < INVERTED * np.sqrt(power * power[first])
+        return np.where(is_inverted, np.float32(-1), np.float32(1)) if power.any() else before

@@ -1,24 +1,20 @@
 """Live audio: blocks from a microphone, and PCM or WAV from a pipe."""
 
-import math
 import queue
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tdt_jax.audio.items import MAX_CHANNELS
-from tdt_jax.audio.request import RATES, AudioError
+from tdt_jax.audio.errors import RATES, AudioError
+from tdt_jax.audio.inputs import MAX_CHANNELS
 from tdt_jax.audio.sndfile import UNKNOWN_BYTES
+from tdt_jax.audio.waveform import resample_blocks
 
 INSTALL = "pip install 'tdt-jax[listen]'"
-
-
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # format tags of a WAV header
-
-
-OTHERS = {  # what files begin with that are not to be taken for PCM
+OTHERS = {  # first bytes of files that must not be taken for PCM
     b"RF64": "RF64",
     b"RIFX": "RIFX",
     b"FORM": "AIFF",
@@ -29,46 +25,47 @@ OTHERS = {  # what files begin with that are not to be taken for PCM
 
 
 def microphone(sample_rate: int = 16000, block_seconds: float = 0.1) -> Iterator[np.ndarray]:
-    """Blocks of samples [S] float32 of the default input device, until it is gone.
+    """Returns an iterator of blocks [S] float32 from the default input device, until it is gone.
 
-    It is opened when the first block is asked for; what comes while a block is worked on waits.
+    The device is opened when the first block is requested. Audio that arrives while the caller
+    works on a block is queued.
 
     Raises:
-      ValueError: at once without sounddevice or PortAudio, or a device that has this rate.
+      ValueError: at once, if sounddevice, PortAudio or a device of this rate is missing.
     """
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]  (optional)
     except ImportError:
         raise ValueError(f"the microphone needs sounddevice: {INSTALL}") from None
     except OSError as error:
         raise ValueError(
             f"the microphone needs the PortAudio library (apt install libportaudio2): {error}"
         ) from None
-    options = dict(samplerate=sample_rate, channels=1, dtype="float32")
+    options: dict[str, Any] = dict(samplerate=sample_rate, channels=1, dtype="float32")
     try:
         sounddevice.check_input_settings(**options)
     except (sounddevice.PortAudioError, ValueError) as error:
         raise ValueError(f"no microphone that records at {sample_rate} Hz: {error}") from None
     options["blocksize"] = max(1, round(block_seconds * sample_rate))
-    return _recorded(sounddevice, options)
+    return _record(sounddevice, options)
 
 
-def _recorded(sounddevice, options: dict) -> Iterator[np.ndarray]:
-    heard = queue.SimpleQueue()
+def _record(sounddevice, options: dict) -> Iterator[np.ndarray]:
+    blocks = queue.SimpleQueue()
     try:
         with sounddevice.InputStream(
             **options,
-            callback=lambda samples, *_: heard.put(samples[:, 0].copy()),
-            finished_callback=lambda: heard.put(None),
+            callback=lambda samples, *_: blocks.put(samples[:, 0].copy()),
+            finished_callback=lambda: blocks.put(None),
         ):
-            while (block := heard.get()) is not None:
+            while (block := blocks.get()) is not None:
                 yield block
     except sounddevice.PortAudioError as error:
         raise ValueError(f"the microphone fails: {error}") from None
 
 
 class Format(NamedTuple):
-    """Of PCM data."""
+    """The format of PCM data."""
 
     sample_rate: int  # Hz
     num_channels: int
@@ -78,15 +75,15 @@ class Format(NamedTuple):
 def pcm_blocks(
     file: BinaryIO, sample_rate: int = 16000, block_seconds: float = 0.1
 ) -> Iterator[np.ndarray]:
-    """Blocks of mono samples [S] float32 at `sample_rate`, as they come from a pipe.
+    """Yields mono samples [S] float32 at `sample_rate` Hz, as they arrive from a pipe.
 
-    The pipe holds a WAV (16-bit PCM or float32, of any rate, its channels averaged) or, without a
-    header, 16-bit little-endian mono PCM at `sample_rate`. A block is at most `block_seconds`, and
-    less where less is there. Sizes in the header of 0 or 0xFFFFFFFF, as written to a pipe, mean up
-    to the end; part of a sample at the end is left out.
+    The pipe carries a WAV (16-bit PCM or float32, any rate, channels are averaged) or, without a
+    header, 16-bit little-endian mono PCM at `sample_rate`. A block lasts `block_seconds`, or less
+    if less has arrived. Sizes of 0 or 0xFFFFFFFF in the header, as programs write to a pipe, mean
+    "to the end". An incomplete sample at the end is dropped.
 
     Raises:
-      AudioError: where a header is damaged or of another format, or there are no samples.
+      AudioError: for a header that is damaged or of another format, and a pipe without samples.
     """
     head = _read(file, 12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
@@ -96,11 +93,9 @@ def pcm_blocks(
         if (kind := OTHERS.get(head[:4]) or OTHERS.get(head[:3])) is not None:
             raise AudioError(f"live audio must be PCM or WAV, got {kind}")
         form = Format(sample_rate, 1, "<i2")
-        blocks = _blocks(file, form, math.inf, head, block_seconds)
-    if form.sample_rate != sample_rate:
-        blocks = _resampled(blocks, form.sample_rate, sample_rate)
+        blocks = _blocks(file, form, None, head, block_seconds)
     num_samples = 0
-    for block in blocks:
+    for block in resample_blocks(((form.sample_rate, block) for block in blocks), sample_rate):
         num_samples += len(block)
         yield block
     if not num_samples:
@@ -108,10 +103,10 @@ def pcm_blocks(
 
 
 def _blocks(
-    file: BinaryIO, form: Format, num_bytes: float, rest: bytes, block_seconds: float
+    file: BinaryIO, form: Format, num_bytes: int | None, rest: bytes, block_seconds: float
 ) -> Iterator[np.ndarray]:
-    """Mono blocks of `rest` and of at most `num_bytes` that follow it."""
-    read = getattr(file, "read1", file.read)  # does not wait where something is there
+    """Yields mono blocks of `rest` and of the next `num_bytes` (None: all) of the file."""
+    read = getattr(file, "read1", file.read)  # read1 returns what has arrived
     size = np.dtype(form.dtype).itemsize * form.num_channels
     most = max(1, round(block_seconds * form.sample_rate)) * size
     while True:
@@ -120,23 +115,15 @@ def _blocks(
             full = 32768 if form.dtype == "<i2" else 1
             yield values.mean(axis=1, dtype=np.float32) / np.float32(full)
             rest = rest[whole:]
-        if not (data := read(min(most, num_bytes))):
+        if not (data := read(most if num_bytes is None else min(most, num_bytes))):
             return
-        num_bytes -= len(data)
+        if num_bytes is not None:
+            num_bytes -= len(data)
         rest += data
 
 
-def _resampled(blocks: Iterator[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:
-    import soxr
-
-    stream = soxr.ResampleStream(rate, wanted, 1)
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def _wav_header(file: BinaryIO) -> tuple[Format, float]:
-    """Read up to the samples: their format, and the bytes they take (infinite: not known)."""
+def _wav_header(file: BinaryIO) -> tuple[Format, int | None]:
+    """Reads up to the samples; returns their format and their bytes (None: unknown)."""
     form = None
     while True:
         name, size = struct.unpack("<4sI", _exactly(file, 8))
@@ -151,7 +138,7 @@ def _wav_header(file: BinaryIO) -> tuple[Format, float]:
             left -= len(_exactly(file, min(left, 1 << 16)))
     if form is None:
         raise AudioError("the WAV header has no format before its samples")
-    return form, math.inf if size == 0 or size >= UNKNOWN_BYTES else size
+    return form, None if size == 0 or size >= UNKNOWN_BYTES else size
 
 
 def _format(body: bytes) -> Format:
@@ -178,7 +165,7 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    """So many bytes, or all up to the end."""
+    """Returns the next `size` bytes, or all that are left."""
     data = b""
     while len(data) < size and (more := file.read(size - len(data))):
         data += more

@@ -1,4 +1,4 @@
-"""Parts of audio files, as a manifest's `offset` and `duration` say them.
+"""Parts of audio files, by the `offset` and `duration` of a manifest.
 
     file     |--------------------------------------------|
     segment          |================|~~~|
@@ -15,27 +15,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tdt_jax.audio.errors import AudioError
 from tdt_jax.audio.reading import audio_blocks, audio_seconds
-from tdt_jax.audio.request import AudioError
 
-SLACK = 0.1  # seconds that a segment may lack, or that a file may go on after it and belong to it
-NOMINAL_SLACK = 1.0  # the same where a manifest gives no offset
-MOST_MENTIONED = 10  # files whose length is not as their manifest says; then no more are named
+SLACK = 0.1  # seconds that a file may end before the segment does, or after it and still belong
+NOMINAL_SLACK = 1.0  # the same if a manifest gives no offset
+MOST_WARNINGS = 10  # about files whose length is not that of their manifest
 
 log = logging.getLogger(__name__)
-_mentioned: set[str] = set()
+_warnings: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of an audio file, which `transcribe` and `as_samples` take like a whole one.
+    """A part of an audio file, which `transcribe` and `as_samples` accept like a whole file.
 
-    It lasts for `duration` seconds from `offset` on (None: to the end); its own time begins at 0.
+    It begins at `offset` and lasts `duration` seconds (None: to the end); its own time begins at 0.
 
-    An offset of None means the file as a whole, of which `duration` is the nominal length. Only
-    where it goes on for more than a second after that, is it cut there; that, and a file that is
-    shorter by more than a second, is mentioned in the log. (NeMo reads such an entry whole or cuts
-    it exactly, depending on its data loader.)
+    With an offset of None it is the whole file, and `duration` its nominal length. The file is cut
+    there only if it is more than a second longer; a warning is logged then, and if it is more than
+    a second shorter. (NeMo reads such an entry whole or cuts it exactly, depending on its data
+    loader.)
 
     Raises:
       ValueError: for an offset below 0, a duration that is not above 0, and what is not finite.
@@ -54,7 +54,7 @@ class Segment:
             )
 
     def is_whole(self) -> bool:
-        """Whether it is all of its file, of which mostly the header alone is read.
+        """Returns whether this is all of its file, mostly by reading the header alone.
 
         Raises: AudioError for a file that cannot be read.
         """
@@ -64,7 +64,7 @@ class Segment:
         )
 
     def audio_blocks(self, sample_rate: int = 16000, **options) -> Iterator[np.ndarray]:
-        """Yield the samples block by block, mono float32; of a long file only what is needed.
+        """Yields mono samples [S] float32; of a long file only what is needed is decoded.
 
         Options are those of `tdt_jax.audio.reading.audio_blocks`.
 
@@ -79,34 +79,36 @@ class Segment:
         if not is_nominal and self.duration is not None:
             stop = start + 0.1 + most / sample_rate
         blocks = audio_blocks(self.path, sample_rate, start=start, stop=stop, **options)
-        found, beyond = 0, []
+        num_samples, beyond = 0, []
         for block in blocks:
-            inside = len(block) if found + len(block) <= length else max(0, length - found)
+            inside = (
+                len(block) if num_samples + len(block) <= length else max(0, length - num_samples)
+            )
             if inside:
                 yield block[:inside]
             if inside < len(block):
                 beyond.append(block[inside:])
-            found += len(block)
-            if found > most:
+            num_samples += len(block)
+            if num_samples > most:
                 break
-        if found <= most:
+        if num_samples <= most:
             yield from beyond
         elif is_nominal:
-            _mention(
+            _warn_once(
                 f"{self.path} goes on after the {self.duration:g} s that its manifest says; only "
                 "those are used"
             )
-        if length < math.inf and found < length - slack * sample_rate:
-            lasts = found / sample_rate
+        if length < math.inf and num_samples < length - slack * sample_rate:
+            seconds = num_samples / sample_rate
             if not is_nominal:
                 raise AudioError(
                     f"{self.path} is truncated: {self.duration:g} s from {start:g} s on are "
-                    f"promised, it holds {lasts:.2f} s of them"
+                    f"promised, it holds {seconds:.2f} s of them"
                 )
-            _mention(f"{self.path} lasts {lasts:.2f} s, its manifest says {self.duration:g} s")
+            _warn_once(f"{self.path} lasts {seconds:.2f} s, its manifest says {self.duration:g} s")
 
 
-def _mention(text: str) -> None:
-    if text not in _mentioned and len(_mentioned) < MOST_MENTIONED:
-        _mentioned.add(text)
-        log.warning("%s%s", text, " (and so on)" if len(_mentioned) == MOST_MENTIONED else "")
+def _warn_once(text: str) -> None:
+    if text not in _warnings and len(_warnings) < MOST_WARNINGS:
+        _warnings.add(text)
+        log.warning("%s%s", text, " (and so on)" if len(_warnings) == MOST_WARNINGS else "")

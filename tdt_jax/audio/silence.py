@@ -1,46 +1,48 @@
-"""Silence: what of a recording is none, where it is quiet, and more of the silence it has."""
+"""Where a recording sounds: digital silence and near silence are left out."""
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-DIGITAL_SILENCE = 2.0**-24  # the largest sample that counts as none: half a step of 24-bit audio
-QUIET = 0.1  # seconds of the utterance that its silence takes after
-FRAME = 0.01  # seconds; sound is looked for by their standard deviations, full scale = 1
-LOUD = 1.5e-4  # -76 dBFS: louder frames sound
-LEAST = 3.2e-5  # frames up to here never sound: it is what one step of 16 bits up and down has
-MODULATION = 3.0  # frames so many times as loud as the quietest nearby sound, as speech does
+DIGITAL_SILENCE = 2.0**-24  # samples up to here are zero: half a step of 24-bit audio
+QUIET = 0.1  # seconds of the quietest stretch of an utterance, from which silence is modelled
+# A frame sounds by its level, the standard deviation of its samples (full scale = 1).
+FRAME = 0.01  # seconds
+LOUD = 1.5e-4  # -76 dBFS: louder frames always sound
+LEAST = 3.2e-5  # frames up to this level never sound: dither of one step of 16 bits has it
+MODULATION = 3.0  # between these, frames this many times as loud as the quietest nearby sound
 NEARBY = 1.0  # seconds on both sides
-SHORT = 0.35  # seconds of silence at the ends of a recording that are kept whole
-MARGIN = 0.1  # seconds that are kept of more
+SHORT = 0.35  # seconds of silence at an end of a recording that are kept whole
+MARGIN = 0.1  # seconds that are kept of longer silence
 
 
 def sounding(
     blocks: Iterable[np.ndarray], *, longest: int, sample_rate: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (position, samples [S]) of a recording without its silence.
+    """Yields (position, samples [S]) of a recording without its silence, in order.
 
-    A frame of 10 ms is silent, whatever its offset, if it is below -76 dBFS and no louder than what
-    is around it (zeros, dither, a noise gate, a codec's silence), or near a step of 16 bits. Quiet
-    speech is louder than what is around it: it sounds. Silence is left out at the ends of a
-    recording (of 0.35 s or less none is) and between sounds that it keeps apart for more than
-    `longest`; 0.1 s of it are kept next to sound, but no digital silence. What is left is yielded
-    in order, and follows what was yielded before it unless the position says otherwise. No more
-    than `longest` samples are held beside a block and some two seconds.
+    A frame of 10 ms is silent, whatever its DC offset, if it is below -76 dBFS and no louder than
+    its surroundings (zeros, dither, a noise gate, a codec's silence), or within a step of 16 bits.
+    Quiet speech is louder than its surroundings, so it sounds. Silence is dropped between sounds if
+    it lasts more than `longest`, and at the ends of the recording if it lasts more than 0.35 s.
+    Of dropped silence, 0.1 s are kept next to sound, but no digital silence.
+
+    Consecutive results are adjacent unless their positions say otherwise. At most `longest` samples
+    are held in memory, besides a block and about two seconds.
 
     Args:
-      blocks: [S] float32 each, any sizes.
-      longest: samples of silence that are kept where sound goes on after them.
+      blocks: consecutive samples [S] float32, of any sizes.
+      longest: samples of silence that are kept between sounds.
       sample_rate: in Hz.
     """
     short, margin = round(SHORT * sample_rate), round(MARGIN * sample_rate)
     held, start = np.zeros(0, np.float32), 0  # samples from `start` on that may still be yielded
-    end = 0  # of what is looked at
-    last = None  # behind the last sound; None: there was none since the last cut
+    end = 0  # of the samples that were examined
+    last = None  # end of the last sound; None: no sound since silence was dropped
     is_first = True
     for block, sounds in _with_sounds(blocks, sample_rate):
         held = np.concatenate([held, block])
-        for first, behind in _merged(end + sounds, longest):
+        for first, stop in _merge(end + sounds, longest):
             if last is not None and first - last > longest:
                 yield from _tail(held[last - start :][:margin], last)
                 last = None
@@ -49,8 +51,8 @@ def sounding(
                 begin += int(np.argmax(np.abs(held[begin - start :]) > DIGITAL_SILENCE))
             else:
                 begin = last
-            yield begin, held[begin - start : behind - start]
-            last, is_first = behind, False
+            yield begin, held[begin - start : stop - start]
+            last, is_first = stop, False
         end += len(block)
         if last is not None and end - last > longest:
             yield from _tail(held[last - start :][:margin], last)
@@ -61,15 +63,26 @@ def sounding(
         yield from _tail(held if len(held) <= short else held[:margin], last)
 
 
+def stretches(samples: np.ndarray, *, longest: int, sample_rate: int) -> list[tuple[int, int]]:
+    """Returns where samples [S] sound: (start, end) pairs more than `longest` of silence apart."""
+    spans: list[tuple[int, int]] = []
+    for start, part in sounding([samples], longest=longest, sample_rate=sample_rate):
+        end = start + len(part)
+        if spans and spans[-1][1] == start:
+            start, _ = spans.pop()
+        spans.append((start, end))
+    return spans
+
+
 def _tail(samples: np.ndarray, position: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields what of the samples behind a sound is not digital silence at their end."""
+    """Yields the samples that follow a sound, without digital silence at their end."""
     loud = np.flatnonzero(np.abs(samples) > DIGITAL_SILENCE)
     if len(loud):
         yield position, samples[: loud[-1] + 1]
 
 
-def _merged(sounds: np.ndarray, longest: int) -> list[tuple[int, int]]:
-    """The sounds [n, 2] (first, behind), those at most `longest` apart as one."""
+def _merge(sounds: np.ndarray, longest: int) -> list[tuple[int, int]]:
+    """Returns sounds [n, 2] (start, end), joined if they are at most `longest` apart."""
     if not len(sounds):
         return []
     apart = np.flatnonzero(sounds[1:, 0] - sounds[:-1, 1] > longest)
@@ -80,13 +93,13 @@ def _merged(sounds: np.ndarray, longest: int) -> list[tuple[int, int]]:
 def _with_sounds(
     blocks: Iterable[np.ndarray], sample_rate: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the same samples in other blocks, and where frames of each sound: [n, 2].
+    """Yields the samples in new blocks, with the frames of each block that sound: [n, 2].
 
-    The first and the last sample of these frames that are not digital silence bound a sound.
+    Frames are given by the start and end of their samples that are not digital silence.
     """
     frame, nearby = round(FRAME * sample_rate), round(NEARBY / FRAME)
-    samples, before = np.zeros(0, np.float32), np.zeros(0)  # levels before those of `samples`
-    parts, size = [], 0  # what came behind them
+    samples, before = np.zeros(0, np.float32), np.zeros(0)  # `before`: levels of frames before
+    parts, size = [], 0  # samples that follow
     for block in blocks:
         parts.append(block)
         size += len(block)
@@ -107,7 +120,7 @@ def _with_sounds(
 def _split(
     samples: np.ndarray, levels: np.ndarray, before: np.ndarray, frame: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples [S] and their sounds [n, 2]; `levels` are of them and of what is known behind."""
+    """Returns samples [S] and their sounds [n, 2]; `levels` may include frames that follow."""
     from scipy.ndimage import minimum_filter1d
 
     size = 2 * round(NEARBY / FRAME) + 1
@@ -125,16 +138,5 @@ def _split(
 
 
 def _levels(samples: np.ndarray, frame: int) -> np.ndarray:
-    """Standard deviations [n] of frames [n * frame]."""
+    """Returns the standard deviations [n] of frames [n * frame]."""
     return samples.reshape(-1, frame).std(axis=1, dtype=np.float64)
-
-
-def stretches(samples: np.ndarray, *, longest: int, sample_rate: int) -> list[tuple[int, int]]:
-    """Where samples [S] sound: starts and ends, more than `longest` of silence between."""
-    found: list[tuple[int, int]] = []
-    for start, part in sounding([samples], longest=longest, sample_rate=sample_rate):
-        end = start + len(part)
-        if found and found[-1][1] == start:
-            start, _ = found.pop()
-        found.append((start, end))
-    return found

@@ -1,4 +1,4 @@
-"""libsndfile's way to decode a file: fast and exact, for the formats of MAGIC."""
+"""A file's samples by libsndfile: fast and exact, for the formats of MAGIC."""
 
 import contextlib
 import os
@@ -9,31 +9,25 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tdt_jax.audio.request import (
-    TOLERANCE,
-    Block,
-    BrokenError,
-    Request,
-    UnknownFormatError,
-    check_rate,
-)
+from tdt_jax.audio.errors import BrokenError, UnknownFormatError, check_rate
+from tdt_jax.audio.request import TOLERANCE, Block, Request
 
 MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"NIST")
 BLOCK = 1 << 18  # samples decoded at a time, all channels together
-MOST_CHANNELS = 2  # of more, libsndfile does not tell which is which
-UNKNOWN_BYTES = 0x7FFFF000  # a size this large in a header: written to a pipe, length unknown
+MOST_CHANNELS = 2  # libsndfile does not name the channels of files with more
+UNKNOWN_BYTES = 0x7FFFF000  # a size from here on in a header: written to a pipe, length unknown
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's count for a FLAC of unknown length, at whose end it fails
-# Of chunks, in libsndfile's log of a header; bytes per second ("Bytes/sec") are corrected alike.
+# Sizes of chunks in libsndfile's log of a header; it corrects "Bytes/sec" in the same form.
 SIZES = re.compile(r"^[\w ]+: (\d+) \(should be (\d+)\)", re.MULTILINE)
-FORGIVEN = 64  # bytes: writers disagree about whether a size counts its own header and padding
+SIZE_SLACK = 64  # bytes: writers disagree whether a size counts its own header and padding
 PATHS = (str, os.PathLike)
 
 
 def blocks(source: Path | BinaryIO, name: str, request: Request) -> Iterator[Block]:
-    """Yield the blocks of a file from `request.start` on, or from where it can be decoded.
+    """Yields the blocks of a file from `request.start` on; from 0 if it cannot seek.
 
-    Raises: UnknownFormatError before the first block; BrokenError if decoding fails; as
-    `request.lost`, if the file ends before its header says.
+    Raises: UnknownFormatError before the first block; BrokenError if decoding fails; what
+    `request.lost` raises if the file ends before its header says.
     """
     import soundfile
 
@@ -70,13 +64,42 @@ def blocks(source: Path | BinaryIO, name: str, request: Request) -> Iterator[Blo
 
 
 def seconds(source: Path | BinaryIO) -> float:
-    """The length that a file's header says. Raises UnknownFormatError."""
+    """Returns the length of a file by its header, in seconds.
+
+    Raises: UnknownFormatError.
+    """
     with _opened(source) as file:
         return file.frames / file.samplerate
 
 
+def understates(file: BinaryIO) -> bool:
+    """Returns whether a WAV file has more data than its header says.
+
+    A recorder that crashed leaves the size at 0 or at that of an earlier moment; the size of more
+    than 4 GiB overflows.
+    """
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head, end = file.read(12), 12
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return False
+    name = b""
+    while name != b"data":
+        file.seek(end)
+        chunk = file.read(8)
+        name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
+        end += 8 + size + size % 2
+        if len(chunk) < 8 or end + SIZE_SLACK > length:
+            return False
+    file.seek(end)
+    chunk = file.read(8)
+    is_chunk = chunk[:4].isascii() and chunk[:4].decode("ascii").isprintable()
+    return not is_chunk or end + int.from_bytes(chunk[4:], "little") > length + SIZE_SLACK
+
+
 @contextlib.contextmanager
 def _opened(source: Path | BinaryIO):
+    """Opens a file with libsndfile within the context."""
     import soundfile
 
     if not isinstance(source, PATHS):
@@ -95,41 +118,16 @@ def _opened(source: Path | BinaryIO):
 
 
 def _missing(log: str, seconds: float) -> str | None:
-    """What libsndfile's log of a header says is missing at the end of the file, if anything.
+    """Returns how much is missing at the end of a file, if anything, by libsndfile's header log.
 
-    It reads such files as if they were whole, as long as `seconds`.
+    libsndfile reads a truncated file as if it were complete, and `seconds` long.
     """
-    found = None
+    message = None
     for promised, present in SIZES.findall(log):
-        if int(present) + FORGIVEN < int(promised) < UNKNOWN_BYTES:
+        if int(present) + SIZE_SLACK < int(promised) < UNKNOWN_BYTES:
             whole = seconds * int(promised) / max(int(present), 1)
-            found = (
+            message = (
                 f"its header promises {promised} bytes, it holds {present} "
                 f"({whole - seconds:.2f} s of {whole:.2f} s are missing)"
             )
-    return found
-
-
-def understates(file: BinaryIO) -> bool:
-    """Whether a WAV file goes on behind its data, as if the size had never been filled in.
-
-    The size of what a crashed recorder wrote is 0, or that of an earlier moment; that of more than
-    4 GiB has overflown.
-    """
-    length = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head, end = file.read(12), 12
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return False
-    name = b""
-    while name != b"data":
-        file.seek(end)
-        chunk = file.read(8)
-        name, size = chunk[:4], int.from_bytes(chunk[4:], "little")
-        end += 8 + size + size % 2
-        if len(chunk) < 8 or end + FORGIVEN > length:
-            return False
-    file.seek(end)
-    chunk = file.read(8)
-    is_chunk = chunk[:4].isascii() and chunk[:4].decode("ascii").isprintable()
-    return not is_chunk or end + int.from_bytes(chunk[4:], "little") > length + FORGIVEN
+    return message

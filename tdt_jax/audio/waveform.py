@@ -1,30 +1,55 @@
-"""What is done to an utterance's samples before the batch: its length may change."""
+"""Changes to an utterance's samples: rate, speed, silence, noise. The length may change."""
+
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from tdt_jax.audio.silence import QUIET
 
-TRIM_FLOOR = 1e-5  # edges quieter than this share of a recording's loudest 10 ms are silence
-TRIM_MARGIN = 0.03  # seconds kept before and after what is not
+TRIM_FLOOR = 1e-5  # silence is quieter than this share of the power of a recording's loudest 10 ms
+TRIM_MARGIN = 0.03  # seconds of silence that `trim` keeps
+
+
+def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
+    """Returns samples [S] resampled from `rate` to `new_rate` Hz: [about S * new_rate / rate]."""
+    import soxr
+
+    return samples if rate == new_rate else soxr.resample(samples, rate, new_rate)
+
+
+def resample_blocks(
+    blocks: Iterable[tuple[int, np.ndarray]], sample_rate: int
+) -> Iterator[np.ndarray]:
+    """Yields consecutive samples at `sample_rate` Hz from blocks of (rate, samples [S])."""
+    import soxr
+
+    stream, stream_rate = None, sample_rate
+    for rate, block in blocks:
+        if rate != stream_rate:
+            if stream:
+                yield stream.resample_chunk(block[:0], last=True)
+            stream = None if rate == sample_rate else soxr.ResampleStream(rate, sample_rate, 1)
+            stream_rate = rate
+        yield stream.resample_chunk(np.ascontiguousarray(block)) if stream else block
+    if stream:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def change_speed(samples: np.ndarray, rate: float) -> np.ndarray:
-    """Play `samples` at `rate` times the speed, pitch included: [S] -> [about S / rate]."""
-    import soxr
-
-    return samples if rate == 1 else soxr.resample(samples, rate, 1.0)
+    """Returns samples [S] at `rate` times the speed, pitch included: [about S / rate]."""
+    return resample(samples, rate, 1.0)
 
 
 def insert_silence(
-    samples: np.ndarray, seconds: float, rng: np.random.Generator, *, sample_rate: int = 16000
+    samples: np.ndarray, seconds: float, rng: np.random.Generator, *, sample_rate: int
 ) -> tuple[np.ndarray, int]:
-    """Insert `seconds` of background at the start, at the end or at the quietest point inside.
+    """Inserts `seconds` of background at the start, at the end, or at the quietest point inside.
 
     The three places are equally likely. The background is white noise as loud as the utterance's
-    quietest 20 ms, so digital silence stays digital silence.
+    quietest 20 ms; where these are digital silence, so is the background.
 
     Returns:
-      the samples, and how many of them were put before the start.
+      the samples, and how many of them precede the utterance.
     """
     window = sample_rate // 50
     num_windows = len(samples) // window
@@ -42,9 +67,9 @@ def insert_silence(
 
 
 def trim(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Drop the silence at both edges, by the energy of 10 ms frames.
+    """Returns samples [S] without the silence at both ends, by the power of 10 ms frames.
 
-    The energy of the first difference counts too: it lifts the hiss at the ends of "six" and "f".
+    The power of the first difference is added: it raises the hiss at the ends of "six" and "f".
     """
     frame = sample_rate // 100
     size = len(samples) // frame * frame
@@ -56,7 +81,10 @@ def trim(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def add_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
-    """Add white to pink noise, `snr` dB below the speech (its digital silence not counted)."""
+    """Returns samples [S] with white to pink noise, `snr` dB below the speech: [S] float32.
+
+    The level of the speech is measured without its digital silence.
+    """
     speech = samples[samples != 0]
     level = np.sqrt(np.mean(speech**2)) * 10 ** (-snr / 20)
     noisy = samples + level * noise(len(samples), rng)
@@ -64,53 +92,51 @@ def add_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.n
 
 
 def noise(size: int, rng: np.random.Generator) -> np.ndarray:
-    """White to pink noise [size] of mean square 1."""
+    """Returns white to pink noise of mean square 1: [size]."""
     white = rng.standard_normal(1 << size.bit_length(), dtype=np.float32)
     spectrum = np.fft.rfft(white)
     tilt = rng.uniform(0, 0.5)  # the amplitude falls with frequency to the -tilt: 0.5 is pink
-    found = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** tilt)[:size]
-    return found / np.sqrt(np.mean(found**2))
+    tilted = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** tilt)[:size]
+    return tilted / np.sqrt(np.mean(tilted**2))
 
 
-def quietest(samples: np.ndarray, window: int) -> int:
-    """Where the `window` samples [S] with the least power begin."""
-    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    return int(np.argmin(power[window:] - power[:-window]))
-
-
-def num_inserted(num_samples: int, share: float) -> int:
-    """Samples of silence that make up `share` of the result."""
-    return round(num_samples * share / (1 - share))
-
-
-def with_silence(
-    samples: np.ndarray, share: float, *, seed: int, sample_rate: int = 16000
-) -> np.ndarray:
-    """Insert silence [S] -> [S + num_inserted(S, share)], the samples in order and untouched.
+def with_silence(samples: np.ndarray, share: float, *, seed: int, sample_rate: int) -> np.ndarray:
+    """Returns samples [S] with silence inserted: [S + num_inserted(S, share)].
 
     A third goes before the utterance, a third after it, and a third into the middle of the
-    quietest 0.1 s between its first and its last tenth. The silence is Gaussian noise of the
-    spectrum and the mean power of the utterance's quietest 0.1 s anywhere: digital silence if that
-    is zero, and only then.
+    quietest 0.1 s between its first and its last tenth. The silence is `background`. The samples
+    keep their values and their order.
     """
     window = min(len(samples), round(QUIET * sample_rate))
     size = num_inserted(len(samples), share)
-    noise = background(samples, size, seed=seed, sample_rate=sample_rate)
-    before, inside, after = np.array_split(noise, 3)
+    silence = background(samples, size, seed=seed, sample_rate=sample_rate)
+    before, inside, after = np.array_split(silence, 3)
     tenth = min(len(samples) // 10, (len(samples) - window) // 2)
     place = tenth + quietest(samples[tenth : len(samples) - tenth], window) + window // 2
     return np.concatenate([before, samples[:place], inside, samples[place:], after])
 
 
-def background(
-    samples: np.ndarray, size: int, *, seed: int, sample_rate: int = 16000
-) -> np.ndarray:
-    """Gaussian noise [size] of the spectrum and the mean power of the quietest 0.1 s."""
+def num_inserted(num_samples: int, share: float) -> int:
+    """Returns how many samples of silence to insert so that they are `share` of the result."""
+    return round(num_samples * share / (1 - share))
+
+
+def background(samples: np.ndarray, size: int, *, seed: int, sample_rate: int) -> np.ndarray:
+    """Returns Gaussian noise [size] with the spectrum and mean power of the quietest 0.1 s.
+
+    It is digital silence if, and only if, these are.
+    """
     window = min(len(samples), round(QUIET * sample_rate))
     lowest = quietest(samples, window)
     quiet = samples[lowest : lowest + window]
     white = np.random.default_rng(seed).standard_normal(size + window)
-    noise = np.fft.irfft(np.fft.rfft(white) * np.fft.rfft(quiet, len(white)), len(white))[:size]
+    shaped = np.fft.irfft(np.fft.rfft(white) * np.fft.rfft(quiet, len(white)), len(white))[:size]
     power, wanted = (np.mean(np.square(x, dtype=np.float64)) if size else 0.0
-                     for x in (noise, quiet))  # fmt: skip
-    return (noise * np.sqrt(wanted / power if power else 0.0)).astype(np.float32)
+                     for x in (shaped, quiet))  # fmt: skip
+    return (shaped * np.sqrt(wanted / power if power else 0.0)).astype(np.float32)
+
+
+def quietest(samples: np.ndarray, window: int) -> int:
+    """Returns where the `window` consecutive samples of [S] with the least power begin."""
+    power = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    return int(np.argmin(power[window:] - power[:-window]))

@@ -106,7 +106,9 @@ def make_decoder_peer(config: ModelConfig, blank_bias: float):
     from tdt_jax.checkpoints.parakeet import convert, tables
 
     peer = make_peer(config)
-    tensors = convert.disassemble(make_model(config, blank_bias), name=tables.hugging_face_name)
+    tensors = convert.disassemble(
+        make_model(config, blank_bias), tensor_name=tables.hugging_face_name
+    )
     decoder = {
         name: torch.from_numpy(array)
         for name, array in tensors.items()

@@ -27,7 +27,7 @@ from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.recognition import decode_samples
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import encode
-from tdt_jax.plot import BLANK, INK, LABEL, _finish, _note
+from tdt_jax.plot import BLANK, INK, LABEL
 from tdt_jax.recogniser import Recogniser
 
 SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -328,3 +328,27 @@ def plot(rows: Sequence):
         ends.append((f"{ratios[-1]:.2f} x  {name}", ratios[-1], colour))
     _finish(right, "RNN-T / TDT (1: no difference)", x, ends)
     return np.array([left, right])
+
+
+def _finish(axes, title: str, x: Sequence[float], ends: Sequence[tuple[str, float, str]]) -> None:
+    """Finishes axes from zero, with the names (text, y, color) of the lines beside their ends."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=INK)
+    top = 1.15 * axes.get_ylim()[1]
+    margin = 0.12 * (max(x) - min(x)) or 1.0
+    axes.set(xticks=x, ylim=(0, top), xlim=(min(x) - margin, max(x) + margin))
+    axes.set_xlabel("inserted silence, % of the audio", color=INK)
+    axes.grid(axis="y", color="#e3e7ec", linewidth=0.8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    last = -np.inf
+    for text, y, colour in sorted(ends, key=lambda end: end[1]):
+        last = max(y / top, last + 0.055)  # names do not overlap
+        style = dict(xycoords="axes fraction", va="center", fontsize=9.5, color=colour)
+        axes.annotate(text, (1.01, last), **style)
+
+
+def _note(axes, text: str, place: tuple[float, float], colour: str, *, ha: str) -> None:
+    """Writes small text above a point."""
+    style = dict(xytext=(0, 7), textcoords="offset points", fontsize=8.5, color=colour)
+    clear = dict(facecolor="white", edgecolor="none", pad=1)  # the grid does not run through it
+    axes.annotate(text, place, ha=ha, va="bottom", bbox=clear, **style)

@@ -15,7 +15,7 @@ from tdt_jax.benchmarks.encoder import matmul_rate
 from tdt_jax.benchmarks.train_step_aot import step_flops
 from tdt_jax.config import Config
 from tdt_jax.profiling import hlo
-from tdt_jax.profiling.parts import part_of
+from tdt_jax.profiling.step_parts import part_of
 from tdt_jax.runtime import sharding
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.step import BatchArrays, init_state, train_step
@@ -53,9 +53,9 @@ def measure(config: Config, shape: Shape, *, repeats: int) -> Speed:
     """Train on noise of a shape: a step to warm up, `repeats` to measure, one to profile."""
     mesh = sharding.make_mesh(fsdp=config.training.fsdp)
     key = jax.random.key(0)
-    placed = sharding.shardings(jax.eval_shape(lambda: init_state(config, key)), mesh)
+    placed = sharding.parameter_shardings(jax.eval_shape(lambda: init_state(config, key)), mesh)
     state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
-    batch = sharding.split_batch(noise(config, shape, shape.rows * mesh.size), mesh)
+    batch = sharding.shard_batch(noise(config, shape, shape.rows * mesh.size), mesh)
     start = time.perf_counter()
     step = train_step.lower(state, batch, key, config=config, mesh=mesh).compile()
     compile_seconds = time.perf_counter() - start

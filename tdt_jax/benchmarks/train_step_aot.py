@@ -18,7 +18,7 @@ from tdt_jax.models.encoder import subsampled_length
 from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.flops import product_flops
-from tdt_jax.profiling.parts import PARTS, part_of
+from tdt_jax.profiling.step_parts import PARTS, part_of
 from tdt_jax.profiling.tpu import Chip, chip_of, cost_of, devices, exchange_seconds, text_of
 from tdt_jax.runtime import backend, sharding
 from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
@@ -52,10 +52,10 @@ def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) 
     mesh = sharding.make_mesh(found, fsdp=config.training.fsdp)
     key = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(lambda key: init_state(config, key), key)
-    state = sharding.abstract(shapes, mesh)
+    state = sharding.sharded_shapes(shapes, mesh)
     rows = NamedSharding(mesh, sharding.ROWS)
     batch = _placed(_batch(config, shape, shape.rows * mesh.size), rows)
-    arguments = state, batch, _placed(key, NamedSharding(mesh, sharding.WHOLE))
+    arguments = state, batch, _placed(key, NamedSharding(mesh, sharding.REPLICATED))
     compiled, seconds = _compile(train_step.lower(*arguments, config=config, mesh=mesh))
 
     part = shape.rows // config.training.accumulate

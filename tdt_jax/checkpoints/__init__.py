@@ -1,8 +1,8 @@
 """Recognisers and training states, to and from disk.
 
-loading.py       load, save: tells the kinds of checkpoint apart; the Hugging Face Hub
-native.py        folders of our own: config.json, tokenizer, checkpoints/
-store.py         Checkpoints: training states by step, written in the background
-formats/         file formats, which know nothing of models
-parakeet/        NVIDIA's Parakeet models, as NeMo and transformers store them
+loading.py    load, save: tells the kinds of checkpoints apart; the Hugging Face Hub
+native.py     this package's own folders: config.json, tokenizer, checkpoints/
+store.py      Checkpoints: training states by step, written in the background
+formats/      file formats, which know nothing of models
+parakeet/     NVIDIA's Parakeet models, as NeMo and transformers store them
 """

@@ -157,9 +157,7 @@ def data(options) -> int:
     from tdt_jax import config
     from tdt_jax.benchmarks import data
 
-    chosen = config.load(options.config)
-    for assignment in options.overrides:
-        chosen = config.override(chosen, assignment)
+    chosen = config.override(config.load(options.config), *options.overrides)
     rows = data.measure(chosen, threads=options.threads or (1, 2, 4), seconds=options.seconds)
     for row in rows:
         print(json.dumps(row._asdict()) if options.json else row.describe(), flush=True)
@@ -180,7 +178,6 @@ def train(options) -> int:
         chosen = config.load(options.config)
         pairs.append((options.config, chosen, shape))
     for name, chosen, shape in pairs:
-        for assignment in options.overrides:
-            chosen = config.override(chosen, assignment)
+        chosen = config.override(chosen, *options.overrides)
         print(train_step.report(name, chosen, shape, repeats=options.repeats), flush=True)
     return 0

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tdt_jax.audio.errors import AudioError, warn
 from tdt_jax.audio.reading import header_seconds
-from tdt_jax.audio.request import AudioError, warn
 from tdt_jax.inference.formats import DEFAULT_RULES, FORMATS, SubtitleRules, render
 from tdt_jax.inference.transcript import Transcript
 from tdt_jax.inference.transcription import RecordingResult, transcribe_each

@@ -99,7 +99,7 @@ def complain(text: str) -> None:
 @contextlib.contextmanager
 def audio_warnings():
     """A context in which what is said of a recording is a line on standard error."""
-    from tdt_jax.audio.request import AudioWarning
+    from tdt_jax.audio.errors import AudioWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)

@@ -111,7 +111,7 @@ def _telephone(options) -> int:
     rate = chosen.model.features.sample_rate
     telephone = Telephone(chosen.data.telephone, sample_rate=rate)
     hidden = options.no_progress or not is_terminal(sys.stderr)
-    for name, items in telephone.tests().items():
+    for name, items in telephone.test_sets().items():
         path = Path(options.data_dir) / f"{name}.jsonl"
         write_manifest(path, tqdm(items, desc=name, disable=hidden), rate)
         seconds = sum(len(item.samples) for item in items) / rate
@@ -123,12 +123,12 @@ def _prepare(builder, scans, options, **rest) -> int:
     """Prepare one split after the other; `scans` find out what is in each."""
     from tqdm import tqdm
 
-    from tdt_jax.data.prepared.prepare import is_there, prepare
+    from tdt_jax.data.prepared.prepare import is_prepared, prepare
 
     hidden = options.no_progress or not is_terminal(sys.stderr)
     failed = 0
     for split, scan in scans.items():
-        was_there = is_there(builder, split, options.data_dir)
+        was_there = is_prepared(builder, split, options.data_dir)
         source = scan()
         total = sum(recording.size for recording in source.recordings)
         bar = tqdm(total=total, desc=split, unit="B", unit_scale=True, disable=hidden or was_there)

@@ -50,7 +50,7 @@ def decode_samples_on_mesh(
     mesh = _mesh(model)
     if mesh is None:
         return decode_samples(model, *jax.device_put((samples, num_samples)), decoder=decoder)
-    arrays = sharding.split_batch((samples, num_samples), mesh)
+    arrays = sharding.shard_batch((samples, num_samples), mesh)
     return _decode_samples_on(model, *arrays, mesh=mesh, decoder=decoder)
 
 
@@ -79,7 +79,7 @@ def _decode_samples_on(
     decoder: str,
 ) -> Hypothesis:
     run = functools.partial(decode_samples, decoder=decoder)
-    return sharding.map_rows(run, mesh, num_whole=1)(model, samples, num_samples)
+    return sharding.map_rows(run, mesh, num_replicated=1)(model, samples, num_samples)
 
 
 def _mesh(model: Transducer) -> jax.sharding.Mesh | None:

@@ -253,7 +253,7 @@ class Stream:
         self._filled, self._first = len(kept), self._first + leaving
         self._window[0, : len(kept)] = kept
         if hypothesis is not None:
-            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels))
+            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels.tolist()))
             self._tail.add(hypothesis)
         self._settle(self.seconds)
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tdt_jax.audio.items import is_single
+from tdt_jax.audio.errors import AudioError, warn
+from tdt_jax.audio.inputs import is_single
 from tdt_jax.audio.reading import audio_blocks
-from tdt_jax.audio.request import AudioError, Request, warn
+from tdt_jax.audio.request import Request
 from tdt_jax.config import ModelConfig
 from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.inference import long_form
@@ -272,7 +273,7 @@ def _result(
         words.append([shifted(word, window.offset) for word in in_window])
         end = window.num_samples / features.sample_rate + longest_offset
         extents.append((window.start, end))
-        languages += recogniser.tokenizer.languages(hypothesis.labels)
+        languages += recogniser.tokenizer.languages(hypothesis.labels.tolist())
     cuts = [window.last for window in windows[:-1]]
     joined = long_form.join(words, cuts, extents, recogniser.tokenizer.decode)
     return RecordingResult(

@@ -1,7 +1,7 @@
-"""What a program costs, read from the compiler. Knows no model.
+"""What a program costs, read from the compiler.
 
-hlo.py           operations and collectives of a compiled program
-flops.py         products in a jaxpr
-tpu.py           TPU chips and topologies, seconds from cycles and bytes
-parts.py         the part of a training step that an operation belongs to
+hlo.py           operations and collectives of a compiled program, from its text
+flops.py         floating-point operations of matrix products and convolutions, from a jaxpr
+tpu.py           TPU chips and topologies; seconds from cycles and bytes
+step_parts.py    the part of a training step that an operation belongs to
 """

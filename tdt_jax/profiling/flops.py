@@ -1,25 +1,26 @@
-"""How many floating-point operations the products of a function take, counted in its jaxpr."""
+"""Floating-point operations of a function's matrix products and convolutions, from its jaxpr."""
 
 import math
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def product_flops(function, *arguments) -> int:
-    """Of the matrix products and convolutions in `function(*arguments)` (arrays or their shapes).
+def product_flops(function: Callable, *arguments) -> int:
+    """Returns the operations in the products of `function(*arguments)` (arrays or their shapes).
 
-    A multiplication and an addition count as two. A scan counts its body as often as it runs, a
-    conditional its costliest branch; a loop whose length is a value counts as nothing.
+    A multiplication and an addition count as two. The body of a scan counts once per iteration, a
+    conditional as its costliest branch, and a loop of unknown length as nothing.
     """
-    return _of(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of(jaxpr: Jaxpr) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def _flops(jaxpr: Jaxpr) -> int:
+    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation) -> int:
+def _equation_flops(equation) -> int:
     name = equation.primitive.name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
@@ -32,17 +33,15 @@ def _of_equation(equation) -> int:
     if name == "while":
         return 0
     if name == "cond":
-        return max(_of(branch.jaxpr) for branch in equation.params["branches"])
-    inner = sum(_of(jaxpr) for jaxpr in _inside(equation.params))
+        return max(_flops(branch.jaxpr) for branch in equation.params["branches"])
+    inner = sum(_flops(jaxpr) for jaxpr in _inner_jaxprs(equation.params))
     return inner * equation.params["length"] if name == "scan" else inner
 
 
-def _inside(parameters: dict) -> list[Jaxpr]:
-    """The jaxprs that an equation runs, each once."""
-    found = []
+def _inner_jaxprs(parameters: dict) -> Iterator[Jaxpr]:
+    """Yields the jaxprs that an equation runs."""
     for value in parameters.values():
         if isinstance(value, ClosedJaxpr):
-            found.append(value.jaxpr)
+            yield value.jaxpr
         elif isinstance(value, Jaxpr):
-            found.append(value)
-    return found
+            yield value

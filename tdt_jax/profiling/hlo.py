@@ -1,8 +1,8 @@
-"""What a compiled program does, read from its text: every operation, and how often it runs.
+"""The operations and collectives of a compiled program, read from its text.
 
-The text is what `jax.jit(f).lower(...).compile().as_text()` gives, scheduled, for one device. A
-loop's body counts as often as the loop turns and a conditional's costliest branch once; a fusion is
-one operation.
+The text is that of `jax.jit(f).lower(...).compile().as_text()`: scheduled HLO, for one device. A
+loop's body counts once per iteration, and of a conditional only the costliest branch counts. A
+fusion is one operation.
 """
 
 import math
@@ -15,24 +15,24 @@ ITEM_BYTES = {"pred": 1, "bf16": 2, "c64": 8, "c128": 16}  # of other types: the
 
 
 class Operation(NamedTuple):
-    """An operation that control reaches."""
+    """An operation of a program."""
 
     opcode: str  # such as "fusion"
-    scope: str  # its op_name: what it was traced from, with `jax.named_scope`
+    scope: str  # its op_name: the functions and `jax.named_scope`s that it was traced from
     stack: str  # the Python functions that it was traced in, the outermost first
-    cycles: int  # of one run, the compiler's estimate; 0 where it gives none
+    cycles: int  # of one run, by the compiler's estimate; 0 if there is none
     times: int  # how often it runs
 
 
 class Collective(NamedTuple):
-    """An exchange between devices."""
+    """A communication between devices."""
 
     kind: str  # one of COLLECTIVES
-    num_bytes: int  # on one device: of the whole that is reduced, gathered, scattered or sent
-    num_devices: int  # that exchange with each other; 0: all of them
+    num_bytes: int  # of the whole array that is reduced, gathered, scattered or sent, on one device
+    num_devices: int  # that communicate with each other; 0: all of them
     dtypes: str
-    hidden_cycles: int  # of what runs between its start and its end; 0: others wait for it
-    times: int
+    hidden_cycles: int  # of operations that run between its start and its end
+    times: int  # how often it runs
 
 
 class Program(NamedTuple):
@@ -43,68 +43,66 @@ class Program(NamedTuple):
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimates, added up; it gives none for collectives."""
+        """The sum of the compiler's estimates, which leave out collectives."""
         return sum(each.cycles * each.times for each in self.operations)
 
     def cycles_in(self, scope: str) -> int:
-        """Of the operations with this in their scope."""
+        """Returns the cycles of the operations whose scope contains `scope`."""
         return sum(x.cycles * x.times for x in self.operations if scope in x.scope)
 
 
-UNKNOWN = 1 << 62  # cycles: libtpu writes 2^63 - 1 where it has no estimate
-CALLS = "while", "conditional", "call"  # their time is that of what they call
+CALLS = "while", "conditional", "call"  # opcodes whose time is that of what they call
+UNKNOWN = 1 << 62  # cycles: libtpu writes 2^63 - 1 if it has no estimate
 
 
 class _Line(NamedTuple):
     name: str
     shape: str
     opcode: str
-    text: str  # all of it
+    text: str  # the whole line
 
 
-def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
-    """The program of a text.
+def read(text: str, iterations: Mapping[str, int] | None = None) -> Program:
+    """Returns the program of a text.
 
     Args:
       text: scheduled HLO.
-      turns: how often the loops turn whose length is a value, by a part of their scope.
+      iterations: of loops whose length the compiler does not know, by a substring of their scope.
 
     Raises:
-      ValueError: if there is a loop whose length is neither in the text nor in `turns`.
+      ValueError: if the length of a loop is neither in the text nor in `iterations`.
     """
     computations, entry = _computations(text)
     stacks = _stacks(text)
     program = Program([], [])
 
     def walk(name: str, times: int, outer: tuple[str, str] = ("", "")) -> None:
-        running: dict[str, Collective] = {}  # by channel: started, not yet ended
+        running: dict[str, Collective] = {}  # started, not yet done; by channel
         for line in computations[name]:
-            # What the compiler added has no origin: that of the loop then.
+            # Operations that the compiler added have no origin; they get that of the loop.
             scope = _found(r'op_name="([^"]*)"', line.text) or outer[0]
             stack = stacks.get(_found(r"stack_frame_id=(\d+)", line.text), "") or outer[1]
             cycles = _estimate(line.text)
             for channel, started in running.items():
-                beside = started.hidden_cycles + cycles
-                running[channel] = started._replace(hidden_cycles=beside)
+                hidden = started.hidden_cycles + cycles
+                running[channel] = started._replace(hidden_cycles=hidden)
             if line.opcode == "while":
                 body = _found(r"body=%?([\w.\-]+)", line.text)
-                more = times * _turns(line.text, scope, computations, turns or {})
-                walk(body, more, (scope, stack))
+                number = _num_iterations(line.text, scope, computations, iterations or {})
+                walk(body, times * number, (scope, stack))
             elif line.opcode == "conditional":
                 branches = _branches(line.text)
                 walk(max(branches, key=lambda x: _cycles(computations[x])), times, outer)
             elif line.opcode == "call":
                 walk(_found(r"to_apply=%?([\w.\-]+)", line.text), times, outer)
-            elif found := _exchange(line, computations):
-                phase, channel, exchange = found
-                if phase == "done" and channel in running:
-                    program.collectives.append(running.pop(channel))
-                elif phase:
-                    started = Collective(*exchange, 0, times)
-                    if phase == "start":
-                        running[channel] = started
-                    else:
-                        program.collectives.append(started)
+            elif event := _collective_event(line, computations, times):
+                if event.collective is None:
+                    if event.channel in running:
+                        program.collectives.append(running.pop(event.channel))
+                elif event.is_start:
+                    running[event.channel] = event.collective
+                else:
+                    program.collectives.append(event.collective)
             program.operations.append(Operation(line.opcode, scope, stack, cycles, times))
         program.collectives.extend(running.values())
 
@@ -113,7 +111,7 @@ def read(text: str, turns: Mapping[str, int] | None = None) -> Program:
 
 
 def origins(text: str) -> dict[str, Operation]:
-    """Every operation of a text by its name, also those that are not estimated; each once."""
+    """Returns every operation of a text by its name, each with 0 cycles and 1 run."""
     computations, _ = _computations(text)
     stacks = _stacks(text)
     return {
@@ -129,54 +127,64 @@ def origins(text: str) -> dict[str, Operation]:
     }
 
 
-def _exchange(line: _Line, computations):
-    """Of a part of a Collective ("start", "done", "whole", or "" in between), its channel and
-    (kind, bytes, devices, dtypes); None of another operation.
+class _Event(NamedTuple):
+    """A line that starts a collective, ends one, or both."""
 
-    A TPU's program holds some collectives in fusions: an all-reduce of which each device needs a
-    share alone, and those that run beside other operations, in a chain of fusions of one channel.
+    channel: str  # the same at the start and at the end
+    collective: Collective | None  # None at the end
+    is_start: bool = False  # the end comes later
+
+
+def _collective_event(
+    line: _Line, computations: Mapping[str, list[_Line]], times: int
+) -> _Event | None:
+    """Returns what a line does to a collective; None for another operation.
+
+    A TPU's program holds some collectives in fusions: an all-reduce of which each device needs only
+    a shard, and those that run beside other operations, as a chain of fusions with one channel.
     """
-    kind = line.opcode.removesuffix("-start")
     if line.opcode.endswith("-done"):
+        is_collective = line.opcode.removesuffix("-done") in COLLECTIVES
         channel = _found(r"-done\(%?([\w.\-]+)", line.text)
-        return ("done", channel, None) if line.opcode[:-5] in COLLECTIVES else None
+        return _Event(channel, None) if is_collective else None
+    kind = line.opcode.removesuffix("-start")
     if kind in COLLECTIVES:
-        is_start = line.opcode != kind
-        shape = line.shape
+        shape, is_start = line.shape, line.opcode != kind
         if is_start and kind in ("all-gather", "collective-permute"):
-            shape = _second(shape)  # (what goes in, what comes out, ...)
-        exchange = kind, *_payload(kind, shape, line.text)
-        return "start" if is_start else "whole", line.name, exchange
-    inside = computations.get(_found(r"calls=%?([\w.\-]+)", line.text), [])
-    for inner in inside:
-        if inner.opcode in COLLECTIVES:
-            whole = "\n".join(each.text for each in inside)
-            kind = "reduce-scatter" if "calls=%all-reduce-scatter" in line.text else inner.opcode
-            num_bytes, num_devices, dtypes = _payload(inner.opcode, inner.shape, inner.text)
-            channel = "channel " + _found(r"channel_id=(\d+)", inner.text)
-            exchange = kind, num_bytes, num_devices, dtypes
-            if "AsyncCollectiveStart" in whole:
-                return "start", channel, exchange
-            if "AsyncCollectiveDone" in whole:
-                return "done", channel, None
-            is_part = "async_collective_fusion" in line.text
-            return "" if is_part else "whole", channel, exchange
-    return None
+            shape = _second(shape)  # (input, output, ...)
+        return _Event(line.name, _collective(kind, shape, line.text, times), is_start)
+    fused = computations.get(_found(r"calls=%?([\w.\-]+)", line.text), [])
+    inner = next((each for each in fused if each.opcode in COLLECTIVES), None)
+    if inner is None:
+        return None
+    text = "\n".join(each.text for each in fused)
+    channel = "channel " + _found(r"channel_id=(\d+)", inner.text)
+    if "AsyncCollectiveDone" in text:
+        return _Event(channel, None)
+    is_start = "AsyncCollectiveStart" in text
+    if not is_start and "async_collective_fusion" in line.text:  # neither start nor end
+        return None
+    collective = _collective(inner.opcode, inner.shape, inner.text, times)
+    if "calls=%all-reduce-scatter" in line.text:
+        collective = collective._replace(kind="reduce-scatter")
+    return _Event(channel, collective, is_start)
 
 
-def _payload(kind: str, shape: str, text: str) -> tuple[int, int, str]:
+def _collective(kind: str, shape: str, text: str, times: int) -> Collective:
     num_devices = _group_size(text)
     num_bytes = shape_bytes(shape) * (num_devices if kind == "reduce-scatter" else 1)
-    return num_bytes, num_devices, "+".join(sorted({x for x, _ in _arrays(shape)}))
+    dtypes = "+".join(sorted({dtype for dtype, _ in _arrays(shape)}))
+    return Collective(kind, num_bytes, num_devices, dtypes, 0, times)
 
 
 def _second(shape: str) -> str:
-    """The second of the arrays of a tuple."""
-    return "{}[{}]".format(*_arrays(shape)[1])
+    """Returns the second array of a tuple."""
+    dtype, sides = _arrays(shape)[1]
+    return f"{dtype}[{sides}]"
 
 
 def _group_size(text: str) -> int:
-    """How many devices exchange with each other; 0 if it doesn't say."""
+    """Returns how many devices communicate with each other; 0 if the text does not say."""
     groups = text.partition("replica_groups=")[2]
     # mesh['a'=2,'b'=4] {'b'}, or mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}
     if named := re.match(r"mesh\[(.*?)\](?:, device_ids=\S+)? \{(.*?)\}", groups):
@@ -189,8 +197,13 @@ def _group_size(text: str) -> int:
     return first.count(",") + 1 if first else 0
 
 
-def _turns(text: str, scope: str, computations, turns: Mapping[str, int]) -> int:
-    """How often a loop turns: as it says, what its counter is compared with, or `turns`."""
+def _num_iterations(
+    text: str,
+    scope: str,
+    computations: Mapping[str, list[_Line]],
+    iterations: Mapping[str, int],
+) -> int:
+    """Returns the length of a loop: from its text, from its condition, or from `iterations`."""
     if known := _found(r'known_trip_count":\{"n":"(\d+)"', text):
         return int(known)
     condition = computations[_found(r"condition=%?([\w.\-]+)", text)]
@@ -200,10 +213,10 @@ def _turns(text: str, scope: str, computations, turns: Mapping[str, int]) -> int
             limit = _found(r"compare\(.*%([\w.\-]+)\)", line.text)
             if constants.get(limit):
                 return int(constants[limit])
-    for name, number in turns.items():
-        if name in scope:
+    for part, number in iterations.items():
+        if part in scope:
             return number
-    raise ValueError(f"how often the loop {scope!r} turns is not in the program")
+    raise ValueError(f"the number of iterations of the loop {scope!r} is not in the program")
 
 
 def _branches(text: str) -> list[str]:
@@ -218,13 +231,13 @@ def _cycles(lines: list[_Line]) -> int:
 
 
 def _estimate(text: str) -> int:
-    """Cycles of an operation; none where the compiler gives none, or says that it knows none."""
+    """Returns the cycles of an operation by the compiler's estimate; 0 if there is none."""
     cycles = int(_found(r'"estimated_cycles":"(\d+)"', text) or 0)
     return 0 if cycles >= UNKNOWN else cycles
 
 
 def shape_bytes(shape: str) -> int:
-    """Bytes of all arrays in a shape such as "(f32[8,2]{1,0}, s32[])", tiles' padding left out."""
+    """Returns the bytes of all arrays in a shape such as "(f32[8,2]{1,0}, s32[])", unpadded."""
     return sum(
         math.prod(int(side) for side in sides.split(",") if side) * _item_bytes(dtype)
         for dtype, sides in _arrays(shape)
@@ -232,35 +245,35 @@ def shape_bytes(shape: str) -> int:
 
 
 def _arrays(shape: str) -> list[tuple[str, str]]:
-    """Type and sides of every array in a shape."""
+    """Returns the type and sides of every array in a shape."""
     return re.findall(r"\b([a-z]+\d*\w*)\[([\d,]*)\]", shape)
 
 
 def _item_bytes(dtype: str) -> int:
-    return ITEM_BYTES.get(dtype) or max(1, int(re.search(r"\d+", dtype)[0]) // 8)
+    return ITEM_BYTES.get(dtype) or max(1, int(_found(r"(\d+)", dtype)) // 8)
 
 
 def _found(pattern: str, text: str) -> str:
-    """The first group of the first match, "" without one."""
+    """Returns the first group of the first match, or "" without a match."""
     match = re.search(pattern, text)
     return match[1] if match else ""
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Line]], str]:
-    """The lines of every computation by its name, and which of them is the entry."""
+    """Returns the lines of every computation by its name, and the name of the entry."""
     computations: dict[str, list[_Line]] = {}
     entry, lines = "", []
     for line in text.splitlines():
         if start := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{", line):
             lines = computations.setdefault(start[2], [])
             entry = start[2] if start[1] else entry
-        elif found := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*?)\s([a-z][\w\-]*)\(", line):
-            lines.append(_Line(*found.groups(), line))
+        elif match := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*?)\s([a-z][\w\-]*)\(", line):
+            lines.append(_Line(match[1], match[2], match[3], line))
     return computations, entry
 
 
 def _stacks(text: str) -> dict[str, str]:
-    """By its number, each frame's functions in the tables at the head of the text."""
+    """Returns each stack frame's functions by its number, from the tables at the head of a text."""
     tables: dict[str, dict[str, str]] = {}
     rows: dict[str, str] = {}
     for line in text.splitlines():
@@ -274,7 +287,7 @@ def _stacks(text: str) -> dict[str, str]:
     stacks: dict[str, str] = {"": ""}
     parents = {"": ""}
     for number, row in tables.get("StackFrames", {}).items():
-        # The text counts parents from 1, where 1 is none.
+        # Parents are counted from 1, and 1 means none.
         parents[number] = str(int(_found(r"parent_frame_id=(\d+)", row) or 1) - 1)
         place = locations.get(_found(r"file_location_id=(\d+)", row), "")
         name = functions.get(_found(r"function_name_id=(\d+)", place), "").strip('"')

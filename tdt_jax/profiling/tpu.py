@@ -10,18 +10,18 @@ from tdt_jax.profiling import hlo
 
 
 class Chip(NamedTuple):
-    """What one device of a TPU can do: Google's public figures.
+    """The performance of one TPU device, by Google's public figures.
 
-    From cloud.google.com/tpu/docs/system-architecture-tpu-vm and Austin et al., "How to Scale Your
+    Sources: cloud.google.com/tpu/docs/system-architecture-tpu-vm; Austin et al., "How to Scale Your
     Model", 2025, jax-ml.github.io/scaling-book/tpus. At these clocks the compiler estimates that a
     product of 8192 x 8192 bfloat16 matrices runs at 90, 88, 90 and 70 % of the peak.
     """
 
     memory: float  # bytes
-    peak: float  # bf16 FLOP/s
-    bandwidth: float  # of the memory, bytes/s
-    link: float  # of one axis of the torus, both directions together, bytes/s
-    clock: float  # cycles a second
+    peak: float  # bfloat16 operations per second
+    bandwidth: float  # of the memory, in bytes per second
+    link: float  # of one axis of the torus, both directions together, in bytes per second
+    clock: float  # cycles per second
 
 
 CHIPS = {
@@ -30,16 +30,14 @@ CHIPS = {
     "v5p": Chip(95e9, 459e12, 2.8e12, 180e9, 1.75e9),
     "v6e": Chip(32e9, 918e12, 1.6e12, 180e9, 1.75e9),
 }
-
-
-HOP_SECONDS = 1e-6  # from a chip to the next (Austin et al.)
+HOP_SECONDS = 1e-6  # latency from a chip to the next (Austin et al.)
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology such as v5e:2x2.
+    """Returns the chip of a topology such as v5e:2x2.
 
     Raises:
-      ValueError: for a chip that is not known here.
+      ValueError: for a chip that is not in CHIPS.
     """
     name = topology.partition(":")[0]
     if name not in CHIPS:
@@ -48,34 +46,34 @@ def chip_of(topology: str) -> Chip:
 
 
 def devices(topology: str) -> list:
-    """The devices of a topology such as v5e:16x16, to compile for.
+    """Returns the devices of a topology such as v5e:16x16, for compiling ahead of time.
 
     Raises:
-      ValueError: for a topology that is not known, or without libtpu.
+      ValueError: for an unknown topology, and without libtpu.
     """
     chip_of(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError("compiling for a TPU needs libtpu (pip install 'jax[tpu]')")
     from jax.experimental import topologies
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no metadata server to ask
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs: no chip to hold alone
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs, so no chip is in use
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise ValueError(f"libtpu knows no topology {topology!r}: {first}") from None
-    return list(found.devices)
+    return list(description.devices)
 
 
-def text_of(compiled) -> str:
-    """The text of a compiled program, for `hlo.read`.
+def text_of(compiled: jax.stages.Compiled) -> str:
+    """Returns the text of a compiled program, for `hlo.read`.
 
     Raises:
-      ValueError: if jaxlib cannot read what libtpu has written.
+      ValueError: if jaxlib cannot read the program that libtpu wrote.
     """
     try:
-        return compiled.as_text()
+        return compiled.as_text() or ""
     except jax.errors.JaxRuntimeError as error:
         first = str(error).partition("\n")[0]
         raise ValueError(
@@ -85,15 +83,15 @@ def text_of(compiled) -> str:
 
 
 class Cost(NamedTuple):
-    """Of one run of a program, in seconds; the last two besides the first."""
+    """The seconds that one run of a program takes on each device: compute + exposed."""
 
-    compute: float  # the compiler's estimate
-    exchange: float  # of all collectives, one after another
-    exposed: float  # of collectives, beyond what the program has run beside them
+    compute: float  # by the compiler's estimate
+    exchange: float  # all collectives, one after another
+    exposed: float  # collectives, as far as no operation runs at the same time
 
 
 def cost_of(program: hlo.Program, chip: Chip, num_devices: int) -> Cost:
-    """The Cost of a program on each of so many devices."""
+    """Returns the cost of a program on each of `num_devices` devices."""
     times = [(x.times, *exchange_seconds(x, chip, num_devices)) for x in program.collectives]
     return Cost(
         program.cycles / chip.clock,
@@ -102,17 +100,20 @@ def cost_of(program: hlo.Program, chip: Chip, num_devices: int) -> Cost:
     )
 
 
-def exchange_seconds(collective: hlo.Collective, chip: Chip, num_devices: int):
-    """How long a collective takes, and how much longer than what runs beside it.
+def exchange_seconds(
+    collective: hlo.Collective, chip: Chip, num_devices: int
+) -> tuple[float, float]:
+    """Returns the seconds of a collective, and those in which no operation runs at the same time.
 
-    As on a ring along one axis of the torus, in both directions at once: its links pass on what
-    (n - 1) of n devices hold, an all-reduce twice. The first byte takes half way round a square.
+    The model is a ring along one axis of the torus, in both directions at once: its links carry
+    the data of (n - 1) of n devices, for an all-reduce twice. The first byte travels half way round
+    a square.
     """
     size = collective.num_devices or num_devices
     if collective.kind == "collective-permute":
         seconds = HOP_SECONDS + collective.num_bytes / (chip.link / 2)
     else:
         passes = 2 if collective.kind == "all-reduce" else 1
-        moved = collective.num_bytes * (size - 1) / size
-        seconds = passes * (moved / chip.link + HOP_SECONDS * size**0.5)
+        num_bytes = collective.num_bytes * (size - 1) / size
+        seconds = passes * (num_bytes / chip.link + HOP_SECONDS * size**0.5)
     return seconds, max(0.0, seconds - collective.hidden_cycles / chip.clock)

@@ -1,9 +1,11 @@
-"""Which kind of device a program is traced for: this process's, or one that it is compiled for.
+"""The kind of device that a program is traced for: this process's own, or another's.
 
-Some sums are laid out one way on a TPU and another on a CPU; which, is decided while tracing.
+Some functions compute the same sums in one layout on a TPU and in another on a CPU. They choose
+while they are traced.
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import jax
 
@@ -11,15 +13,16 @@ _assumed: list[str] = []
 
 
 def current() -> str:
-    """ "cpu", "gpu" or "tpu"."""
+    """Returns "cpu", "gpu" or "tpu"."""
     return _assumed[-1] if _assumed else jax.default_backend()
 
 
 @contextlib.contextmanager
-def assume(platform: str):
-    """Trace for `platform`, though this process may not have it (ahead-of-time compilation).
+def assume(platform: str) -> Iterator[None]:
+    """Makes `current` return `platform` within the context, for compiling ahead of time.
 
-    What jax has traced before, or traces inside, is not used on the other side.
+    JAX's caches are cleared on entry and on exit, so that nothing traced for one platform is used
+    for another.
     """
     jax.clear_caches()
     _assumed.append(platform)

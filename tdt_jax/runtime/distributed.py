@@ -1,7 +1,7 @@
-"""Several processes that train as one: start, meet, gather, and end together when asked to.
+"""Several processes that train as one: start, barrier, gather, stop.
 
-Every function here but `start` must be called by all processes alike; with one process each is
-simple.
+All processes must call every function here, in the same order; `start` comes first. With a single
+process none of them communicates.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,16 +24,19 @@ from tdt_jax.runtime.lock import locked
 LOCK = ".lock"  # in a run's folder
 
 
-def start(coordinator: str = "", process: int | None = None, num_processes: int | None = None):
-    """Join the other processes; before anything else touches a device.
+def start(
+    coordinator: str = "", process: int | None = None, num_processes: int | None = None
+) -> None:
+    """Connects this process to the others; call it before anything touches a device.
 
     Args:
-      coordinator: "HOST:PORT" of process 0, "auto" where the cluster says it all (TPU pods, Slurm,
-        Open MPI), or "" for one process alone.
-      process, num_processes: which one this is, of how many; None where the cluster says it.
+      coordinator: "HOST:PORT" of process 0; "auto" on clusters that JAX can ask (TPU pods, Slurm,
+        Open MPI); or "" for a single process.
+      process: index of this process; None if the cluster knows it.
+      num_processes: how many there are; None if the cluster knows it.
 
     Raises:
-      ValueError: if only some of the three are given.
+      ValueError: if only some of the three are given, or one is impossible.
     """
     if not coordinator:
         if process is not None or num_processes is not None:
@@ -50,41 +54,11 @@ def start(coordinator: str = "", process: int | None = None, num_processes: int 
     jax.distributed.initialize(coordinator, num_processes, process)
 
 
-def exit_with(error: BaseException) -> None:
-    """End: for a user's mistake with a message, else with the traceback.
-
-    The exit code is 1, or 130 for Ctrl-C and 141 if nobody reads the output any more. One of
-    several processes ends at once, since no other would come to a barrier; they end when the
-    coordination service misses it.
-    """
-    with contextlib.suppress(OSError):
-        streams.flush()
-    expected = isinstance(error, (ValueError, OSError))
-    special = {KeyboardInterrupt: 130, BrokenPipeError: 141}.get(type(error))
-    try:
-        alone = jax.process_count() == 1
-    except (RuntimeError, AssertionError):  # no device, which is what the error says
-        alone = True
-    if alone:
-        if special is not None:
-            print("interrupted" if special == 130 else "nobody reads on", file=sys.stderr)
-            sys.exit(special)
-        if expected:
-            sys.exit(f"error: {error}")
-        raise error
-    if expected:
-        print(f"error in process {jax.process_index()}: {error}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-    sys.stderr.flush()
-    os._exit(special or 1)
-
-
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """A context in which no other run has the folder; process 0 holds it for all.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Locks a folder against other runs within the context; process 0 holds the lock for all.
 
-    Raises: ValueError on all of them, naming who has it.
+    Raises: ValueError in every process, naming the holder.
     """
     with contextlib.ExitStack() as stack:
         problem = None
@@ -100,20 +74,20 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes logs and small files."""
+    """Returns whether this process is the one that writes logs and small files."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Wait until all processes are here."""
+    """Waits until every process has called this."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
 
 
-def all_gather(item) -> list:
-    """Every process's `item` (anything that pickles), in the order of processes, on all."""
+def all_gather(item: Any) -> list:
+    """Returns every process's `item` (anything that pickles), ordered by process."""
     if jax.process_count() == 1:
         return [item]
     from jax.experimental import multihost_utils
@@ -126,8 +100,8 @@ def all_gather(item) -> list:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def assert_same(what: str, value) -> None:
-    """Raise ValueError on all processes unless all have the same value."""
+def assert_same(what: str, value: Any) -> None:
+    """Raises ValueError in every process unless all have the same value."""
     for process, other in enumerate(all_gather(value)):
         if other != value:
             raise ValueError(
@@ -137,38 +111,38 @@ def assert_same(what: str, value) -> None:
 
 
 class Stopped(Exception):
-    """What was under way is not finished, because the run was asked to end."""
+    """Work is abandoned because the run was asked to stop."""
 
 
 class Stop:
-    """Notices SIGTERM, as a machine that is about to be taken away sends it, or SIGINT (Ctrl-C).
+    """A request to stop: SIGTERM, which precedes the loss of a machine, or SIGINT (Ctrl-C).
 
-    A second one acts as if nothing noticed the first, as soon as Python runs (not while a program
-    compiles). With several processes it is SIGTERM alone, of which all learn at the same step,
-    through JAX's coordination service.
+    Within this context the first signal only sets `signal`; a second one has its usual effect, as
+    soon as Python runs (not while a program compiles). Among several processes only SIGTERM counts;
+    JAX's coordination service makes all of them stop after the same step.
     """
 
     def __init__(self):
-        self.signal: int | None = None
-        self._before = {}
+        self.signal: int | None = None  # that was received
+        self._handlers: dict[int, Any] = {}  # from before the context
 
-    def __enter__(self):
+    def __enter__(self) -> "Stop":
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._notice)
+                self._handlers[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
+    def __exit__(self, *_) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _notice(self, number, _):
+    def _receive(self, number: int, _) -> None:
         self.signal = number
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._handlers[number])
         print(f"{signal.Signals(number).name}: saving, then ending", flush=True)
 
-    def asked(self, step: int) -> bool:
-        """Whether to end after this step."""
+    def requested(self, step: int) -> bool:
+        """Returns whether to stop after this step; the answer is the same in every process."""
         if jax.process_count() == 1:
             return self.signal is not None
         from jax.experimental import multihost_utils
@@ -178,6 +152,36 @@ class Stop:
         return self.signal is not None
 
     def check(self, *_) -> None:
-        """Raise `Stopped` if a single process was asked to end; several learn of it at a step."""
+        """Raises `Stopped` if a single process was asked to stop; several learn of it at a step."""
         if self.signal is not None:
             raise Stopped
+
+
+def exit_with(error: BaseException) -> None:
+    """Ends the program with the message of `error` if a user can mend it, else with a traceback.
+
+    The exit code is 1, or 130 for Ctrl-C and 141 for a closed output pipe. One of several processes
+    exits at once, as no other could reach it at a barrier; the coordination service then ends the
+    others.
+    """
+    with contextlib.suppress(OSError):
+        streams.flush()
+    is_expected = isinstance(error, (ValueError, OSError))
+    special = {KeyboardInterrupt: 130, BrokenPipeError: 141}.get(type(error))
+    try:
+        is_single = jax.process_count() == 1
+    except (RuntimeError, AssertionError):  # no device, which is what the error says
+        is_single = True
+    if is_single:
+        if special is not None:
+            print("interrupted" if special == 130 else "standard output is closed", file=sys.stderr)
+            sys.exit(special)
+        if is_expected:
+            sys.exit(f"error: {error}")
+        raise error
+    if is_expected:
+        print(f"error in process {jax.process_index()}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(special or 1)

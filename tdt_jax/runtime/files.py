@@ -1,4 +1,4 @@
-"""Small files that are there whole or not at all, and the folder for what can be made again."""
+"""The user's cache folder, and text files that are written atomically."""
 
 import os
 import uuid
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 def cache_folder() -> Path | None:
-    """The folder tdt_jax in the user's cache folder; None where none can be found or written to."""
+    """Returns the folder tdt_jax in the user's cache folder, or None if it cannot be written to."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(base) / "tdt_jax"
     return folder if folder.is_absolute() and is_writable(folder) else None
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is made if need be."""
+    """Creates a folder if it does not exist; returns whether files can be created in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -22,7 +22,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file (UTF-8) so that nobody ever sees a part of it."""
+    """Writes a text file (UTF-8) so that no reader ever sees a part of it."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         part.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A folder that one process uses at a time, by the operating system's lock on a file in it."""
 
 import contextlib
 import errno
@@ -14,19 +14,23 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-UNKNOWN = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # to some file systems
+# Errors of file systems that have no locks.
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """A context that one process at a time is in; one that dies in it leaves it.
+    """Holds the lock on the file `path` within the context; it ends with the process at the latest.
 
-    The system's own lock on the file `path`, so over NFS between hosts as well; where a file system
-    knows none, the log says so. The file stays, and says who held it last.
+    The lock also holds between hosts that share the folder over NFS. On a file system without locks
+    a warning is logged, and nothing is locked. The file remains, and names its last holder.
 
-    Raises: ValueError naming who is in it, unless `wait`.
+    Args:
+      wait: wait until the lock is free.
+
+    Raises: ValueError naming the holder, unless `wait`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -38,11 +42,11 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
             raise ValueError(f"{path.parent} is in use by {holder or 'another process'}") from None
         except OSError as error:
-            if error.errno not in UNKNOWN:
+            if error.errno not in UNSUPPORTED:
                 raise
             log.warning("%s: nothing keeps a second process away (%s)", path.parent, error.strerror)
         else:
-            with contextlib.suppress(OSError):  # a full disk; it is only to be read by people
+            with contextlib.suppress(OSError):  # a full disk; only people read this line
                 since = time.strftime("%Y-%m-%d %H:%M:%S %z")
                 os.ftruncate(descriptor, 0)
                 who = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"

@@ -1,4 +1,4 @@
-"""Settings of the process: the compilation cache, compile seconds, and how memory is given back."""
+"""Settings of this process: compilation cache, compile seconds, memory allocator, devices."""
 
 import ctypes
 import logging
@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def set_up() -> None:
-    """Keep compiled programs for the next run, and freed memory for the next step.
+    """Turns on the persistent compilation cache, and keeps freed memory for the next step.
 
-    Programs go to $JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's cache folder. Where
-    that cannot be written to, they are taken from there, if there are any, and none are kept.
+    Compiled programs go to $JAX_COMPILATION_CACHE_DIR, by default to tdt_jax in the user's cache
+    folder. A folder that cannot be written to is only read from.
     """
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen: str | None = jax.config.values["jax_compilation_cache_dir"]
     folder = cache_folder() if chosen is None else chosen
     is_local = folder is not None and "://" not in str(folder)
     if folder is None or (is_local and not is_writable(Path(folder))):
@@ -37,41 +37,42 @@ def set_up() -> None:
 
 
 def require_devices() -> None:
-    """Raise ValueError, saying what is missing, unless JAX has the devices that it is to use."""
+    """Raises ValueError, naming JAX_PLATFORMS and the reason, if JAX finds none of its devices."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
+        platforms = jax.config.values["jax_platforms"] or ""
         reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
         raise ValueError(
-            f"JAX has no device here of JAX_PLATFORMS={jax.config.jax_platforms or ''}"
+            f"JAX has no device for JAX_PLATFORMS={platforms}"
             + (f": {reason}" if reason else "")
-            + "; without that variable it takes what there is"
+            + "; without that variable it uses any device"
         ) from None
 
 
-_spans: list[tuple[float, float]] = []  # of compilation, none within another
-
-
 def compile_seconds() -> float:
-    """Seconds in which JAX has traced and compiled since this module was imported."""
+    """Returns the seconds that JAX has traced and compiled for since this module was imported."""
     return sum(end - start for start, end in _spans)
 
 
-def _listen(event: str, duration: float, **_) -> None:
+_spans: list[tuple[float, float]] = []  # start and end of each compilation; none contains another
+
+
+def _record_compilation(event: str, duration_secs: float, **_) -> None:
     if not event.startswith("/jax/core/compile/"):
         return
     end = time.perf_counter()
-    start = end - duration
-    while _spans and _spans[-1][0] >= start:  # a part of this one
+    start = end - duration_secs
+    while _spans and _spans[-1][0] >= start:  # part of this one
         _spans.pop()
     _spans.append((max(start, _spans[-1][1]) if _spans else start, end))
 
 
-jax.monitoring.register_event_duration_secs_listener(_listen)
+jax.monitoring.register_event_duration_secs_listener(_record_compilation)
 
 
 def _keep_freed_memory() -> None:
-    """Stop glibc from returning large blocks to the system when they are freed.
+    """Stops glibc from returning large blocks to the system when they are freed.
 
     XLA on CPU allocates a step's temporaries anew each time; mapping and clearing those pages took
     up to a fifth of a small model's step.

@@ -1,4 +1,4 @@
-"""Standard output and error, whatever is behind them: a terminal, a pipe, a file, nothing."""
+"""Standard input, output and error of a command, be they a terminal, a pipe, a file or closed."""
 
 import contextlib
 import io
@@ -7,17 +7,17 @@ import sys
 
 
 def set_up() -> None:
-    """Make it safe to write to standard output and error; a program's first act.
+    """Makes it safe to write to standard output and error; call it before anything else.
 
-    Files and pipes get UTF-8, and file names of any bytes as they are. A terminal gets the encoding
-    that it asks for, with a "?" for what that lacks. A stream that is closed goes nowhere, so that
-    no file that is opened later takes its place.
+    Files and pipes get UTF-8, and names of files byte for byte even where they are not valid UTF-8.
+    A terminal gets its own encoding, with "?" for characters that it lacks. A closed stream is
+    opened on the null device, so that no file that is opened later takes its descriptor.
     """
-    for number in range(3):
+    for descriptor in range(3):
         try:
-            os.fstat(number)
+            os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -31,22 +31,23 @@ def set_up() -> None:
 
 
 def flush() -> None:
-    """Write out what standard output holds back.
+    """Writes what standard output still buffers.
 
-    Raises: OSError if it cannot be; it is then given up, and nothing is said again at exit.
+    Raises: OSError if that fails. Standard output then goes to the null device, so that Python does
+    not report the same error again at exit.
     """
     try:
         sys.stdout.flush()
     except OSError as error:
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
         if isinstance(error, BrokenPipeError):
             raise
         raise OSError(error.errno, f"standard output: {error.strerror}") from None
 
 
 def printable(text: str) -> str:
-    """The text without halves of characters, which stand for odd bytes in names of files."""
+    """Returns the text with U+FFFD for surrogates, which stand for stray bytes in file names."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from media import sine
 
-from tdt_jax.audio.downmix import mixed, weights
+from tdt_jax.audio.downmix import mix, weights
 from tdt_jax.audio.request import Block
 
 RATE = 8000
@@ -16,7 +16,7 @@ def mono(samples, layout=STEREO, sizes=None):
     samples = np.asarray(samples, np.float32)
     edges = np.cumsum(sizes) if sizes else []
     blocks = [Block(0.0, RATE, part, layout) for part in np.split(samples, edges) if len(part)]
-    return np.concatenate([block for _, block in mixed(blocks)])
+    return np.concatenate([block for _, block in mix(blocks)])
 
 
 def noise(seconds, seed=0):
@@ -87,5 +87,5 @@ def test_kinds_of_blocks_that_follow_each_other():
     blocks = [Block(0.0, RATE, np.full((900, 2), 0.5, np.float32), STEREO),
               Block(0.0, RATE, np.full((90, 1), 0.25, np.float32), ("FC",)),
               Block(0.0, 2 * RATE, np.full((9, 1), 0.5, np.float32), ("FC",))]  # fmt: skip
-    found = [(rate, len(block), block[0]) for rate, block in mixed(blocks)]
+    found = [(rate, len(block), block[0]) for rate, block in mix(blocks)]
     assert found == [(RATE, 900, 0.5), (RATE, 90, 0.25), (2 * RATE, 9, 0.5)]

@@ -9,9 +9,8 @@ import soundfile
 from media import sine
 
 from tdt_jax.audio import sndfile
+from tdt_jax.audio.errors import AudioError, AudioWarning
 from tdt_jax.audio.reading import (
-    AudioError,
-    AudioWarning,
     as_samples,
     audio_seconds,
     read_audio,

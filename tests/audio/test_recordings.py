@@ -12,7 +12,8 @@ import soundfile
 from media import bursts
 from paths import RECORDINGS
 
-from tdt_jax.audio.reading import AudioError, AudioWarning, audio_seconds, read_audio
+from tdt_jax.audio.errors import AudioError, AudioWarning
+from tdt_jax.audio.reading import audio_seconds, read_audio
 
 FOLDER = RECORDINGS
 SECONDS = 5.042  # of what is said

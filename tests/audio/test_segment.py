@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from tdt_jax.audio import segment as segment_module
-from tdt_jax.audio.reading import AudioError, as_samples, audio_blocks, read_audio
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.audio.reading import as_samples, audio_blocks, read_audio
 from tdt_jax.audio.segment import Segment
 from tdt_jax.cli import main
 from tdt_jax.config import Bucket
@@ -91,7 +92,7 @@ def test_rounding_does_not_cut_the_end(folder):
 
 
 def test_a_length_that_is_far_from_the_manifests_is_mentioned(folder, caplog, monkeypatch):
-    monkeypatch.setattr(segment_module, "_mentioned", set())
+    monkeypatch.setattr(segment_module, "_warnings", set())
     path = folder / "a.wav"
     for _ in range(2):
         assert len(as_samples(Segment(path, None, 2.5))) == 2.5 * RATE
@@ -157,9 +158,10 @@ TONES = {"a": 300, "b": 500, "c": 700, "ab": 900}
 
 def test_training_reads_segments(manifest):
     buckets = (Bucket(1.2, 4, 2),)
-    selection = select(read_manifest(manifest), Characters("abc"), buckets)
+    units = dict(sample_rate=RATE, samples_per_frame=1280)
+    selection = select(read_manifest(manifest), Characters("abc"), buckets, **units)
     assert len(selection.entries) == 5 and not selection.skipped
-    batches = ManifestBatches(selection, buckets, seed=0)
+    batches = ManifestBatches(selection, buckets, seed=0, **units)
     seen = set()
     for step, row in itertools.product(range(6), range(2)):
         batch = batches[step]

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tdt_jax.audio.encoded import through_codec
 from tdt_jax.audio.reading import read_audio
 from tdt_jax.audio.silence import sounding, stretches
-from tdt_jax.benchmarks.near_silence import CODECS, coded, kinds
+from tdt_jax.benchmarks.near_silence import CODECS, kinds
 from tdt_jax.data.telephone.compose import prompts_folder
 
 RATE = 16000
@@ -53,7 +54,7 @@ def test_short_near_silence_stays(kind):
 def test_a_codecs_silence_is_left_out(kind):
     words = speech()
     samples = np.concatenate([np.zeros(RATE, np.float32), words, np.zeros(RATE, np.float32)])
-    ((start, end),) = where(coded(samples, RATE, *CODECS[kind]))
+    ((start, end),) = where(through_codec(samples, RATE, *CODECS[kind]))
     assert 0.85 * RATE <= start <= RATE
     assert len(words) <= end - RATE <= len(words) + 0.15 * RATE
 
@@ -93,12 +94,12 @@ def test_blocks_make_no_difference(size):
     samples = (levels * rng.standard_normal(len(levels))).astype(np.float32)
     options = dict(longest=RATE // 10, sample_rate=RATE)
     blocks = (samples[i : i + size] for i in range(0, len(samples), size))
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for start, part in sounding(blocks, **options):
         np.testing.assert_array_equal(part, samples[start : start + len(part)])
         end = start + len(part)
-        if found and found[-1][1] == start:
-            start, _ = found.pop()
-        found.append((start, end))
-    assert found == stretches(samples, **options)
-    assert len(found) > 1
+        if spans and spans[-1][1] == start:
+            start, _ = spans.pop()
+        spans.append((start, end))
+    assert spans == stretches(samples, **options)
+    assert len(spans) > 1

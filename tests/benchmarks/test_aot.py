@@ -11,36 +11,13 @@ import train
 from tdt_jax.benchmarks import cases, loss_aot, train_step_aot
 from tdt_jax.benchmarks.cases import Case, Shape
 from tdt_jax.cli import main
-from tdt_jax.profiling import hlo, parts, tpu
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
-CHIP = tpu.Chip(memory=1e9, peak=1e12, bandwidth=1e11, link=1e9, clock=1e6)
 
 
 def test_an_unknown_chip_is_named(capsys):
     assert main.main(["benchmark", "loss", "--case", "small", "--aot", "v99:2x2"]) == 2
     assert "'v99:2x2' is none of v4, v5e" in capsys.readouterr().err
-
-
-def test_without_libtpu_it_says_so(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs libtpu"):
-        tpu.devices("v5e:2x2")
-
-
-@needs_libtpu
-def test_an_unknown_topology_is_named():
-    with pytest.raises(ValueError, match="no topology 'v5e:3x77'"):
-        tpu.devices("v5e:3x77")
-
-
-def test_a_program_that_cannot_be_read_is_an_error():
-    class Compiled:
-        def as_text(self):
-            raise jax.errors.JaxRuntimeError("INTERNAL: should have 1 operands but sees 3\nstack")
-
-    with pytest.raises(ValueError, match=r"'jax.tpu.' installs .* fits it: .* sees 3$"):
-        tpu.text_of(Compiled())
 
 
 @needs_libtpu
@@ -62,29 +39,6 @@ def test_a_batch_is_read():
 def test_a_batch_that_cannot_be_split_is_an_error():
     with pytest.raises(ValueError, match="a batch of 4 cannot be split among 8 devices"):
         train_step_aot.training_report(run_config.get_config(), "v5e:2x4")
-
-
-def test_exchange_takes_what_its_bytes_take_and_hides_behind_what_runs_beside_it():
-    whole = hlo.Collective("all-gather", 10**6, 4, "bf16", 0, 3)
-    hidden = whole._replace(kind="all-reduce", num_devices=0, hidden_cycles=1000)
-    program = hlo.Program([hlo.Operation("fusion", "", "", 5000, 2)], [whole, hidden])
-    hops = tpu.HOP_SECONDS * 2
-    gather, reduce = 0.75e-3 + hops, 2 * (0.75e-3 + hops)
-    compute, exchange, exposed = tpu.cost_of(program, CHIP, 4)
-    assert compute == pytest.approx(10e-3)
-    assert exchange == pytest.approx(3 * (gather + reduce))
-    assert exposed == pytest.approx(3 * (gather + reduce - 1e-3))
-
-
-def test_operations_belong_to_parts():
-    def part(stack, scope=""):
-        return parts.part_of(hlo.Operation("fusion", scope, stack, 1, 1))
-
-    assert part("loss/Encoder.__call__/Block.__call__/RelativeAttention.__call__") == "attention"
-    assert part("Block.__call__/FeedForward.__call__/dropout") == "dropout"
-    assert part("", "jit(train_step)/jit(_loss)/recursion/while/body/add") == "loss, recursion"
-    assert part("train_step/apply_updates") == "optimiser"
-    assert part("train_step") == "elsewhere"
 
 
 @needs_libtpu

@@ -17,7 +17,6 @@ import tdt_jax as tdt
 from tdt_jax import plot
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.reading import AudioError
-from tdt_jax.audio.waveform import num_inserted, with_silence
 from tdt_jax.benchmarks import decoder, encoder, random_decoder, silence
 from tdt_jax.benchmarks.decoder import Decoded, Peer
 from tdt_jax.benchmarks.silence import Row, Side
@@ -39,55 +38,6 @@ def speech(seconds, seed=0, quiet=(0.4, 0.5)):
     return samples
 
 
-def power(samples):
-    return np.mean(np.square(samples, dtype=np.float64))
-
-
-# Silence
-
-
-@pytest.mark.parametrize("share", [0.25, 1 / 3, 0.5, 0.75])
-def test_silence_is_the_share_and_the_rest_is_untouched(share):
-    samples = speech(2.0)
-    heard = with_silence(samples, share, seed=1)
-    added = len(heard) - len(samples)
-    assert added == num_inserted(len(samples), share)
-    assert abs(added - share * len(heard)) < 1
-    before, inside, after = (len(part) for part in np.array_split(np.empty(added), 3))
-    place = int(np.flatnonzero(heard[before : before + len(samples)] != samples)[0])
-    assert 0.4 <= place / len(samples) <= 0.5  # where it is quietest
-    kept = [heard[before : before + place], heard[before + place + inside : len(heard) - after]]
-    np.testing.assert_array_equal(np.concatenate(kept), samples)
-
-
-def test_silence_is_as_loud_as_the_quietest_tenth_of_a_second():
-    samples = speech(2.0)
-    heard = with_silence(samples, 0.5, seed=1)
-    windows = [power(samples[i : i + RATE // 10]) for i in range(len(samples) - RATE // 10 + 1)]
-    place = int(np.flatnonzero(heard[10667 : 10667 + len(samples)] != samples)[0])
-    middle = heard[10667 + place : 10667 + place + 10667]
-    noise = np.concatenate([heard[:10667], middle, heard[-10666:]])
-    assert power(noise) == pytest.approx(min(windows), rel=1e-5)
-    np.testing.assert_array_equal(heard, with_silence(samples, 0.5, seed=1))
-    assert not np.array_equal(heard, with_silence(samples, 0.5, seed=2))
-
-
-def test_silence_sounds_like_the_background():
-    """Neighbouring samples of a dull background go together, and so they do in its silence."""
-    dull = np.convolve(speech(2.0), np.ones(20) / 20, "same").astype(np.float32)
-    noise = with_silence(dull, 0.5, seed=0)[:10000]
-    assert np.corrcoef(noise[1:], noise[:-1])[0, 1] > 0.9
-
-
-def test_silence_of_odd_utterances():
-    digital = speech(1.0)
-    digital[4000:6000] = 0
-    assert np.count_nonzero(with_silence(digital, 0.5, seed=0)) == np.count_nonzero(digital)
-    for samples in (digital, digital[:1], digital[:700]):
-        np.testing.assert_array_equal(with_silence(samples, 0.0, seed=0), samples)
-        assert len(with_silence(samples, 0.75, seed=0)) == 4 * len(samples)
-
-
 # A TDT beside an RNN-T
 
 
@@ -107,7 +57,7 @@ def recognisers():
 
 def hears(recogniser, utterances):
     """The hypotheses of a batch."""
-    batch = collate(utterances, None, Bucket(2.56, 1, 3))
+    batch = collate(utterances, None, Bucket(2.56, 1, 3), sample_rate=16000)
     return jax.device_get(decode_samples(recogniser.model, batch.samples, batch.num_samples))
 
 
@@ -232,7 +182,7 @@ def test_turns_with_a_label_are_those_of_the_decoders_steps(durations):
     logits = model.joint(frames, model.predictor(found.labels[:, : max(counts)]))
     for i, count in enumerate(counts):
         own = (None if x is None else x[i, :, : count + 1] for x in jax.device_get(logits))
-        path = plot.visits(*own, durations, max_symbols=config.max_symbols)
+        path = plot.decoder_steps(*own, durations, max_symbols=config.max_symbols)
         emits[i, : len(path)] = [visit.token != config.blank for visit in path]
     counted = decoder.count_label_turns(model, frames)
     assert counted == emits.any(axis=0).sum() and 0 < counted < emits.shape[1]

@@ -11,7 +11,7 @@ from tdt_jax.benchmarks import train_step
 from tdt_jax.benchmarks.cases import Shape
 from tdt_jax.cli import main
 from tdt_jax.profiling import hlo
-from tdt_jax.profiling.parts import part_of
+from tdt_jax.profiling.step_parts import part_of
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from tdt_jax.checkpoints.parakeet import convert, hugging_face_config, nemo_conf
 from tdt_jax.checkpoints.parakeet.hugging_face import read_hugging_face, write_hugging_face
 from tdt_jax.checkpoints.parakeet.nemo import read_nemo, write_nemo
 from tdt_jax.inference.recognition import decode_samples
+from tdt_jax.models.attention import position_encoding
 from tdt_jax.models.transducer import MismatchError, abstract_model, with_parameters
 from tdt_jax.recogniser import without_ctc
 from tdt_jax.runtime.pytree import named_leaves
@@ -97,7 +98,7 @@ def test_every_stage_is_that_of_transformers(kind, golden):
     close(x[valid], golden[f"{kind}_subsampled"][valid])
     if model.config.encoder.scale_input:
         x = x * np.sqrt(model.config.encoder.width)
-    positions = tdt.attention.position_encoding(x.shape[1] - 1, 1 - x.shape[1], x.shape[2])
+    positions = position_encoding(x.shape[1] - 1, 1 - x.shape[1], x.shape[2])
     for i in range(2):
         block = jax.tree.map(lambda leaf, i=i: leaf[i], model.encoder.blocks)
         x = jax.jit(type(block).__call__)(block, x, positions, jnp.asarray(~valid))
@@ -603,7 +604,7 @@ def test_tables_name_every_parameter_once(use_bias, norm, kind):
         changes |= dict(predictor=None, joint=None, ctc=True)
     config = models.config(encoder=encoder, **changes)
     assert config.kind == kind
-    named = [row.ours for row in tables.rows(config)]
+    named = [row.parameter for row in tables.rows(config)]
     named += [f"{ours}.{p}" for ours, _ in tables.batch_norms(config) for p in ("scale", "bias")]
     assert sorted(named) == sorted(named_leaves(abstract_model(config)))
 
@@ -612,7 +613,7 @@ def test_the_published_model_has_the_published_tensors():
     """parakeet-tdt-0.6b-v3: 723 tensors, 627,057,310 numbers in all."""
     config = dataclasses.replace(presets.PARAKEET_TDT_0_6B_V3)
     shapes = {key: leaf.shape for key, leaf in named_leaves(abstract_model(config)).items()}
-    expected = convert._expected(config, shapes)
+    expected = convert.tensor_shapes(config, shapes)
     tracked = config.encoder.num_layers  # num_batches_tracked
     assert len(expected) + tracked == 723
     assert sum(int(np.prod(shape)) for shape in expected.values()) + tracked == 627_057_310

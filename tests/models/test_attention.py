@@ -21,7 +21,7 @@ def build(**changes):
 
 
 def apply(layer, x, lengths, **options):
-    left, right = attention.clipped(layer.context, x.shape[1])
+    left, right = attention.visible_context(layer.context, x.shape[1])
     positions = attention.position_encoding(left, -right, x.shape[2])
     padding = padding_mask(np.asarray(lengths), x.shape[1])
     run = jax.jit(functools.partial(type(layer).__call__, **options))

@@ -81,7 +81,7 @@ def test_long_features_are_subsampled_in_pieces(monkeypatch):
     whole, num_frames = subsampling(x, lengths)
     np.testing.assert_array_equal(num_frames, [8, 3, 3, 0])
     for size in (8, 24):
-        monkeypatch.setattr(encoders, "PIECE", size)
+        monkeypatch.setattr(encoders, "MAX_FEATURES", size)
         pieces, again = subsampling(x, lengths)
         np.testing.assert_array_equal(again, num_frames)
         assert pieces.shape == whole.shape

@@ -55,6 +55,6 @@ def test_keys_draw_for_their_rows():
 
 
 def test_split():
-    assert layers.split(None, 3) == [None] * 3
-    keys = [jax.random.key_data(each).tolist() for each in layers.split(key(0), 3)]
+    assert layers.split_key(None, 3) == [None] * 3
+    keys = [jax.random.key_data(each).tolist() for each in layers.split_key(key(0), 3)]
     assert len({tuple(each) for each in keys}) == 3

@@ -118,7 +118,7 @@ def test_a_known_length_is_in_the_text():
 
 
 def test_a_loop_of_unknown_length_is_an_error():
-    with pytest.raises(ValueError, match="'jit\\(f\\)/gradients_of_tiles/while' turns is not in"):
+    with pytest.raises(ValueError, match="'jit\\(f\\)/gradients_of_tiles/while' is not in"):
         hlo.read(PROGRAM, {"recursion": 3})
 
 
@@ -150,5 +150,5 @@ def test_bytes_of_shapes(shape, num_bytes):
 
 def test_what_the_compiler_cannot_estimate_counts_as_nothing():
     text = PROGRAM.replace('"estimated_cycles":"3000"', '"estimated_cycles":"9223372036854775807"')
-    turns = {"gradients_of_tiles": 3}
-    assert hlo.read(PROGRAM, turns).cycles - hlo.read(text, turns).cycles == 3000
+    number = {"gradients_of_tiles": 3}
+    assert hlo.read(PROGRAM, number).cycles - hlo.read(text, number).cycles == 3000

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from program import Program, arrays, compare, finish
 
-from tdt_jax.runtime import distributed
-
 # Wide enough for its matrices to be split, see sharding.SMALL.
 WIDE = (
     "model.encoder.width=64",
@@ -75,32 +73,3 @@ def test_a_run_moves_to_other_meshes_and_numbers_of_processes(run, alone, tmp_pa
     assert f"going on from step {step} " in output
     after = arrays(tmp_path / "run", int(step) + 1)
     assert int(after["optimizer"]["step"]) == int(before["optimizer"]["step"]) + 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("", 0, 2), "need --coordinator"),
-        (("localhost:1", None, 2), "needs --process and --num-processes"),
-        (("localhost:1", 2, 2), r"must be in 0\.\.1, got 2"),
-    ],
-)
-def test_incomplete_instructions_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        distributed.start(*arguments)
-
-
-def test_one_process_is_simple():
-    distributed.start()
-    distributed.barrier("here")
-    assert distributed.is_main_process() and distributed.all_gather({"a": 1}) == [{"a": 1}]
-
-
-def test_a_signal_is_noticed_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with distributed.Stop() as stop:
-        assert not stop.asked(1)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.asked(1) and stop.signal == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) == before  # a second one ends at once
-    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,6 +1,7 @@
-"""What is traced for a TPU, run here, computes what is traced for this backend."""
+"""What is traced for a TPU, run here, computes what is traced for this backend.
 
-import functools
+All tests that call `backend.assume` are in this file, since it clears jax's caches.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +21,32 @@ def random(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def assert_same(function, *arguments):
-    """Value and gradient of the same function, traced twice."""
+def assert_same(*cases):
+    """Values and gradients of (function, *arguments), traced in one program for each platform."""
 
-    def weighted(*arguments):
+    def weighted(function, *arguments):
         y = function(*arguments)
         return jnp.sum(y * random(*y.shape)), y
 
     def run():
-        gradient = jax.value_and_grad(weighted, tuple(range(len(arguments))), has_aux=True)
-        return jax.jit(gradient)(*arguments)
+        def all_cases(arguments):
+            results = []
+            for (function, *_), each in zip(cases, arguments, strict=True):
+                argnums = tuple(range(1, len(each) + 1))
+                gradient = jax.value_and_grad(weighted, argnums, has_aux=True)
+                results.append(gradient(function, *each))
+            return results
+
+        return jax.device_get(jax.jit(all_cases)([case[1:] for case in cases]))
 
     here = run()
     with backend.assume("tpu"):
         there = run()
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), here, there)
+
+    def compare(a, b):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+    jax.tree.map(compare, here, there)
 
 
 def test_assumed_ends():
@@ -45,41 +57,51 @@ def test_assumed_ends():
     assert backend.current() == jax.default_backend()
 
 
-@pytest.mark.parametrize("size", [1, 2, 9])
-def test_convolutions(size):
-    assert_same(depthwise.depthwise, random(2, size, 3), random(9, 3))
-    assert_same(depthwise.depthwise_stride2, random(2, size, 7, 3), random(3, 3, 3))
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 7])
-def test_relative_positions(num_frames):
-    config = models.encoder_config(num_heads=4)
-    make = functools.partial(attention.RelativeAttention, config, dtype=jnp.dtype("float32"))
-    layer = models.build(lambda: make(rngs=nnx.Rngs(0)))
-    positions = attention.position_encoding(num_frames - 1, 1 - num_frames, config.width)
-    padding = layers.padding_mask(np.array([num_frames, 1]), num_frames)
-    x = random(2, num_frames, config.width)
-    assert_same(lambda layer, x: layer(x, positions, padding), layer, x)
-
-
-@pytest.mark.parametrize("durations", [(0, 1, 2), None])
-def test_the_loss(durations):
-    joint = Joint(
-        JointConfig(width=12),
-        frame_width=6,
-        state_width=5,
-        vocab_size=4,
-        num_durations=len(durations or ()),
-        dtype=jnp.float32,
-        rngs=nnx.Rngs(0),
+def test_convolutions():
+    sizes = 1, 2, 9
+    assert_same(
+        *((depthwise.depthwise, random(2, size, 3), random(9, 3)) for size in sizes),
+        *((depthwise.depthwise_stride2, random(2, size, 7, 3), random(3, 3, 3)) for size in sizes),
     )
+
+
+def test_relative_positions():
+    config = models.encoder_config(num_heads=4)
+
+    def make():
+        return attention.RelativeAttention(config, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+
+    def case(num_frames):
+        def attend(layer, x):
+            positions = attention.position_encoding(num_frames - 1, 1 - num_frames, config.width)
+            padding = layers.padding_mask(np.array([num_frames, 1]), num_frames)
+            return layer(x, positions, padding)
+
+        return attend, models.build(make), random(2, num_frames, config.width)
+
+    assert_same(*map(case, (1, 2, 7)))
+
+
+@pytest.mark.parametrize("durations", [(0, 1, 2), pytest.param(None, marks=pytest.mark.slow)])
+def test_the_loss(durations):
+    def make():
+        return Joint(
+            JointConfig(width=12),
+            frame_width=6,
+            state_width=5,
+            vocab_size=4,
+            num_durations=len(durations or ()),
+            dtype=jnp.dtype("float32"),
+            rngs=nnx.Rngs(0),
+        )
+
     labels = np.array([[1, 3, 2], [0, 1, 0]], np.int32)
 
     def losses(joint, frames, states):
         lengths = np.array([21, 7], np.int32), np.array([3, 1], np.int32)
         return tdt.transducer_loss(joint, frames, states, labels, *lengths, durations=durations)
 
-    assert_same(losses, joint, random(2, 21, 6), random(2, 4, 5))
+    assert_same((losses, models.build(make), random(2, 21, 6), random(2, 4, 5)))
 
 
 def test_dropout_hashes_places():
@@ -92,5 +114,5 @@ def test_dropout_hashes_places():
     for other in (second, *shifted):
         assert abs(np.mean(first * other)) < 0.02 * np.mean(first**2)
     with backend.assume("tpu"):
-        x = layers.dropout(jnp.ones(shape), 0.25, jax.random.key(0))
+        x = layers.dropout(np.ones(shape, np.float32), 0.25, jax.random.key(0))
     np.testing.assert_allclose(np.mean(x == 0), 0.25, atol=0.01)

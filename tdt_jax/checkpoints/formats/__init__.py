@@ -1,9 +1,9 @@
-"""File formats of checkpoints. Know nothing of models, and never execute what they read.
+"""File formats of checkpoints. They know nothing of models, and execute nothing that they read.
 
-tensors.py         StoredTensor: a tensor on disk
-torch_file.py      tensors of torch's file format, without torch
-torch_pickle.py    its pickles, read as data
-safetensors.py     tensors of safetensors files
-tokenizer_json.py  SentencePiece models to and from tokenizer.json
-fields.py          ConfigReader: a foreign configuration, checked, all problems at once
+tensors.py         StoredTensor: a tensor in a file
+torch_file.py      torch's files of tensors, read and written without torch
+torch_pickle.py    the pickle in such a file, read without running it
+safetensors.py     safetensors files
+tokenizer_json.py  SentencePiece models as tokenizer.json, and back
+fields.py          ConfigReader: a foreign configuration, checked; all problems in one error
 """

@@ -1,55 +1,64 @@
-"""Tensors of safetensors files, read one by one."""
+"""safetensors files, read without loading them and written."""
 
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import safetensors
+from safetensors.numpy import save_file
 
-from tdt_jax.checkpoints.formats.tensors import StoredTensor
+from tdt_jax.checkpoints.formats.tensors import StoredTensor, map_values
 
-DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "I32": np.int32}
+DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+}
 
 
-def read_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
-    import ml_dtypes
-    import safetensors
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Returns the tensors of a safetensors file by name; their values stay in the file.
 
+    Raises:
+      ValueError: if there is no such file, it is damaged, or a tensor has another dtype than those
+        of DTYPES.
+    """
     if not path.is_file():
         raise ValueError(f"there is no {path.name}")
     try:
-        with safetensors.safe_open(path, "numpy"):  # that sizes and offsets are as they must be
-            pass
+        with safetensors.safe_open(path, "numpy"):
+            pass  # opening it checks that the sizes and offsets in its header fit the file
         with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
+            (header_size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(header_size))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path.name} is damaged: {error}") from None
-    dtypes = {**DTYPES, "BF16": ml_dtypes.bfloat16}
     header.pop("__metadata__", None)
-    for name, entry in header.items():
-        if entry["dtype"] not in dtypes:
-            raise ValueError(f"{path.name}: {name} is of type {entry['dtype']}")
-        dtype, shape = np.dtype(dtypes[entry["dtype"]]), tuple(entry["shape"])
-        yield (
-            name,
-            StoredTensor(
-                shape, dtype, _mapped(path, 8 + size + entry["data_offsets"][0], dtype, shape)
-            ),
-        )
+    return {name: _tensor(path, name, entry, 8 + header_size) for name, entry in header.items()}
 
 
-def _mapped(path: Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]):
-    """A function that maps a tensor; its pages are given back with the array."""
+def _tensor(path: Path, name: str, entry: dict, start: int) -> StoredTensor:
+    """Returns the tensor that an entry of the header describes; data begin at byte `start`."""
+    if entry["dtype"] not in DTYPES:
+        raise ValueError(f"{path.name}: {name} is of type {entry['dtype']}")
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    offset = start + entry["data_offsets"][0]
 
     def read() -> np.ndarray:
         if 0 in shape:
             return np.zeros(shape, dtype)
-        size = dtype.itemsize * math.prod(shape)
-        return (
-            np.memmap(path, np.uint8, "r", offset=offset, shape=(size,)).view(dtype).reshape(shape)
-        )
+        return map_values(path, offset, math.prod(shape), dtype).reshape(shape)
 
-    return read
+    return StoredTensor(shape, dtype, read)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name as a safetensors file that transformers reads."""
+    save_file(dict(tensors), path, metadata={"format": "pt"})

@@ -1,40 +1,41 @@
-"""Tensors in torch's file format, read and written without torch.
+"""torch's files of tensors ("state dicts"), read and written without torch.
 
-Such a file is a zip of a pickle, which tells names, shapes and storages, and of one raw member for
-each storage. A pickle is a program; here it runs on a machine of our own that knows dictionaries,
-tensors and storages and refuses all else, so that nothing in a file is ever executed.
+Such a file is a zip archive: a pickle of names, shapes and storages, and a member with the raw
+values of each storage. A pickle is a program; `torch_pickle` interprets it without running it.
 """
 
 import io
 import math
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 import numpy as np
 
-from tdt_jax.checkpoints.formats.tensors import StoredTensor
+from tdt_jax.checkpoints.formats.tensors import StoredTensor, map_values
 from tdt_jax.checkpoints.formats.torch_pickle import (
     Storage,
     Tensor,
     TorchFileError,
-    pickled,
-    unpickle,
+    pickle_tensors,
+    unpickle_tensors,
 )
 
 MAX_PICKLE = 64 << 20  # bytes; a real one has a few hundred for each tensor
-ALIGNMENT = 64  # of the raw members, as torch writes them
+ALIGNMENT = 64  # bytes, of the raw members, as torch writes them
 
 
 def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
-    """The tensors of a state dict in `file`, a real file; it may begin at byte `start` of it.
+    """Returns the tensors of a state dict by name; their values stay in the file.
 
-    They are memory-mapped when they are read. Compressed members are not accepted (torch writes
-    none).
+    Args:
+      file: a real file, as its tensors are memory-mapped; it must stay open until they are read.
+      start: the byte of `file` at which the torch file begins.
 
     Raises:
-      TorchFileError: if it is anything else than tensors by name, damaged, or would run code.
+      TorchFileError: if it holds anything but tensors by name, is damaged or compressed (torch
+        compresses nothing), or its pickle would run code.
     """
     part = _Part(file, start)
     try:
@@ -49,29 +50,75 @@ def read_torch_file(file: BinaryIO, start: int = 0) -> dict[str, StoredTensor]:
         raise TorchFileError(f"a torch file has one data.pkl, this one has {len(pickles)}")
     (name,) = pickles
     root = name.removesuffix("data.pkl")
-    content = _small(archive, members[name], MAX_PICKLE)
+    content = _read_small(archive, members[name], MAX_PICKLE)
     order = b"little"
     if root + "byteorder" in members:
-        order = _small(archive, members[root + "byteorder"], 16)
+        order = _read_small(archive, members[root + "byteorder"], 16)
     if order != b"little":
         raise TorchFileError(f"the torch file is {order!r} endian")
 
-    tensors = unpickle(content)
-    places = {
-        storage: _data(part, members.get(f"{root}data/{storage.key}"), storage)
+    tensors = unpickle_tensors(content)
+    offsets = {
+        storage: start + _data_offset(part, members.get(f"{root}data/{storage.key}"), storage)
         for storage in {tensor.storage for tensor in tensors.values()}
     }
 
-    def mapped(storage: Storage) -> np.ndarray:
-        offset, size = places[storage]
-        numbers = np.memmap(file, np.uint8, "r", offset=start + offset, shape=(size,))
-        return numbers.view(storage.dtype)
+    def read_storage(storage: Storage) -> np.ndarray:
+        return map_values(file, offsets[storage], storage.size, storage.dtype)
 
-    return {name: _stored(name, tensor, mapped) for name, tensor in tensors.items()}
+    return {name: _stored_tensor(name, tensor, read_storage) for name, tensor in tensors.items()}
 
 
-def _small(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
-    """A member that is no storage, as torch writes it: plain, and not large."""
+def write_torch_file(file: BinaryIO, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, so that `torch.load` returns them as a state dict."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        storages = {
+            name: Storage(array.dtype, str(index), array.size)
+            for index, (name, array) in enumerate(tensors.items())
+        }
+        shapes = {name: array.shape for name, array in tensors.items()}
+        _write_member(file, archive, "archive/data.pkl", pickle_tensors(storages, shapes))
+        _write_member(file, archive, "archive/byteorder", b"little")
+        for name, array in tensors.items():
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            _write_member(file, archive, f"archive/data/{storages[name].key}", data)
+        _write_member(file, archive, "archive/version", b"3\n")
+
+
+# Reading
+
+
+class _Part(io.RawIOBase):
+    """The part of a file from byte `start` on, as a file of its own."""
+
+    def __init__(self, file: BinaryIO, start: int):
+        self._file, self._start, self._position = file, start, 0
+        self.size = file.seek(0, io.SEEK_END) - start
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self.size)
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        self._file.seek(self._start + self._position)
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _read_small(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
+    """Returns the content of a member that holds no values: `limit` bytes at most, uncompressed."""
     if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED:
         raise TorchFileError(
             f"{info.filename} has {info.file_size} bytes, or is compressed; torch does not write so"
@@ -82,28 +129,8 @@ def _small(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes
         raise TorchFileError(f"damaged torch file: {error}") from None
 
 
-def _stored(name: str, tensor: Tensor, mapped: Callable) -> StoredTensor:
-    storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
-    if len(shape) != len(strides) or min(shape + strides + (tensor.offset,), default=0) < 0:
-        raise TorchFileError(f"{name} has shape {shape} with strides {strides}")
-    last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if 0 not in shape and max(last, math.prod(shape) - 1) >= storage.size:
-        raise TorchFileError(f"{name} reaches beyond its storage of {storage.size} numbers")
-
-    def read() -> np.ndarray:
-        if 0 in shape:
-            return np.zeros(shape, storage.dtype)
-        numbers = mapped(storage)[tensor.offset : last + 1]
-        step = storage.dtype.itemsize
-        return np.lib.stride_tricks.as_strided(
-            numbers, shape, [step * stride for stride in strides], writeable=False
-        )
-
-    return StoredTensor(shape, storage.dtype, read)
-
-
-def _data(part, info: zipfile.ZipInfo | None, storage: Storage) -> tuple[int, int]:
-    """The offset and size in bytes of a storage's member."""
+def _data_offset(part: _Part, info: zipfile.ZipInfo | None, storage: Storage) -> int:
+    """Returns the byte at which a storage's values begin, having checked that all are there."""
     if info is None:
         raise TorchFileError(f"the torch file lacks storage {storage.key!r}")
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
@@ -114,61 +141,44 @@ def _data(part, info: zipfile.ZipInfo | None, storage: Storage) -> tuple[int, in
             f"storage {storage.key!r} has {info.file_size} bytes, {size} are promised"
         )
     part.seek(info.header_offset)
-    header = part.read(30)
+    header = part.read(30) or b""
     if len(header) != 30 or header[:4] != b"PK\3\4":
         raise TorchFileError(f"storage {storage.key!r} is not where the directory says")
     offset = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
     if offset + size > part.size:
         raise TorchFileError(f"the file ends within storage {storage.key!r}")
-    return offset, size
+    return offset
 
 
-class _Part(io.RawIOBase):
-    """A file from byte `start` on, as a file of its own."""
+def _stored_tensor(
+    name: str, tensor: Tensor, read_storage: Callable[[Storage], np.ndarray]
+) -> StoredTensor:
+    storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
+    if len(shape) != len(strides) or min(shape + strides + (tensor.offset,), default=0) < 0:
+        raise TorchFileError(f"{name} has shape {shape} with strides {strides}")
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    # A stride of 0 would let a few values fill a tensor of any size.
+    if 0 not in shape and max(last, math.prod(shape) - 1) >= storage.size:
+        raise TorchFileError(f"{name} reaches beyond its storage of {storage.size} numbers")
 
-    def __init__(self, file: BinaryIO, start: int):
-        self._file, self._start, self._at = file, start, 0
-        self.size = file.seek(0, io.SEEK_END) - start
+    def read() -> np.ndarray:
+        if 0 in shape:
+            return np.zeros(shape, storage.dtype)
+        values = read_storage(storage)[tensor.offset : last + 1]
+        byte_strides = [storage.dtype.itemsize * stride for stride in strides]
+        return np.lib.stride_tricks.as_strided(values, shape, byte_strides, writeable=False)
 
-    def seekable(self):
-        return True
-
-    def readable(self):
-        return True
-
-    def seek(self, offset, whence=io.SEEK_SET):
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence, self.size))
-        return self._at
-
-    def tell(self):
-        return self._at
-
-    def readinto(self, buffer):
-        self._file.seek(self._start + self._at)
-        count = self._file.readinto(buffer)
-        self._at += count
-        return count
+    return StoredTensor(shape, storage.dtype, read)
 
 
-def write_torch_file(file: BinaryIO, tensors: dict[str, np.ndarray]) -> None:
-    """Write arrays by name so that `torch.load` gives them as a state dict."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        storages = {
-            name: Storage(array.dtype, str(index), array.size)
-            for index, (name, array) in enumerate(tensors.items())
-        }
-        shapes = {name: array.shape for name, array in tensors.items()}
-        _write_member(file, archive, "archive/data.pkl", b"".join(pickled(storages, shapes)))
-        _write_member(file, archive, "archive/byteorder", b"little")
-        for name, array in tensors.items():
-            data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-            _write_member(file, archive, f"archive/data/{storages[name].key}", data)
-        _write_member(file, archive, "archive/version", b"3\n")
+# Writing
 
 
-def _write_member(file: BinaryIO, archive: zipfile.ZipFile, name: str, data) -> None:
+def _write_member(
+    file: BinaryIO, archive: zipfile.ZipFile, name: str, data: bytes | memoryview
+) -> None:
     info = zipfile.ZipInfo(name)
-    # An extra field of the header's that moves the data to where they are aligned.
+    # An extra field in the header that moves the data to a multiple of ALIGNMENT.
     extra = 4 + -(file.tell() + 30 + len(name) + 4) % ALIGNMENT
     if len(data) >= zipfile.ZIP64_LIMIT:
         extra = 0  # zipfile adds a field of its own

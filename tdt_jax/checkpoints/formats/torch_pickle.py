@@ -1,11 +1,15 @@
-"""Pickles of torch's state dicts, read without running them and written without torch."""
+"""The pickle in a torch file, read without running it and written without torch.
+
+`unpickle_tensors` interprets the few opcodes of which the pickle of a state dict is made and
+refuses all others, so that nothing in a file is ever executed.
+"""
 
 import math
 import pickle
 import pickletools
 import struct
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -23,22 +27,53 @@ DTYPES = {
     "BoolStorage": np.dtype(np.bool_),
 }
 
+T = TypeVar("T")
+
 
 class TorchFileError(ValueError):
     """A file that is not a torch file of plain tensors."""
 
 
 class Storage(NamedTuple):
+    """A member of a torch file that holds the values of tensors."""
+
     dtype: np.dtype
     key: str
-    size: int  # numbers
+    size: int  # values
 
 
 class Tensor(NamedTuple):
+    """A tensor as the pickle describes it: a strided view of a storage."""
+
     storage: Storage
-    offset: int  # numbers
+    offset: int  # values
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # numbers
+    strides: tuple[int, ...]  # values
+
+
+def unpickle_tensors(content: bytes) -> dict[str, Tensor]:
+    """Returns the tensors by name that a pickled state dict describes.
+
+    Raises:
+      TorchFileError: if the pickle is damaged or describes anything else.
+    """
+    try:
+        state = _Interpreter().run(content)
+    except TorchFileError:
+        raise
+    except Exception as error:  # pickletools raises many kinds for a damaged pickle
+        raise TorchFileError(f"damaged pickle: {type(error).__name__}") from None
+    if not isinstance(state, dict):
+        raise TorchFileError(f"the torch file holds a {type(state).__name__}, not tensors by name")
+    return {key: _checked(value, Tensor) for key, value in state.items()}
+
+
+def pickle_tensors(storages: Mapping[str, Storage], shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+    """Returns the pickle (protocol 2) of tensors by name, each the whole of its storage."""
+    return b"".join(_opcodes(storages, shapes))
+
+
+# Reading
 
 
 class _Global(NamedTuple):
@@ -53,11 +88,11 @@ TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
 PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 
 
-class _Machine:
-    """Runs the opcodes of a pickled state dict, and refuses all others.
+class _Interpreter:
+    """Interprets the opcodes of a pickled state dict, and refuses all others.
 
-    What it can make is numbers, texts, tuples, dictionaries with texts for keys, storages and
-    tensors. Values are never shown, compared or hashed: a few opcodes can nest them without end.
+    It makes numbers, strings, tuples, dictionaries with strings as keys, storages and tensors.
+    Values are never printed, compared or hashed: a few opcodes can nest them without end.
     """
 
     def __init__(self):
@@ -84,16 +119,16 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack or (self.marks and self.marks[-1] == len(self.stack)):
-            raise TorchFileError("damaged pickle: nothing is left to take")
+            raise TorchFileError("damaged pickle: it takes a value from an empty stack")
         return self.stack.pop()
 
     def pop_to_mark(self) -> list:
         if not self.marks:
-            raise TorchFileError("damaged pickle: there is no mark")
+            raise TorchFileError("damaged pickle: it refers to a mark that is not set")
         start = self.marks.pop()
-        taken = self.stack[start:]
+        values = self.stack[start:]
         del self.stack[start:]
-        return taken
+        return values
 
     def _mark(self, _):
         self.marks.append(len(self.stack))
@@ -136,7 +171,7 @@ class _Machine:
 
     def _binget(self, index):
         if index not in self.memo:
-            raise TorchFileError("damaged pickle: it asks for what it has not kept")
+            raise TorchFileError("damaged pickle: it refers to a value that is not in its memo")
         self.stack.append(self.memo[index])
 
     _long_binget = _get = _binget
@@ -149,11 +184,11 @@ class _Machine:
         self._refer(_checked(module, str), _checked(name, str))
 
     def _refer(self, module: str, name: str) -> None:
-        found = _Global(module, name)
+        reference = _Global(module, name)
         is_storage = module == "torch" and name in DTYPES
-        if not is_storage and found not in (ORDERED_DICT, TENSOR, PARAMETER):
-            raise TorchFileError(f"the pickle asks for {module:.80}.{name:.80}; it was not run")
-        self.stack.append(DTYPES[name] if is_storage else found)
+        if not is_storage and reference not in (ORDERED_DICT, TENSOR, PARAMETER):
+            raise TorchFileError(f"the pickle refers to {module:.80}.{name:.80}; it was not run")
+        self.stack.append(DTYPES[name] if is_storage else reference)
 
     def _reduce(self, _):
         arguments, function = _checked(self.pop(), tuple), _checked(self.pop(), _Global)
@@ -164,7 +199,9 @@ class _Machine:
         elif function == PARAMETER and arguments:
             self.stack.append(_checked(arguments[0], Tensor))
         else:
-            raise TorchFileError(f"the pickle calls {function.name} in a way of its own")
+            raise TorchFileError(
+                f"the pickle calls {function.name} with other arguments than torch"
+            )
 
     def _build(self, _):
         self.pop()  # what torch notes about the modules
@@ -185,35 +222,32 @@ _VALUES = frozenset(
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
-def unpickle(content: bytes) -> dict[str, Tensor]:
-    try:
-        found = _Machine().run(content)
-    except TorchFileError:
-        raise
-    except Exception as error:  # pickletools raises many kinds for a damaged pickle
-        raise TorchFileError(f"damaged pickle: {type(error).__name__}") from None
-    if not isinstance(found, dict):
-        raise TorchFileError(f"the torch file holds a {type(found).__name__}, not tensors by name")
-    return {key: _checked(value, Tensor) for key, value in found.items()}
-
-
-def _tensor(storage, offset, size, stride) -> Tensor:
-    size, stride = (
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
+    shape, strides = (
         tuple(_checked(n, int) for n in _checked(each, tuple)) for each in (size, stride)
     )
-    return Tensor(_checked(storage, Storage), _checked(offset, int), size, stride)
+    return Tensor(_checked(storage, Storage), _checked(offset, int), shape, strides)
 
 
-def _checked(value, kind: type):
-    is_flag = isinstance(value, bool)  # a bool is an int, and is not meant
-    # A plain tuple: a storage or a tensor is one too.
-    if not isinstance(value, kind) or is_flag or (kind is tuple and type(value) is not tuple):
+def _checked(value: Any, kind: type[T]) -> T:
+    if not _is(value, kind):
         raise TorchFileError(f"the pickle has a {type(value).__name__} in place of {kind.__name__}")
     return value
 
 
-def pickled(storages: dict[str, Storage], shapes: dict) -> Iterator[bytes]:
-    """The opcodes (protocol 2) of an OrderedDict of tensors, each the whole of its storage."""
+def _is(value: Any, kind: type) -> bool:
+    """Returns whether a value is of a type; a bool is no int, and a storage or tensor no tuple."""
+    if kind is tuple:
+        return type(value) is tuple
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+# Writing
+
+
+def _opcodes(
+    storages: Mapping[str, Storage], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[bytes]:
     names = {dtype: name for name, dtype in DTYPES.items()}
 
     def text(value: str) -> bytes:
@@ -223,7 +257,7 @@ def pickled(storages: dict[str, Storage], shapes: dict) -> Iterator[bytes]:
     def number(value: int) -> bytes:
         return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
 
-    def numbers(values) -> bytes:
+    def numbers(values: Iterable[int]) -> bytes:
         return pickle.MARK + b"".join(map(number, values)) + pickle.TUPLE
 
     empty_dict = pickle.GLOBAL + b"collections\nOrderedDict\n" + pickle.EMPTY_TUPLE + pickle.REDUCE

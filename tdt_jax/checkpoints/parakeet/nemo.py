@@ -1,7 +1,7 @@
-""".nemo archives: a tar of a YAML configuration, a torch file of weights and a tokenizer.
+"""NeMo's .nemo archives: a tar of a YAML configuration, a torch file of weights and a tokenizer.
 
-Nothing is extracted under a name from the archive: members are read where they lie. A gzipped
-archive is unpacked into one nameless temporary file.
+Nothing is extracted: members are read where they lie in the archive. A gzipped archive is unpacked
+into a temporary file without a name.
 """
 
 import gzip
@@ -12,18 +12,26 @@ import re
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import yaml
 
 from tdt_jax.checkpoints.formats.fields import ConfigReader
+from tdt_jax.checkpoints.formats.tensors import StoredTensor
 from tdt_jax.checkpoints.formats.torch_file import read_torch_file, write_torch_file
-from tdt_jax.checkpoints.parakeet import convert, tables
-from tdt_jax.checkpoints.parakeet.convert import OpenedCheckpoint, blank_embedding
+from tdt_jax.checkpoints.parakeet import tables
+from tdt_jax.checkpoints.parakeet.convert import (
+    OpenedCheckpoint,
+    disassemble,
+    with_blank_embedding,
+)
 from tdt_jax.checkpoints.parakeet.nemo_config import NULLS, read_config, write_config
 from tdt_jax.config import FeatureConfig
 from tdt_jax.models.features import mel_filters
+from tdt_jax.recogniser import Recogniser
 from tdt_jax.tokenizer import SentencePiece
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -33,49 +41,82 @@ WINDOW, FILTERS = "preprocessor.featurizer.window", "preprocessor.featurizer.fb"
 
 
 def read_nemo(path: str | os.PathLike) -> OpenedCheckpoint:
-    """A .nemo archive, its tensors still on disk.
+    """Opens a .nemo archive and returns it; its tensors stay in the file.
 
     Raises:
-      ValueError: if it is not one of a model that this package has, or is damaged or hostile.
+      ValueError: if it is damaged, hostile, or of a model that this package does not have.
     """
-    path = Path(path)
-    file = _unpacked(path)
+    file = _open(Path(path))
     try:
-        return _opened(file)
+        members = _members(file)
+        config = ConfigReader(_read_yaml(_read_small(file, members[CONFIG])), CONFIG, NULLS)
+        stored = read_torch_file(file, members[WEIGHTS].offset_data)
+        has_ctc_head = "ctc_decoder.decoder_layers.0.weight" in stored
+        model, tokenizer_name = read_config(config, has_ctc_head=has_ctc_head)
+        tokenizer = members.get(tokenizer_name)
+        if tokenizer is None:
+            raise ValueError(f"it holds no tokenizer {tokenizer_name!r}")
+        _check_features(stored, model.features)
+        return OpenedCheckpoint(
+            config=with_blank_embedding(model, stored, tables.nemo_name),
+            tokenizer=SentencePiece(_read_small(file, tokenizer)),
+            stored=stored,
+            tensor_name=tables.nemo_name,
+            ignored=(WINDOW, FILTERS),
+            file=file,
+        )
     except BaseException:
         file.close()
         raise
 
 
-def _opened(file: BinaryIO) -> OpenedCheckpoint:
-    members = _members(file)
-    config = ConfigReader(_yaml(_small(file, members[CONFIG])), CONFIG, NULLS)
-    stored = read_torch_file(file, members[WEIGHTS].offset_data)
-    model, tokenizer_name = read_config(
-        config, has_ctc_head="ctc_decoder.decoder_layers.0.weight" in stored
+def write_nemo(recogniser: Recogniser, path: str | os.PathLike) -> None:
+    """Writes a recogniser as a .nemo archive that `ASRModel.restore_from` of NeMo reads.
+
+    Raises:
+      ValueError: if its tokenizer is not SentencePiece, or NeMo has no such model.
+    """
+    path, config, tokenizer = Path(path), recogniser.config, recogniser.tokenizer
+    if not isinstance(tokenizer, SentencePiece):
+        raise ValueError(f"NeMo needs a SentencePiece tokenizer, got {type(tokenizer).__name__}")
+    tensors = disassemble(recogniser.model, tensor_name=tables.nemo_name)
+    tensors[WINDOW] = np.hanning(config.features.window_length).astype(np.float32)
+    tensors[FILTERS] = mel_filters(config.features)[None]
+    text = yaml.safe_dump(
+        write_config(config, tokenizer.pieces), sort_keys=False, allow_unicode=True
     )
-    tokenizer = members.get(tokenizer_name)
-    if tokenizer is None:
-        raise ValueError(f"it holds no tokenizer {tokenizer_name!r}")
-    _check_features(stored, model.features)
-    return OpenedCheckpoint(
-        blank_embedding(model, stored, tables.nemo_name),
-        SentencePiece(_small(file, tokenizer)),
-        stored,
-        tables.nemo_name,
-        (WINDOW, FILTERS),
-        file,
-    )
+    vocabulary = "".join(f"{piece}\n" for piece in tokenizer.pieces)
+    scored = "".join(f"{piece}\t0\n" for piece in tokenizer.pieces)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # so that it is written whole
+        part = Path(folder) / path.name
+        with tempfile.TemporaryFile(dir=folder) as weights, part.open("wb") as file:
+            write_torch_file(weights, tensors)
+            size = weights.tell()
+            weights.seek(0)
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for name, content in (
+                    (CONFIG, text.encode()),
+                    ("tokenizer.model", tokenizer.model),
+                    ("vocab.txt", vocabulary.encode()),
+                    ("tokenizer.vocab", scored.encode()),
+                ):
+                    _add_member(archive, name, io.BytesIO(content), len(content))
+                _add_member(archive, WEIGHTS, weights, size)
+        part.replace(path)
 
 
-def _unpacked(path: Path) -> BinaryIO:
+# Reading
+
+
+def _open(path: Path) -> BinaryIO:
+    """Returns the archive as an open file, unpacked if it is gzipped."""
     file = path.open("rb")
-    packed = file.read(2) == b"\x1f\x8b"
+    is_packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    if not packed:
+    if not is_packed:
         return file
     limit = MAX_RATIO * path.stat().st_size + (1 << 20)
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (read from later)
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (tensors are read from it later)
     try:
         with file, gzip.open(file) as source:
             while block := source.read(1 << 20):
@@ -92,7 +133,7 @@ def _unpacked(path: Path) -> BinaryIO:
 
 
 def _members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
-    """The archive's plain files by name, the configuration and the weights among them."""
+    """Returns the archive's plain files by name; raises ValueError if it has others."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     members: dict[str, tarfile.TarInfo] = {}
@@ -117,38 +158,43 @@ def _members(file: BinaryIO) -> dict[str, tarfile.TarInfo]:
     return members
 
 
-def _small(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+def _read_small(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
     if member.size > MAX_SMALL:
         raise ValueError(f"{member.name} has {member.size} bytes")
     file.seek(member.offset_data)
     return file.read(member.size)
 
 
-def _yaml(content: bytes) -> dict:
-    import yaml
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is faster
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        """Plain values only, and no merge keys: they copy, and copies of copies have no end."""
 
-        def flatten_mapping(self, node):
-            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-                raise yaml.YAMLError("it has merge keys")
+class _PlainLoader(_SafeLoader):
+    """Loads plain values only, and no merge keys: they copy, and copies of copies have no end."""
 
-    exponent_only = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")  # 1e-5 is a number to NeMo
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent_only, list("-+0123456789"))
+    def flatten_mapping(self, node):
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("it has merge keys")
+
+
+_PlainLoader.add_implicit_resolver(  # 1e-5, which YAML 1.1 takes for text, is a number to NeMo
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(content: bytes) -> Any:
     try:
-        return yaml.load(content, Loader)
+        return yaml.load(content, _PlainLoader)
     except Exception as error:  # constructors of plain values raise many kinds
         raise ValueError(f"{CONFIG} is not YAML: {error}") from None
 
 
-def _check_features(stored: dict, features: FeatureConfig) -> None:
-    """The window and the mel filters that the archive carries are those computed here."""
-    ours = {
+def _check_features(stored: Mapping[str, StoredTensor], features: FeatureConfig) -> None:
+    """Raises ValueError unless the archive's window and mel filters are those of `log_mel`."""
+    computed = {
         WINDOW: np.hanning(features.window_length),
         FILTERS: mel_filters(features)[None],
     }
-    for name, expected in ours.items():
+    for name, expected in computed.items():
         if name not in stored:
             continue
         if stored[name].shape != expected.shape:
@@ -161,44 +207,7 @@ def _check_features(stored: dict, features: FeatureConfig) -> None:
 # Writing
 
 
-def write_nemo(recogniser, path: str | os.PathLike) -> None:
-    """Write a recogniser as a .nemo archive that `ASRModel.restore_from` of NeMo reads.
-
-    Raises:
-      ValueError: if its tokenizer is not SentencePiece, or NeMo has no such model.
-    """
-    import yaml
-
-    path, config, tokenizer = Path(path), recogniser.config, recogniser.tokenizer
-    if not isinstance(tokenizer, SentencePiece):
-        raise ValueError(f"NeMo needs a SentencePiece tokenizer, got {type(tokenizer).__name__}")
-    tensors = convert.disassemble(recogniser.model, name=tables.nemo_name)
-    tensors[WINDOW] = np.hanning(config.features.window_length).astype(np.float32)
-    tensors[FILTERS] = mel_filters(config.features)[None]
-    text = yaml.safe_dump(
-        write_config(config, tokenizer.pieces), sort_keys=False, allow_unicode=True
-    )
-    vocabulary = "".join(f"{piece}\n" for piece in tokenizer.pieces)
-    scored = "".join(f"{piece}\t0\n" for piece in tokenizer.pieces)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole, or not at all
-        part = Path(folder) / path.name
-        with tempfile.TemporaryFile(dir=folder) as weights, part.open("wb") as file:
-            write_torch_file(weights, tensors)
-            size = weights.tell()
-            weights.seek(0)
-            with tarfile.open(fileobj=file, mode="w") as archive:
-                for name, content in (
-                    (CONFIG, text.encode()),
-                    ("tokenizer.model", tokenizer.model),
-                    ("vocab.txt", vocabulary.encode()),
-                    ("tokenizer.vocab", scored.encode()),
-                ):
-                    _add(archive, name, io.BytesIO(content), len(content))
-                _add(archive, WEIGHTS, weights, size)
-        part.replace(path)
-
-
-def _add(archive: tarfile.TarFile, name: str, content: BinaryIO, size: int) -> None:
+def _add_member(archive: tarfile.TarFile, name: str, content: BinaryIO, size: int) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o644
     archive.addfile(info, content)

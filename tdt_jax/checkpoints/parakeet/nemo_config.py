@@ -1,9 +1,13 @@
-"""NeMo's model_config.yaml to a ModelConfig."""
+"""NeMo's model_config.yaml to a ModelConfig and back.
+
+Part by part, each as it is read and as it is written: features, encoder, transducer.
+"""
 
 import math
 import posixpath
+from typing import Any
 
-from tdt_jax.checkpoints.formats.fields import ConfigReader, shown
+from tdt_jax.checkpoints.formats.fields import ConfigReader, describe
 from tdt_jax.config import (
     EncoderConfig,
     FeatureConfig,
@@ -12,14 +16,14 @@ from tdt_jax.config import (
     PredictorConfig,
 )
 
-MODELS = "nemo.collections.asr.models."
-CLASSES = {  # by kind, and whether a transducer has a CTC head
+MODELS, MODULES = "nemo.collections.asr.models.", "nemo.collections.asr.modules."
+CLASSES = {  # by kind, and whether it has a CTC head
     ("transducer", False): "rnnt_bpe_models.EncDecRNNTBPEModel",
     ("transducer", True): "hybrid_rnnt_ctc_bpe_models.EncDecHybridRNNTCTCBPEModel",
     ("ctc", True): "ctc_bpe_models.EncDecCTCModelBPE",
 }
-# What a null means to NeMo 3.0.0 where it is not the field's default. A null that NeMo fails on is
-# the default here as well.
+# What a null means to NeMo 3.0.0 where it is not the field's default. A null that NeMo fails on
+# stands for the default here.
 NULLS = {
     "preprocessor.window_size": None,
     "preprocessor.window_stride": None,
@@ -34,59 +38,133 @@ NULLS = {
 
 
 def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfig, str]:
-    """The model that a configuration of NeMo's describes, and the name of its tokenizer's file.
+    """Returns the model that a configuration describes, and the name of its tokenizer's file.
+
+    Args:
+      config: the configuration, read with NULLS.
+      has_ctc_head: whether the archive holds a CTC head beside a transducer.
 
     Raises:
-      ValueError: naming all that this package cannot be.
+      ValueError: naming everything in it that this package does not have.
     """
-    target = config.get("target")
-    target = target if isinstance(target, str) else ""
-    kinds = [kind for kind, name in CLASSES.items() if target.endswith("." + name.split(".")[1])]
-    if not kinds:
-        known = ", ".join(name.split(".")[1] for name in CLASSES.values())
-        name = target.rpartition(".")[2][:80]
-        raise ValueError(f"the model is a {name or 'nothing named'}; {known} are supported")
-    is_ctc = kinds[0][0] == "ctc"
-    features = _feature_options(config)
-    encoder = _encoder_config(config, features["num_mels"])
-    predictor = joint = durations = None
-    if not is_ctc:
-        predictor, joint, durations = _transducer(config)
-    vocabulary = next(
-        (
-            len(found)
-            for place in ("joint.vocabulary", "decoder.vocabulary", "labels")
-            if isinstance(found := config.get(place), list) and found
-        ),
-        None,
-    )
-    if vocabulary is None:
-        place = "decoder.num_classes" if is_ctc else "joint.num_classes"
-        vocabulary = config.size(place, "vocabulary")
+    is_ctc = _read_kind(config) == "ctc"
+    features = _read_features(config)
+    encoder = _read_encoder(config, features["num_mels"])
+    transducer = {} if is_ctc else _read_transducer(config)
+    vocab_size = _read_vocab_size(config, is_ctc)
     config.require("tokenizer.type", "bpe", "BPE")
     tokenizer = config.get("tokenizer.model_path")
     if not isinstance(tokenizer, str):
-        config.refuse(f"tokenizer.model_path is {shown(tokenizer)}, not a file's name")
-    place = "decoding.greedy.max_symbols"
-    if config.get(place) is None:
-        place += "_per_step"
-    max_symbols = 10 if config.get(place) is None else config.size(place, "small")
-    config.finish()
+        config.add_problem(f"tokenizer.model_path is {describe(tokenizer)}, not a file's name")
+        tokenizer = ""
+    max_symbols = _read_max_symbols(config)
+    config.raise_problems()
     model = ModelConfig(
-        vocab_size=vocabulary,
-        durations=durations,
+        vocab_size=vocab_size,
         features=FeatureConfig(**features),
-        encoder=encoder,
-        predictor=predictor,
-        joint=joint,
+        encoder=EncoderConfig(**encoder),
+        predictor=None if is_ctc else PredictorConfig(**transducer["predictor"]),
+        joint=None if is_ctc else JointConfig(**transducer["joint"]),
+        durations=None if is_ctc else transducer["durations"],
         ctc=is_ctc or has_ctc_head,
         max_symbols=max_symbols,
     )
     return model, posixpath.normpath(tokenizer.removeprefix("nemo:"))
 
 
-def _feature_options(config: ConfigReader) -> dict:
-    """The fields of a FeatureConfig."""
+def write_config(config: ModelConfig, pieces: list[str]) -> dict[str, Any]:
+    """Returns the configuration of a model: all that NeMo needs to restore and train it.
+
+    Args:
+      config: of the model.
+      pieces: of its tokenizer.
+
+    Raises:
+      ValueError: if NeMo has no such model.
+    """
+    predictor, joint = config.predictor, config.joint
+    if predictor is not None and predictor.blank_embedding:
+        raise ValueError("NeMo's embedding of blank is zero; this model has a learned one")
+    kind = "ctc" if predictor is None else "transducer"
+    fields = {
+        # NeMo ignores it: silence counts in the mean and deviation of its features, not of ours.
+        "tdt_jax": {"silence": config.features.silence},
+        "target": MODELS + CLASSES[kind, config.ctc],
+        "sample_rate": config.features.sample_rate,
+        "tokenizer": {
+            "dir": "",
+            "type": "bpe",
+            "model_path": "nemo:tokenizer.model",
+            "vocab_path": "nemo:vocab.txt",
+            "spe_tokenizer_vocab": "nemo:tokenizer.vocab",
+        },
+        "preprocessor": _written_features(config.features),
+        "spec_augment": {
+            "_target_": f"{MODULES}SpectrogramAugmentation",
+            "freq_masks": 2,
+            "time_masks": 10,
+            "freq_width": 27,
+            "time_width": 0.05,
+        },
+        "encoder": _written_encoder(config.encoder, config.features.num_mels),
+        "optim": {"name": "adamw", "lr": 1e-4, "betas": [0.9, 0.98], "weight_decay": 1e-3},
+    }
+    ctc_decoder = {
+        "_target_": f"{MODULES}ConvASRDecoder",
+        "feat_in": config.encoder.width,
+        "num_classes": config.vocab_size,
+        "vocabulary": pieces,
+    }
+    if predictor is None or joint is None:
+        return {**fields, "decoder": ctc_decoder, "decoding": {"strategy": "greedy"}}
+    fields |= _written_transducer(config, predictor, joint, pieces)
+    if config.ctc:
+        fields["aux_ctc"] = {
+            "ctc_loss_weight": 0.3,
+            "use_cer": False,
+            "ctc_reduction": "mean_batch",
+            "decoder": ctc_decoder,
+            "decoding": {"strategy": "greedy"},
+        }
+    return fields
+
+
+# Kind and vocabulary, read
+
+
+def _read_kind(config: ConfigReader) -> str:
+    """Returns "transducer" or "ctc", by the class of the model."""
+    target = config.get("target")
+    class_name = target.rpartition(".")[2] if isinstance(target, str) else ""
+    kinds = {name.partition(".")[2]: kind for (kind, _), name in CLASSES.items()}
+    if class_name not in kinds:
+        supported = ", ".join(kinds)
+        raise ValueError(
+            f"the model is a {class_name[:80] or 'nothing named'}; {supported} are supported"
+        )
+    return kinds[class_name]
+
+
+def _read_vocab_size(config: ConfigReader, is_ctc: bool) -> int:
+    for path in ("joint.vocabulary", "decoder.vocabulary", "labels"):
+        vocabulary = config.get(path)
+        if isinstance(vocabulary, list) and vocabulary:
+            return len(vocabulary)
+    return config.size("decoder.num_classes" if is_ctc else "joint.num_classes", "vocabulary")
+
+
+def _read_max_symbols(config: ConfigReader) -> int:
+    for path in ("decoding.greedy.max_symbols", "decoding.greedy.max_symbols_per_step"):
+        if config.get(path) is not None:
+            return config.size(path, "small")
+    return 10
+
+
+# Features
+
+
+def _read_features(config: ConfigReader) -> dict[str, Any]:
+    """Returns the fields of a FeatureConfig."""
     config.require("preprocessor.window", "hann", default="hann")
     config.require("preprocessor.log", True, default=True)
     config.require("preprocessor.frame_splicing", 1, default=1)
@@ -99,111 +177,188 @@ def _feature_options(config: ConfigReader) -> dict:
     config.require("preprocessor.log_zero_guard_value", 2**-24, default=2**-24)
     rate = config.size("preprocessor.sample_rate", "width", 16000)
     config.require("preprocessor.highfreq", rate / 2, default=rate / 2)
-    window = _num_samples(config, "window_size", 0.02, rate)
-    hop = _num_samples(config, "window_stride", 0.01, rate)
+    window = _read_num_samples(config, "window_size", 0.02, rate)
     return dict(
         num_mels=config.size("preprocessor.features", "small", 64),
         sample_rate=rate,
         fft_length=config.size("preprocessor.n_fft", "width", 1 << (window - 1).bit_length()),
         window_length=window,
-        hop_length=hop,
-        preemphasis=config.rate("preprocessor.preemph", 0.97),
-        dither=config.rate("preprocessor.dither", 1e-5),
-        normalize=_normalize(config),
-        silence=_silence(config),
+        hop_length=_read_num_samples(config, "window_stride", 0.01, rate),
+        preemphasis=config.fraction("preprocessor.preemph", 0.97),
+        dither=config.fraction("preprocessor.dither", 1e-5),
+        normalize=_read_normalize(config),
+        silence=_read_silence(config),
     )
 
 
-def _num_samples(config: ConfigReader, name: str, default: float, rate: int) -> int:
-    """Of a window or a stride, which are given in seconds, or with an "n_" in samples."""
+def _written_features(features: FeatureConfig) -> dict[str, Any]:
+    return {
+        "_target_": f"{MODULES}AudioToMelSpectrogramPreprocessor",
+        "sample_rate": features.sample_rate,
+        "normalize": _written_normalize(features),
+        "window_size": _seconds(features.window_length, features.sample_rate),
+        "window_stride": _seconds(features.hop_length, features.sample_rate),
+        "window": "hann",
+        "features": features.num_mels,
+        "n_fft": features.fft_length,
+        "log": True,
+        "frame_splicing": 1,
+        "dither": features.dither,
+        "pad_to": 0,
+        "pad_value": 0.0,
+        "preemph": features.preemphasis,
+    }
+
+
+def _read_num_samples(config: ConfigReader, name: str, default: float, rate: int) -> int:
+    """Returns the samples of a window or stride: in seconds there, or with "n_" in samples."""
     seconds, in_samples = f"preprocessor.{name}", f"preprocessor.n_{name}"
     if config.get(in_samples) is not None:
         if config.get(seconds) is not None:
-            config.refuse(f"{seconds} and n_{name} are both given")
+            config.add_problem(f"{seconds} and n_{name} are both given")
         return config.size(in_samples, "width")
     value = config.get(seconds, default)
     if type(value) not in (int, float) or not 1 <= value * rate < rate:
-        config.refuse(f"{seconds} is {shown(value)}, not seconds")
+        config.add_problem(f"{seconds} is {describe(value)}, not seconds")
         return 1
     return int(value * rate)  # rounded down, as in NeMo
 
 
-def _normalize(config: ConfigReader) -> tuple[float, float] | None:
-    """NeMo's "NA" leaves log-mels as they are; fixed means and deviations are one for each bin."""
+def _seconds(num_samples: int, rate: int) -> float:
+    """Returns seconds that NeMo, which rounds down, takes for as many samples."""
+    seconds = num_samples / rate
+    return seconds if int(seconds * rate) == num_samples else math.nextafter(seconds, math.inf)
+
+
+def _read_normalize(config: ConfigReader) -> tuple[float, float] | None:
+    """Returns the mean and deviation that all bins share; None: normalised by utterance."""
     value = config.get("preprocessor.normalize", "per_feature")
     if value == "per_feature":
         return None
-    if value in ("NA", "", False):
+    if value in ("NA", "", False):  # NeMo leaves log-mels as they are
         return 0.0, 1.0
     if isinstance(value, dict) and set(value) == {"fixed_mean", "fixed_std"}:
         means, deviations = value["fixed_mean"], value["fixed_std"]
-        if all(
-            isinstance(each, list) and each and each.count(each[0]) == len(each)
-            and type(each[0]) in (int, float) for each in (means, deviations)
-        ) and deviations[0] > 0:  # fmt: skip
+        if _is_repeated(means) and _is_repeated(deviations) and deviations[0] > 0:
             return float(means[0]), float(deviations[0])
-    config.refuse(
-        f"preprocessor.normalize is {shown(value)}; per_feature, NA, or a mean and a deviation "
+    config.add_problem(
+        f"preprocessor.normalize is {describe(value)}; per_feature, NA, or a mean and a deviation "
         "that all bins share are supported"
     )
     return None
 
 
-def _silence(config: ConfigReader) -> float | None:
-    """Of models that this package has trained: how far below speech silence is."""
+def _is_repeated(value: Any) -> bool:
+    """Returns whether a value is a list of one number, repeated."""
+    is_list = isinstance(value, list) and len(value) > 0
+    return is_list and type(value[0]) in (int, float) and value.count(value[0]) == len(value)
+
+
+def _written_normalize(features: FeatureConfig) -> str | dict[str, list[float]]:
+    if features.normalize is None:
+        return "per_feature"
+    if features.normalize == (0.0, 1.0):
+        return "NA"
+    mean, deviation = features.normalize
+    return {
+        "fixed_mean": [mean] * features.num_mels,
+        "fixed_std": [deviation] * features.num_mels,
+    }
+
+
+def _read_silence(config: ConfigReader) -> float | None:
+    """Returns FeatureConfig.silence, which models that this package has trained may have."""
     value = config.get("tdt_jax.silence")
     if value is not None and not (type(value) in (int, float) and value > 0):
-        config.refuse(f"tdt_jax.silence is {shown(value)}, not decibels above 0")
+        config.add_problem(f"tdt_jax.silence is {describe(value)}, not decibels above 0")
         return None
     return value
 
 
-def _encoder_config(config: ConfigReader, num_mels: int) -> EncoderConfig:
+# Encoder
+
+
+def _read_encoder(config: ConfigReader, num_mels: int) -> dict[str, Any]:
+    """Returns the fields of an EncoderConfig."""
     width = config.size("encoder.d_model", "width")
     kernel = config.size("encoder.conv_kernel_size", "small", 31)
+    if width % 2 or kernel % 2 == 0:
+        config.add_problem(
+            f"encoder.d_model is {width}, conv_kernel_size {kernel}: even and odd needed"
+        )
+    heads = config.size("encoder.n_heads", "small", 4)
+    if width % heads:
+        config.add_problem(f"encoder.d_model is {width}, not a multiple of n_heads, {heads}")
+    config.require("encoder.feat_in", num_mels, default=num_mels)
+    config.require("encoder.feat_out", -1, width, default=-1)
     config.require("encoder.subsampling", "dw_striding")
     config.require("encoder.subsampling_factor", 8, default=4)
+    channels = "encoder.subsampling_conv_channels"
     if config.get("encoder.reduction_factor", 1) != 1:
         config.require("encoder.reduction", None)
     config.require("encoder.conv_norm_type", "batch_norm", "layer_norm", default="batch_norm")
-    config.require("encoder.feat_out", -1, width, default=-1)
-    config.require("encoder.feat_in", num_mels, default=num_mels)
-    channels = config.get("encoder.subsampling_conv_channels", -1)
-    context = _attention_context(config)
-    _refuse_streaming(config, kernel)
     norm = config.get("encoder.conv_norm_type", "batch_norm")
-    if width % 2 or kernel % 2 == 0:
-        config.refuse(f"encoder.d_model is {width}, conv_kernel_size {kernel}: even and odd needed")
-    heads = config.size("encoder.n_heads", "small", 4)
-    if width % heads:
-        config.refuse(f"encoder.d_model is {width}, not a multiple of n_heads, {heads}")
-    layers = config.size("encoder.n_layers", "layers")
-    options = dict(
+    context = _read_attention_context(config)
+    _refuse_streaming(config, kernel)
+    return dict(
+        width=width,
+        num_layers=config.size("encoder.n_layers", "layers"),
+        num_heads=heads,
         feed_forward_factor=config.size("encoder.ff_expansion_factor", "small", 4),
+        kernel_size=kernel,
         subsampling_channels=(
-            width if channels == -1 else config.size("encoder.subsampling_conv_channels", "width")
+            width if config.get(channels, -1) == -1 else config.size(channels, "width")
         ),
         use_bias=config.flag("encoder.use_bias", True),
         scale_input=config.flag("encoder.xscaling", True),
-        dropout=config.rate("encoder.dropout", 0.1),
-        attention_dropout=config.rate("encoder.dropout_att", 0.0),
+        dropout=config.fraction("encoder.dropout", 0.1),
+        attention_dropout=config.fraction("encoder.dropout_att", 0.0),
         convolution_norm="layer_norm" if norm == "layer_norm" else "affine",
         attention_context=context,
     )
-    config.finish()
-    return EncoderConfig(
-        width=width, num_layers=layers, num_heads=heads, kernel_size=kernel, **options
-    )
 
 
-def _attention_context(config: ConfigReader) -> tuple[int, int] | None:
-    """The frames that attention sees to the (left, right) where the whole is heard at once.
+def _written_encoder(encoder: EncoderConfig, num_mels: int) -> dict[str, Any]:
+    is_local = encoder.attention_context is not None
+    return {
+        "_target_": f"{MODULES}ConformerEncoder",
+        "feat_in": num_mels,
+        "feat_out": -1,
+        "n_layers": encoder.num_layers,
+        "d_model": encoder.width,
+        "use_bias": encoder.use_bias,
+        "subsampling": "dw_striding",
+        "subsampling_factor": 8,
+        "subsampling_conv_channels": encoder.subsampling_channels,
+        "causal_downsampling": False,
+        "ff_expansion_factor": encoder.feed_forward_factor,
+        "self_attention_model": "rel_pos_local_attn" if is_local else "rel_pos",
+        "n_heads": encoder.num_heads,
+        "att_context_size": list(encoder.attention_context or (-1, -1)),
+        "att_context_style": "regular",
+        "xscaling": encoder.scale_input,
+        "untie_biases": True,
+        "pos_emb_max_len": 5000,
+        "conv_kernel_size": encoder.kernel_size,
+        "conv_norm_type": (
+            "layer_norm" if encoder.convolution_norm == "layer_norm" else "batch_norm"
+        ),
+        "conv_context_size": None,
+        "dropout": encoder.dropout,
+        "dropout_pre_encoder": encoder.dropout,
+        "dropout_emb": 0.0,
+        "dropout_att": encoder.attention_dropout,
+    }
 
-    Of several contexts NeMo takes the first then. The style "chunked_limited_with_rc" limits it
+
+def _read_attention_context(config: ConfigReader) -> tuple[int, int] | None:
+    """Returns the limits (left, right) of attention, in frames, when audio is encoded as a whole.
+
+    Of several contexts NeMo then takes the first. The style "chunked_limited_with_rc" limits it
     while streaming only.
     """
-    config.require("encoder.self_attention_model", "rel_pos", "rel_pos_local_attn",
-                   default="rel_pos")  # fmt: skip
+    models = "rel_pos", "rel_pos_local_attn"
+    config.require("encoder.self_attention_model", *models, default="rel_pos")
     is_local = config.get("encoder.self_attention_model") == "rel_pos_local_attn"
     if is_local:
         config.require("encoder.global_tokens", 0, default=0)
@@ -213,174 +368,78 @@ def _attention_context(config: ConfigReader) -> tuple[int, int] | None:
     path = "encoder.att_context_size"
     value = config.get(path) or [-1, -1]
     first = value[0] if isinstance(value, list) and isinstance(value[0], list) else value
-    is_pair = isinstance(first, list) and len(first) == 2 and all(type(n) is int for n in first)
-    if not is_pair or max(first) == 0 or (min(first) < 0 <= max(first)):
-        config.refuse(f"{path} is {shown(value)}; two limits, not both 0, or none are supported")
-        return None
-    return None if max(first) < 0 else tuple(first)
+    if isinstance(first, list) and len(first) == 2 and all(type(n) is int for n in first):
+        left, right = first
+        if left < 0 and right < 0:
+            return None
+        if min(left, right) >= 0 and max(left, right) > 0:
+            return left, right
+    config.add_problem(
+        f"{path} is {describe(value)}; two limits, not both 0, or none are supported"
+    )
+    return None
 
 
 def _refuse_streaming(config: ConfigReader, kernel: int) -> None:
-    """Refuse what NeMo's cache-aware streaming models are made of."""
+    """Notes a problem if the encoder is one of NeMo's cache-aware streaming encoders."""
     half = (kernel - 1) // 2
-    normal = {
+    supported = {
         "att_context_style": ("regular", ["regular", "chunked_limited_with_rc"]),
         "causal_downsampling": (False, [False]),
         "conv_context_size": ([half, half], [[half, half]]),
     }
-    found = [
-        f"{name} {shown(value)}"
-        for name, (default, allowed) in normal.items()
+    others = [
+        f"{name} {describe(value)}"
+        for name, (default, allowed) in supported.items()
         if (value := config.get(f"encoder.{name}", default)) not in allowed
     ]
-    if found:
-        config.refuse(
-            f"the encoder is a streaming one ({', '.join(found)}), which hears little of what "
-            "follows; those that hear a whole utterance are supported"
+    if others:
+        config.add_problem(
+            f"the encoder is a streaming one ({', '.join(others)}), whose frames depend on little "
+            "of the audio that follows; encoders of whole utterances are supported"
         )
 
 
-def _transducer(
-    config: ConfigReader,
-) -> tuple[PredictorConfig, JointConfig, tuple[int, ...] | None]:
+# Transducer
+
+
+def _read_transducer(config: ConfigReader) -> dict[str, Any]:
+    """Returns the fields of a PredictorConfig and a JointConfig, and the durations."""
     config.require("decoder.blank_as_pad", True, default=True)
     config.require("decoder.normalization_mode", None)
     config.require("joint.jointnet.activation", "relu", "ReLU")
-    extra = config.get("joint.num_extra_outputs", 0)
-    durations = None
-    if extra:
-        extra = config.size("joint.num_extra_outputs", "small")
-        places = ("decoding.durations", "model_defaults.tdt_durations", "loss.tdt_kwargs.durations")
-        durations = next((found for p in places if (found := config.whole_numbers(p))), None)
-        if durations is None or len(durations) != extra:
-            config.refuse(
-                f"joint.num_extra_outputs is {extra}, but the durations are {shown(durations)}"
-            )
-    predictor = PredictorConfig(
-        width=config.size("decoder.prednet.pred_hidden", "width"),
-        num_layers=config.size("decoder.prednet.pred_rnn_layers", "layers"),
-        dropout=config.rate("decoder.prednet.dropout"),
+    return dict(
+        predictor=dict(
+            width=config.size("decoder.prednet.pred_hidden", "width"),
+            num_layers=config.size("decoder.prednet.pred_rnn_layers", "layers"),
+            dropout=config.fraction("decoder.prednet.dropout"),
+        ),
+        joint=dict(
+            width=config.size("joint.jointnet.joint_hidden", "width"),
+            dropout=config.fraction("joint.jointnet.dropout"),
+        ),
+        durations=_read_durations(config),
     )
-    joint = JointConfig(
-        width=config.size("joint.jointnet.joint_hidden", "width"),
-        dropout=config.rate("joint.jointnet.dropout"),
-    )
-    return predictor, joint, durations
 
 
-def write_config(config: ModelConfig, pieces: list[str]) -> dict:
-    """The model_config.yaml of a model, complete enough for NeMo to restore and train it."""
-    features, encoder = config.features, config.encoder
-    if config.predictor is not None and config.predictor.blank_embedding:
-        raise ValueError("NeMo's embedding of blank is zero; this model has a learned one")
-    left, right = encoder.attention_context or (-1, -1)
-    written = {
-        # NeMo passes over it: its features count all frames, ours leave out silence.
-        "tdt_jax": {"silence": features.silence},
-        "target": MODELS + CLASSES["ctc" if config.predictor is None else "transducer", config.ctc],
-        "sample_rate": features.sample_rate,
-        "tokenizer": {
-            "dir": "",
-            "type": "bpe",
-            "model_path": "nemo:tokenizer.model",
-            "vocab_path": "nemo:vocab.txt",
-            "spe_tokenizer_vocab": "nemo:tokenizer.vocab",
-        },
-        "preprocessor": {
-            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
-            "sample_rate": features.sample_rate,
-            "normalize": _written_normalize(features),
-            "window_size": _seconds(features.window_length, features.sample_rate),
-            "window_stride": _seconds(features.hop_length, features.sample_rate),
-            "window": "hann",
-            "features": features.num_mels,
-            "n_fft": features.fft_length,
-            "log": True,
-            "frame_splicing": 1,
-            "dither": features.dither,
-            "pad_to": 0,
-            "pad_value": 0.0,
-            "preemph": features.preemphasis,
-        },
-        "spec_augment": {
-            "_target_": "nemo.collections.asr.modules.SpectrogramAugmentation",
-            "freq_masks": 2,
-            "time_masks": 10,
-            "freq_width": 27,
-            "time_width": 0.05,
-        },
-        "encoder": {
-            "_target_": "nemo.collections.asr.modules.ConformerEncoder",
-            "feat_in": features.num_mels,
-            "feat_out": -1,
-            "n_layers": encoder.num_layers,
-            "d_model": encoder.width,
-            "use_bias": encoder.use_bias,
-            "subsampling": "dw_striding",
-            "subsampling_factor": 8,
-            "subsampling_conv_channels": encoder.subsampling_channels,
-            "causal_downsampling": False,
-            "ff_expansion_factor": encoder.feed_forward_factor,
-            "self_attention_model": (
-                "rel_pos" if encoder.attention_context is None else "rel_pos_local_attn"
-            ),
-            "n_heads": encoder.num_heads,
-            "att_context_size": [left, right],
-            "att_context_style": "regular",
-            "xscaling": encoder.scale_input,
-            "untie_biases": True,
-            "pos_emb_max_len": 5000,
-            "conv_kernel_size": encoder.kernel_size,
-            "conv_norm_type": (
-                "layer_norm" if encoder.convolution_norm == "layer_norm" else "batch_norm"
-            ),
-            "conv_context_size": None,
-            "dropout": encoder.dropout,
-            "dropout_pre_encoder": encoder.dropout,
-            "dropout_emb": 0.0,
-            "dropout_att": encoder.attention_dropout,
-        },
-        "optim": {"name": "adamw", "lr": 1e-4, "betas": [0.9, 0.98], "weight_decay": 1e-3},
-    }
-    ctc_decoder = {
-        "_target_": "nemo.collections.asr.modules.ConvASRDecoder",
-        "feat_in": encoder.width,
-        "num_classes": config.vocab_size,
-        "vocabulary": pieces,
-    }
-    if config.predictor is None:
-        return {**written, "decoder": ctc_decoder, "decoding": {"strategy": "greedy"}}
-    written |= _written_transducer(config, pieces)
-    if config.ctc:
-        written["aux_ctc"] = {
-            "ctc_loss_weight": 0.3,
-            "use_cer": False,
-            "ctc_reduction": "mean_batch",
-            "decoder": ctc_decoder,
-            "decoding": {"strategy": "greedy"},
-        }
-    return written
+def _read_durations(config: ConfigReader) -> tuple[int, ...] | None:
+    if not config.get("joint.num_extra_outputs", 0):
+        return None  # an RNN-T
+    number = config.size("joint.num_extra_outputs", "small")
+    paths = "decoding.durations", "model_defaults.tdt_durations", "loss.tdt_kwargs.durations"
+    durations = next((found for path in paths if (found := config.integers(path))), None)
+    if durations is None or len(durations) != number:
+        config.add_problem(
+            f"joint.num_extra_outputs is {number}, but the durations are {describe(durations)}"
+        )
+    return durations
 
 
-def _seconds(num_samples: int, rate: int) -> float:
-    """Seconds of which NeMo, which rounds down, makes as many samples."""
-    seconds = num_samples / rate
-    return seconds if int(seconds * rate) == num_samples else math.nextafter(seconds, math.inf)
-
-
-def _written_normalize(features: FeatureConfig) -> str | dict:
-    if features.normalize is None:
-        return "per_feature"
-    if features.normalize == (0.0, 1.0):
-        return "NA"
-    mean, deviation = ([each] * features.num_mels for each in features.normalize)
-    return {"fixed_mean": mean, "fixed_std": deviation}
-
-
-def _written_transducer(config: ModelConfig, pieces: list[str]) -> dict:
-    predictor, joint = config.predictor, config.joint
+def _written_transducer(
+    config: ModelConfig, predictor: PredictorConfig, joint: JointConfig, pieces: list[str]
+) -> dict[str, Any]:
     durations = list(config.durations or ())
-    kind = "rnnt" if config.durations is None else "tdt"
+    loss = {"fastemit_lambda": 0.0, "clamp": -1.0}
     return {
         "model_defaults": {
             "enc_hidden": config.encoder.width,
@@ -389,7 +448,7 @@ def _written_transducer(config: ModelConfig, pieces: list[str]) -> dict:
             **({"tdt_durations": durations} if durations else {}),
         },
         "decoder": {
-            "_target_": "nemo.collections.asr.modules.RNNTDecoder",
+            "_target_": f"{MODULES}RNNTDecoder",
             "normalization_mode": None,
             "random_state_sampling": False,
             "blank_as_pad": True,
@@ -402,7 +461,7 @@ def _written_transducer(config: ModelConfig, pieces: list[str]) -> dict:
             },
         },
         "joint": {
-            "_target_": "nemo.collections.asr.modules.RNNTJoint",
+            "_target_": f"{MODULES}RNNTJoint",
             "log_softmax": None,
             "preserve_memory": False,
             "fuse_loss_wer": False,
@@ -424,13 +483,12 @@ def _written_transducer(config: ModelConfig, pieces: list[str]) -> dict:
             "greedy": {"max_symbols": config.max_symbols},
             "beam": {"beam_size": 2, "return_best_hypothesis": False, "score_norm": True},
         },
-        "loss": {
-            "loss_name": kind if durations else "default",
-            **(
-                {"tdt_kwargs": {"fastemit_lambda": 0.0, "clamp": -1.0, "durations": durations,
-                                "sigma": 0.02, "omega": 0.1}}
-                if durations
-                else {"warprnnt_numba_kwargs": {"fastemit_lambda": 0.0, "clamp": -1.0}}
-            ),
-        },
-    }  # fmt: skip
+        "loss": (
+            {
+                "loss_name": "tdt",
+                "tdt_kwargs": {**loss, "durations": durations, "sigma": 0.02, "omega": 0.1},
+            }
+            if durations
+            else {"loss_name": "default", "warprnnt_numba_kwargs": loss}
+        ),
+    }

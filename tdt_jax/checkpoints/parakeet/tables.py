@@ -1,62 +1,100 @@
 """Which tensor of a Parakeet checkpoint is which parameter of the model.
 
-A row says: this parameter is that tensor in this layout. Layouts name dimensions by letters, theirs
-first ("oi1->io": a pointwise convolution's weight is a kernel); 1 stands for itself. "{}" is the
-number of the layer; a parameter of the blocks stacks those of all layers.
+A row of the table names a parameter, the tensor that holds it and the tensor's layout. Layouts name
+dimensions by letters, the tensor's first: "oi1->io" says that the weight [output, input, 1] of a
+pointwise convolution is a kernel [input, output]. "{}" in a tensor's name is the number of a layer;
+a parameter of the blocks stacks the tensors of all layers.
 
-The names are NeMo's; `hugging_face_name` gives transformers' for the same tensor.
+The names of tensors are NeMo's; `hugging_face_name` translates them.
 """
 
 from typing import NamedTuple
 
-from tdt_jax.config import ModelConfig
+from tdt_jax.config import EncoderConfig, ModelConfig, PredictorConfig
+
+EMBEDDING = "decoder.prediction.embed.weight"  # its last row is blank's, and may be zero
 
 
 class Row(NamedTuple):
     """A parameter and the tensor that holds it."""
 
-    ours: str  # "encoder.blocks.attention.query.kernel"
-    theirs: str  # "encoder.layers.{}.self_attn.linear_q.weight"
+    parameter: str  # "encoder.blocks.attention.query.kernel"
+    tensor: str  # "encoder.layers.{}.self_attn.linear_q.weight"
     layout: str  # "oi->io"
 
     @property
     def is_stacked(self) -> bool:
-        return "{}" in self.theirs
+        return "{}" in self.tensor
 
 
 def rows(config: ModelConfig) -> list[Row]:
-    """Every parameter of the model, once; where several share a tensor, in the order of its rows.
+    """Returns a row for each parameter of a model, but for norms that `batch_norms` names.
 
-    BatchNorms are not here: see `batch_norms`.
+    Parameters that share a tensor lie behind one another in it, in the order of their rows.
     """
-    table = _subsampling() + _blocks(config)
+    table = _subsampling() + _blocks(config.encoder)
     if config.predictor is not None:
-        table += _predictor(config) + _joint(config)
+        table += _predictor(config.predictor) + _joint(config)
     if config.ctc:
         table += _linear("ctc", ctc_head(config), layout="oi1->io")
     return table
 
 
-def ctc_head(config: ModelConfig) -> str:
-    """The name of the CTC head in a hybrid, or in a CTC model."""
-    return ("decoder" if config.predictor is None else "ctc_decoder") + ".decoder_layers.0"
-
-
 def batch_norms(config: ModelConfig) -> list[tuple[str, str]]:
-    """Affine norms of ours with the BatchNorms of theirs that they are folded from."""
+    """Returns pairs of an affine norm of the model and the BatchNorm that it is folded from."""
     if config.encoder.convolution_norm != "affine":
         return []
     return [("encoder.blocks.convolution.norm", "encoder.layers.{}.conv.batch_norm")]
 
 
-def _linear(ours: str, theirs: str, *, bias: bool = True, layout: str = "oi->io") -> list[Row]:
-    weight = Row(f"{ours}.kernel", f"{theirs}.weight", layout)
-    return [weight] + [Row(f"{ours}.bias", f"{theirs}.bias", "o->o")] * bias
+def ctc_head(config: ModelConfig) -> str:
+    """Returns the name of the CTC head, which in a CTC model is not that in a hybrid."""
+    return ("decoder" if config.predictor is None else "ctc_decoder") + ".decoder_layers.0"
 
 
-def _norm(ours: str, theirs: str) -> list[Row]:
-    return [Row(f"{ours}.scale", f"{theirs}.weight", "d->d"),
-            Row(f"{ours}.bias", f"{theirs}.bias", "d->d")]  # fmt: skip
+def nemo_name(name: str) -> str:
+    """Returns `name`, which is NeMo's."""
+    return name
+
+
+def hugging_face_name(name: str) -> str:
+    """Returns transformers' name of the tensor that NeMo calls `name`."""
+    for nemo, hugging_face in _RENAMED:
+        name = name.replace(nemo, hugging_face)
+    return name
+
+
+_RENAMED = (  # a part of NeMo's names, and transformers' for it
+    ("encoder.pre_encode.conv.", "encoder.subsampling.layers."),
+    ("encoder.pre_encode.out.", "encoder.subsampling.linear."),
+    (".self_attn.linear_q.", ".self_attn.q_proj."),
+    (".self_attn.linear_k.", ".self_attn.k_proj."),
+    (".self_attn.linear_v.", ".self_attn.v_proj."),
+    (".self_attn.linear_out.", ".self_attn.o_proj."),
+    (".self_attn.linear_pos.", ".self_attn.relative_k_proj."),
+    (".self_attn.pos_bias_", ".self_attn.bias_"),
+    (".conv.batch_norm.", ".conv.norm."),
+    ("decoder.prediction.embed.", "decoder.embedding."),
+    ("decoder.prediction.dec_rnn.lstm.", "decoder.lstm."),
+    ("joint.enc.", "encoder_projector."),
+    ("joint.pred.", "decoder.decoder_projector."),
+    ("joint.joint_net.1.", "joint.head."),
+    ("joint.joint_net.2.", "joint.head."),
+    ("decoder.decoder_layers.0.", "ctc_head."),
+)
+
+
+# The parts of the table
+
+
+def _linear(parameter: str, tensor: str, *, bias: bool = True, layout: str = "oi->io") -> list[Row]:
+    weight = Row(f"{parameter}.kernel", f"{tensor}.weight", layout)
+    return [weight] + [Row(f"{parameter}.bias", f"{tensor}.bias", "o->o")] * bias
+
+
+def _norm(parameter: str, tensor: str) -> list[Row]:
+    return [Row(f"{parameter}.scale", f"{tensor}.weight", "d->d"),
+            Row(f"{parameter}.bias", f"{tensor}.bias", "d->d")]  # fmt: skip
 
 
 def _subsampling() -> list[Row]:
@@ -73,8 +111,8 @@ def _subsampling() -> list[Row]:
     ]
 
 
-def _blocks(config: ModelConfig) -> list[Row]:
-    ours, theirs, bias = "encoder.blocks", "encoder.layers.{}", config.encoder.use_bias
+def _blocks(config: EncoderConfig) -> list[Row]:
+    ours, theirs, bias = "encoder.blocks", "encoder.layers.{}", config.use_bias
     table = []
     for mine, other in (
         ("feed_forward1_norm", "norm_feed_forward1"),
@@ -103,15 +141,15 @@ def _blocks(config: ModelConfig) -> list[Row]:
     if bias:
         names = f"{ours_conv}.depthwise_bias", f"{theirs_conv}.depthwise_conv.bias"
         table.append(Row(*names, "d->d"))
-    if config.encoder.convolution_norm == "layer_norm":
-        table += _norm(f"{ours_conv}.norm", f"{theirs_conv}.batch_norm")  # so it is named there
+    if config.convolution_norm == "layer_norm":  # NeMo calls it batch_norm all the same
+        table += _norm(f"{ours_conv}.norm", f"{theirs_conv}.batch_norm")
     return table
 
 
-def _predictor(config: ModelConfig) -> list[Row]:
+def _predictor(config: PredictorConfig) -> list[Row]:
     lstm = "decoder.prediction.dec_rnn.lstm"
     table = [Row("predictor.embedding", EMBEDDING, "vp->vp")]
-    for layer in range(config.predictor.num_layers):
+    for layer in range(config.num_layers):
         for mine, other in (("input", "ih"), ("recurrent", "hh")):
             ours = f"predictor.layers.{layer}.{mine}"
             table += [
@@ -121,46 +159,13 @@ def _predictor(config: ModelConfig) -> list[Row]:
     return table
 
 
-EMBEDDING = "decoder.prediction.embed.weight"  # has a row for blank, the last, which may be zero
-
-
 def _joint(config: ModelConfig) -> list[Row]:
-    # NeMo's list of layers has no place for a dropout of zero.
-    head = f"joint.joint_net.{2 if config.joint.dropout else 1}"
-    heads = ["token_head"] + ["duration_head"] * (config.durations is not None)
+    # The head follows the activation in NeMo's list of layers, and a dropout that is not zero.
+    has_dropout = config.joint is not None and config.joint.dropout > 0
+    head = f"joint.joint_net.{2 if has_dropout else 1}"
     table = _linear("joint.frame_projection", "joint.enc")
     table += _linear("joint.state_projection", "joint.pred")
-    for name in heads:
-        table += _linear(f"joint.{name}", head)
+    table += _linear("joint.token_head", head)
+    if config.durations is not None:
+        table += _linear("joint.duration_head", head)
     return table
-
-
-_RENAMED = (  # NeMo's part of a name, transformers'
-    ("encoder.pre_encode.conv.", "encoder.subsampling.layers."),
-    ("encoder.pre_encode.out.", "encoder.subsampling.linear."),
-    (".self_attn.linear_q.", ".self_attn.q_proj."),
-    (".self_attn.linear_k.", ".self_attn.k_proj."),
-    (".self_attn.linear_v.", ".self_attn.v_proj."),
-    (".self_attn.linear_out.", ".self_attn.o_proj."),
-    (".self_attn.linear_pos.", ".self_attn.relative_k_proj."),
-    (".self_attn.pos_bias_", ".self_attn.bias_"),
-    (".conv.batch_norm.", ".conv.norm."),
-    ("decoder.prediction.embed.", "decoder.embedding."),
-    ("decoder.prediction.dec_rnn.lstm.", "decoder.lstm."),
-    ("joint.enc.", "encoder_projector."),
-    ("joint.pred.", "decoder.decoder_projector."),
-    ("joint.joint_net.1.", "joint.head."),
-    ("joint.joint_net.2.", "joint.head."),
-    ("decoder.decoder_layers.0.", "ctc_head."),
-)
-
-
-def nemo_name(name: str) -> str:
-    return name
-
-
-def hugging_face_name(name: str) -> str:
-    """What transformers calls the tensor that NeMo calls `name`."""
-    for nemo, hugging_face in _RENAMED:
-        name = name.replace(nemo, hugging_face)
-    return name

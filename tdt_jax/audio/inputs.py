@@ -1,4 +1,4 @@
-"""What Python programs have recordings as: files by name, open or in memory, arrays with a rate."""
+"""The forms of a recording in Python: paths, open files, bytes, arrays with a rate."""
 
 import contextlib
 import io
@@ -7,25 +7,26 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tdt_jax.audio.request import AudioError, Block
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.audio.request import Block
 
 MAX_CHANNELS = 32
 INTEGERS = (np.int8, np.int16, np.int32)
 
 
 class File(NamedTuple):
-    """A file, or one that is open."""
+    """An audio file, by path or open, with the name that messages give it."""
 
     source: Path | BinaryIO
     name: str
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """The file to read from; one that was open stays so."""
+        """Opens the file within the context; one that was already open stays open after it."""
         if isinstance(self.source, Path):
             with open(self.source, "rb") as file:
                 yield file
@@ -33,23 +34,34 @@ class File(NamedTuple):
             yield self.source
 
 
-def resolved(audio, sample_rate: int) -> File | Block:
-    """What `tdt_jax.audio.reading.audio_blocks` takes, as a file, or as samples with their rate.
+def resolve(audio: Any, sample_rate: int) -> File | Block:
+    """Returns what `tdt_jax.audio.reading.audio_blocks` takes as a file, or as samples with a rate.
 
-    Raises: AudioError for anything else, for whatever reason.
+    Args:
+      sample_rate: of arrays that come without one, in Hz.
+
+    Raises: AudioError for anything else.
     """
     try:
-        return _resolved(audio, sample_rate)
+        return _resolve(audio, sample_rate)
     except AudioError:
         raise
-    except Exception as error:  # of an object that is not ours
+    except Exception as error:  # of another library's object
         raise AudioError(
             f"the {type(audio).__name__} cannot be read as audio ({type(error).__name__}: {error})"
         ) from error
 
 
-def is_single(audio) -> bool:
-    """Whether something is one recording, rather than many."""
+def resolve_file(audio: Any) -> File:
+    """Returns a path, an open file or bytes as a `File`; raises AudioError for anything else."""
+    file = resolve(audio, 0)
+    if not isinstance(file, File):
+        raise AudioError(f"the {type(audio).__name__} is not an audio file")
+    return file
+
+
+def is_single(audio: Any) -> bool:
+    """Returns whether an object is one recording rather than a collection of them."""
     if isinstance(audio, str | os.PathLike | bytes | bytearray | memoryview | Mapping):
         return True
     if isinstance(audio, tuple) and len(audio) == 2:
@@ -59,36 +71,36 @@ def is_single(audio) -> bool:
     return hasattr(audio, "read") or _is_decoder(audio) or not isinstance(audio, Iterable)
 
 
-def _resolved(audio, sample_rate: int) -> File | Block:
+def _resolve(audio: Any, sample_rate: int) -> File | Block:
     if isinstance(audio, File):
         return audio
     if isinstance(audio, str | os.PathLike):
-        return _path(audio)
+        return _from_path(audio)
     if isinstance(audio, bytes | bytearray | memoryview):
         if not len(audio):
             raise AudioError("the bytes are empty")
         return File(io.BytesIO(audio), "the file in memory")
     if isinstance(audio, Mapping):
-        return _of_datasets(audio, sample_rate)
+        return _from_datasets(audio, sample_rate)
     if hasattr(audio, "read"):
-        return _file(audio)
+        return _from_open_file(audio)
     if _is_decoder(audio):
         decoded = audio.get_all_samples()
-        return samples_of(decoded.data, decoded.sample_rate)
+        return _block_of(decoded.data, decoded.sample_rate)
     if isinstance(audio, tuple) and len(audio) == 2:
         rates = [part for part in audio if _is_rate(part)]
         if len(rates) == 1:
             samples = audio[1] if _is_rate(audio[0]) else audio[0]
-            return samples_of(samples, rates[0])
+            return _block_of(samples, rates[0])
     if callable(audio):
-        return samples_of(audio(sample_rate), sample_rate)
-    return samples_of(audio, sample_rate)
+        return _block_of(audio(sample_rate), sample_rate)
+    return _block_of(audio, sample_rate)
 
 
-def samples_of(audio, rate) -> Block:
-    """An array [S] or [S, channels], of PyTorch also [channels, S], as samples of full scale 1.
+def _block_of(audio: Any, rate: Any) -> Block:
+    """Returns an array [S] or [S, channels] (of PyTorch also [channels, S]) scaled to full scale 1.
 
-    Raises: AudioError for another shape or type, and for nothing.
+    Raises: AudioError for another shape or type, and for an empty array.
     """
     if not 0 < rate == int(rate):
         raise AudioError(f"a sample rate is a whole number of Hz, got {rate}")
@@ -117,7 +129,7 @@ def samples_of(audio, rate) -> Block:
 def _array(audio) -> np.ndarray:
     if not type(audio).__module__.startswith("torch"):
         samples = np.asarray(audio)
-        # bfloat16 is a float that NumPy knows by its name only
+        # bfloat16 is no subtype of NumPy's floats
         return samples.astype(np.float32) if samples.dtype.name == "bfloat16" else samples
     audio = audio.detach().cpu()
     samples = (audio.float() if audio.is_floating_point() else audio).numpy()
@@ -130,25 +142,25 @@ def _is_rate(value) -> bool:
 
 
 def _is_decoder(audio) -> bool:
-    """Whether it is torchcodec's AudioDecoder, or that of `datasets`."""
+    """Returns whether an object is an AudioDecoder of torchcodec or `datasets`."""
     return hasattr(audio, "get_all_samples")
 
 
-def _of_datasets(audio: Mapping, sample_rate: int) -> File | Block:
-    """A record of `datasets`, decoded or not."""
+def _from_datasets(audio: Mapping, sample_rate: int) -> File | Block:
+    """Resolves a record of Hugging Face's `datasets`, decoded or not."""
     if audio.get("array") is not None:
         rate = audio.get("sampling_rate")
-        return samples_of(audio["array"], sample_rate if rate is None else rate)
+        return _block_of(audio["array"], sample_rate if rate is None else rate)
     for key in ("bytes", "path"):
         if audio.get(key) is not None:
-            return _resolved(audio[key], sample_rate)
+            return _resolve(audio[key], sample_rate)
     raise AudioError(
         "a dict needs array and sampling_rate, bytes, or path, got "
         + (", ".join(map(str, audio)) or "nothing")
     )
 
 
-def _path(path: str | os.PathLike) -> File:
+def _from_path(path: str | os.PathLike) -> File:
     path = Path(path)
     try:
         if path.is_dir():
@@ -164,14 +176,14 @@ def _path(path: str | os.PathLike) -> File:
     return File(path, str(path))
 
 
-def _file(file) -> File:
-    """An open file, from its beginning; what cannot go back there is kept first."""
+def _from_open_file(file) -> File:
+    """Rewinds an open file; one that cannot seek is copied to a temporary file first."""
     name = getattr(file, "name", None)
     name = name if isinstance(name, str) else "the open file"
     if not (hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())):
-        kept = tempfile.TemporaryFile()  # noqa: SIM115
-        shutil.copyfileobj(file, kept)
-        file = kept
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        shutil.copyfileobj(file, copy)
+        file = copy
     file.seek(0, os.SEEK_END)
     if not file.tell():
         raise AudioError(f"{name} is empty")

@@ -11,8 +11,9 @@ import soundfile
 from media import sine
 from paths import RECORDINGS
 
-from tdt_jax.audio.items import is_single
-from tdt_jax.audio.reading import AudioError, as_samples, audio_seconds, read_audio
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.audio.inputs import is_single
+from tdt_jax.audio.reading import as_samples, audio_seconds, read_audio
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
-"""FFmpeg's way to decode a file, by PyAV: any container and codec, on its time line.
+"""A file's samples by FFmpeg (PyAV): any container and codec, placed on the time line.
 
-Sound keeps its place: where time stamps say that nothing was recorded, before the first sample or
-between two, zeros stand for it. Time 0 is where the container's time line begins; where its clock
-is anyone's, as in broadcasts, it is where the first of its streams begins.
+Sound keeps its place: where the time stamps leave a gap, before the first sample or between two,
+there are zeros. Time 0 is the beginning of the container's time line; in broadcasts, whose clocks
+are arbitrary, it is the beginning of the first stream.
 
     picture  |=====================================|
     sound          |~~~~~~~~~|      |~~~~~~~~~~~~~~|
@@ -11,76 +11,78 @@ is anyone's, as in broadcasts, it is where the first of its streams begins.
 
 import math
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from tdt_jax.audio.parts import tag_size
-from tdt_jax.audio.request import (
-    TOLERANCE,
-    AudioError,
-    Block,
-    Request,
-    UnknownFormatError,
-    check_rate,
-)
+from tdt_jax.audio.concatenated import tag_size
+from tdt_jax.audio.errors import AudioError, UnknownFormatError, check_rate
+from tdt_jax.audio.request import TOLERANCE, Block, Request
 
 BLOCK = 1 << 16  # samples of a channel that are yielded at a time
 BUFFER = 1 << 16  # bytes read at a time
-MOST_PROBED = 50_000_000, 60_000_000  # bytes and microseconds looked through for a late stream
-GAP = 0.1  # seconds: less is jitter of the time stamps
-HOLE = 0.005  # likewise where every sample is counted
-RESTART = 1.0  # seconds back: a part whose clock begins anew
-LONGEST_GAP = 6 * 3600.0  # seconds; beyond, the time stamps are wrong
-CUT = 10.0  # seconds: a longer jump of a broadcast's clock is where something was cut out
-TOLERANCE_OF_MANY = 0.5  # seconds, as TOLERANCE, if the promise is that of the longest stream
-PREROLL = 1.0  # seconds decoded before what is wanted, for codecs that build on what was before
+MOST_PROBED = 50_000_000, 60_000_000  # bytes and microseconds searched for an audio stream
+GAP = 0.1  # seconds; a shorter gap is jitter of the time stamps
+HOLE = 0.005  # the same for formats whose time stamps count samples, and after damage
+RESTART = 1.0  # seconds; a clock that steps back further has begun anew
+LONGEST_GAP = 6 * 3600.0  # seconds; a longer gap is an error of the time stamps
+CUT = 10.0  # seconds; a longer gap in a broadcast is a part that was cut out
+TOLERANCE_OF_MANY = 0.5  # seconds, as TOLERANCE, if a length is that of the longest stream
+PREROLL = 1.0  # seconds decoded before the wanted ones, for codecs that depend on earlier packets
 # By FFmpeg's names of formats:
-FROM_ZERO = {"mov", "matroska", "nut"}  # time lines that begin at 0
+FROM_ZERO = {"mov", "matroska", "nut"}  # the time line begins at 0
 BROADCAST = {"mpegts", "mpeg", "wtv"}
 SPARSE = FROM_ZERO | BROADCAST | {"asf", "flv", "mxf", "gxf"}  # a gap is silence
-DENSE = {"ogg", "flac"}  # a gap is damage; the time stamps of all others only count
-SEEKABLE = {"mov", "matroska"}  # to the right place, whatever is in them
+DENSE = {"ogg", "flac"}  # a gap is damage; in all other formats time stamps only count samples
+SEEKABLE = {"mov", "matroska"}  # seeking is exact with any codec
 PROMISING = FROM_ZERO | {"ogg", "flac", "avi", "asf", "flv", "wav", "w64", "aiff", "au", "caf",
                          "ape", "tta", "wv", "tak", "mpc", "mpc8"}  # fmt: skip
-SAFE_PLANES = 8  # PyAV reads beyond the pointers of a frame of so many planes
+SAFE_PLANES = 8  # PyAV reads beyond the pointers of a frame of this many planes
 CHECKED = {"flac", "wavpack", "tta", "ac3", "eac3", "truehd"}  # codecs with checksums
 SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63}
 TIMED = ("audio", "video", "subtitle")  # streams whose packets show how far a file goes
-MOST_FAILURES = 100  # of reading on, one after the other
+MOST_FAILURES = 100  # consecutive failures to read a packet
 MOST_PADDING = 4096  # samples that an encoder may add at the end
 MP3_TAGS = b"Xing", b"Info", b"VBRI", b"APETAGEX", b"LYRICSBEGIN", b"TAG"
 CORRUPT = "marked as corrupt"
+# Names of dispositions of tracks that are not the main one.
 SPECIAL = {"comment", "visual_impaired", "hearing_impaired", "dub", "karaoke", "descriptions"}
 
 
 def blocks(
     file: BinaryIO, name: str, request: Request, *, ignore_length: bool = False
 ) -> Iterator[Block]:
-    """Yield the blocks of a file's audio track, from at or before `request.start` to its end.
+    """Yields the blocks of a file's audio track, from `request.start` or before to its end.
 
     Args:
-      ignore_length: read a WAV file to its end, whatever size its header says.
+      ignore_length: read a WAV file to its end, whatever size its header gives.
 
     Raises: UnknownFormatError before the first block; AudioError for a file without the wanted
-    track; as `request.lost`, for damage and a missing end.
+    track; what `request.lost` raises for damage and a missing end.
     """
-    with _opened(file, ignore_length=ignore_length) as container:
-        track = _track(container, name, request)
+    with _open(file, ignore_length=ignore_length) as container:
+        track = _choose_track(container, name, request)
         reader = _Reader(container, track, name, request, file)
         reader.is_promising &= not ignore_length
-        yield from _gathered(reader.blocks())
+        yield from _collect(reader.blocks())
 
 
 def seconds(file: BinaryIO, name: str) -> float | None:
-    """The length that a file's header says, or None. Raises UnknownFormatError."""
-    with _opened(file) as container:
-        track = _track(container, name, Request(warn=lambda message: None))
-        return _promised(container, track, file)[0]
+    """Returns the length of a file by its header, in seconds; None if it does not say.
+
+    Raises: UnknownFormatError.
+    """
+    with _open(file) as container:
+        track = _choose_track(container, name, Request(warn=lambda message: None))
+        return _promised_seconds(container, track, file)[0]
 
 
-def _opened(file: BinaryIO, *, ignore_length: bool = False, probed=None):
+def _open(
+    file: BinaryIO, *, ignore_length: bool = False, probed: tuple[int, int] | None = None
+) -> Any:
+    """Opens a file as a PyAV container; raises UnknownFormatError."""
     import av
+    from av.error import FFmpegError
 
     # No protocol: a playlist must not open other files, or addresses.
     options = {"protocol_whitelist": "none"}
@@ -91,12 +93,12 @@ def _opened(file: BinaryIO, *, ignore_length: bool = False, probed=None):
     file.seek(0)
     try:
         container = av.open(file, options=options, metadata_errors="replace", buffer_size=BUFFER)
-    except (av.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         raise UnknownFormatError(f"FFmpeg: {_reason(error)}") from None
     if container.streams.audio or probed or not container.streams.video:
         return container
-    container.close()  # the sound of a film may come late
-    return _opened(file, probed=MOST_PROBED)
+    container.close()  # a film's audio may begin late
+    return _open(file, probed=MOST_PROBED)
 
 
 def _reason(error: Exception) -> str:
@@ -107,15 +109,15 @@ def _family(container) -> str:
     return container.format.name.split(",")[0]
 
 
-def _track(container, name: str, request: Request):
-    """The wanted audio stream; which it is, is said if there was a choice."""
+def _choose_track(container, name: str, request: Request):
+    """Returns the wanted audio stream; warns if it was chosen among several."""
     tracks = container.streams.audio
     if not tracks:
         kinds = sorted({stream.type for stream in container.streams})
         raise UnknownFormatError(
-            f"FFmpeg: there is no sound in it, only {' and '.join(kinds)}"
+            f"FFmpeg: it holds no sound, only {' and '.join(kinds)}"
             if kinds
-            else "FFmpeg: there is nothing in it"
+            else "FFmpeg: it holds nothing"
         )
     if request.track is not None:
         if request.track > len(tracks):
@@ -131,18 +133,20 @@ def _track(container, name: str, request: Request):
 
 
 def _rank(stream) -> tuple[bool, bool, bool]:
-    """Higher for a track that can be decoded, is no commentary, and is marked as the main one."""
+    """Ranks tracks: those that can be decoded, are no commentary, and are marked as default."""
     kinds = _kinds(stream)
     return stream.codec_context is not None, not kinds & SPECIAL, "default" in kinds
 
 
 def _kinds(stream) -> set[str]:
-    """What a stream is marked as: FFmpeg's names of dispositions."""
-    return {kind.name for kind in type(stream.disposition) if kind & stream.disposition}
+    """Returns FFmpeg's names of a stream's dispositions, such as "default"."""
+    from av.stream import Disposition
+
+    return {str(kind.name) for kind in Disposition if kind & stream.disposition}
 
 
-def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
-    """Seconds to the recording's end by its header, if it says that, and how far it may be off."""
+def _promised_seconds(container, track, file: BinaryIO) -> tuple[float | None, float]:
+    """Returns the seconds to the recording's end by its header, or None, and their tolerance."""
     import av
 
     family = _family(container)
@@ -153,7 +157,7 @@ def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
     if not container.duration or track.codec_context is None:
         return None, 0.0
     seconds = container.duration / av.time_base
-    if family == "avi":  # FFmpeg shortens the duration of what is cut, but not these counts
+    if family == "avi":  # FFmpeg shortens the duration of a truncated file, but not this count
         seconds = max(seconds, float(track.frames * track.time_base))
     if family == "caf" and track.codec_context.name.startswith("pcm"):
         seconds = max(seconds, track.frames / track.codec_context.sample_rate)
@@ -165,7 +169,7 @@ def _promised(container, track, file: BinaryIO) -> tuple[float | None, float]:
 
 
 def _xing_seconds(file: BinaryIO, rate: int) -> float | None:
-    """The length that the first frame of an MP3 says, of itself and what was encoded with it."""
+    """Returns the length by the header in an MP3's first frame, which counts its frames."""
     position = file.tell()
     file.seek(0)
     file.seek(tag_size(file.read(10)) or 0)
@@ -184,18 +188,23 @@ class _Reader:
     def __init__(self, container, track, name: str, request: Request, file: BinaryIO):
         self._container, self._track, self._name, self._request = container, track, name, request
         self._family = _family(container)
-        self._promised, self._tolerance = _promised(container, track, file)
-        self.is_promising = self._family in PROMISING  # whether the file says where it ends
+        self._promised, self._tolerance = _promised_seconds(container, track, file)
+        self.is_promising = self._family in PROMISING  # its header says where the file ends
         self._origin = self._first_time()
-        self._shift = 0.0  # seconds, to the time line from the clock of the present part
-        self._position: float | None = None  # seconds, of the next sample; None: nothing yet
-        self._reached = 0.0  # seconds, by the packets of other streams
-        self._pending: tuple[float, float, str] | None = None  # time, seconds, reason of a fault
-        self._begun = False  # whether there was sound
-        self._lost, self._fault = 0.0, None  # seconds in all; when and why first
+        self._shift = 0.0  # seconds from the clock of the current part to the time line
+        self._position = 0.0  # of the next sample, in seconds
+        self._is_placed = False  # a frame was decoded, so that `_position` counts
+        self._reached = 0.0  # end of the packets of other streams, in seconds
+        # Time, seconds and reason of a fault after which there was no sound yet.
+        self._pending: tuple[float, float, str] | None = None
+        self._begun = False  # there was sound
+        self._lost = 0.0  # seconds in all
+        self._fault: tuple[float, str] | None = None  # time and reason of the first loss
 
     def blocks(self) -> Iterator[Block]:
+        """Yields the blocks of the track, and reports what is missing."""
         import av
+        from av.error import FFmpegError
 
         codec = self._track.codec_context
         if codec is None:
@@ -206,30 +215,31 @@ class _Reader:
         if sought:
             target = self._request.start - PREROLL + self._origin
             self._container.seek(round(target * av.time_base))
-        padding: list[Block] = []  # what goes beyond the promised end, if no more follows
+        padding: list[Block] = []  # beyond the promised end, unless more follows
         for packet in self._packets():
             if packet.stream is not self._track:
                 continue
             try:
                 frames = packet.decode()
-            except av.FFmpegError as error:
+            except FFmpegError as error:
                 self._note(packet, _reason(error))
                 continue
             for frame in frames:
                 if not frame.samples:
                     continue
-                if self._position is None:
+                if not self._is_placed:
+                    self._is_placed = True
                     self._position = self._start(frame) if sought else 0.0
                     check_rate(frame.sample_rate, self._name)
-                for block in self._placed(frame):
+                for block in self._place(frame):
                     padding.append(block)
                     yield from self._inside(padding)
             if packet.is_corrupt and self._pending is None:
-                self._pending = self._position or 0.0, 0.0, CORRUPT
+                self._pending = self._position, 0.0, CORRUPT
         self._finish()
 
     def _first_time(self) -> float:
-        """Where on the container's clock the time line begins."""
+        """Returns where on the container's clock the time line begins, in seconds."""
         starts = [
             float(stream.start_time * stream.time_base)
             for stream in self._container.streams
@@ -241,15 +251,16 @@ class _Reader:
         return min(first, 0.0) if self._family in FROM_ZERO else first
 
     def _packets(self) -> Iterator:
-        """The file's packets, of the other streams too if they tell where the file breaks off."""
-        import av
+        """Yields the packets of the track, and of other streams if they show where a file ends."""
+        from av.error import FFmpegError
+        from av.stream import Discard
 
         streams = [self._track]
         if self._promised is not None and self._family != "mov":
             streams = [stream for stream in self._container.streams if stream.type in TIMED]
         for stream in self._container.streams:
             if stream not in streams:
-                stream.discard = av.stream.Discard.all
+                stream.discard = Discard.all
         failures = 0
         while failures < MOST_FAILURES:
             try:
@@ -260,27 +271,27 @@ class _Reader:
                         self._reached = max(self._reached, end - self._origin)
                     yield packet
                 return
-            except av.FFmpegError as error:
+            except FFmpegError as error:
                 failures += 1
-                self._pending = self._pending or (self._position or 0.0, 0.0, _reason(error))
-            except IndexError:  # PyAV's, of a stream that comes later than the others
+                self._pending = self._pending or (self._position, 0.0, _reason(error))
+            except IndexError:  # of PyAV, for a stream that begins later than the others
                 failures += 1
 
     def _note(self, packet, reason: str) -> None:
-        """Remember a fault, until it is known whether sound follows."""
+        """Remembers a fault until it is known whether sound follows."""
         if self._family == "mp3" and any(tag in bytes(packet)[:64] for tag in MP3_TAGS):
-            return  # of a file that was joined to another
-        time, seconds, reason = self._pending or (self._position or 0.0, 0.0, reason)
+            return  # the tag of a file that was joined to another
+        time, seconds, reason = self._pending or (self._position, 0.0, reason)
         seconds += float((packet.duration or 0) * (packet.time_base or 0))
         self._pending = time, seconds, reason
 
     def _start(self, frame) -> float:
-        """The place of the first frame after seeking."""
+        """Returns the position of the first frame after seeking, in seconds."""
         time = self._request.start if frame.time is None else frame.time - self._origin
         return max(min(time, self._request.start), 0.0)
 
-    def _placed(self, frame) -> Iterator[Block]:
-        """A frame, and before it zeros where nothing was recorded."""
+    def _place(self, frame) -> Iterator[Block]:
+        """Yields a frame, preceded by zeros for a gap."""
         rate, samples, layout = frame.sample_rate, _samples(frame), _layout(frame)
         gap, least = 0.0, HOLE if self._family in DENSE or self._pending else GAP
         if self._family not in SPARSE | DENSE:
@@ -317,13 +328,14 @@ class _Reader:
         self._position += len(samples) / rate
 
     def _is_credible(self, gap: float) -> bool:
+        """Returns whether a gap may be silence, rather than an error of the time stamps."""
         if self._family in BROADCAST and self._begun and gap > CUT:
             return False
         end = math.inf if self._promised is None else self._promised + self._tolerance
         return gap <= LONGEST_GAP and self._position + gap <= end
 
     def _inside(self, held: list[Block]) -> list[Block]:
-        """Take from `held` what is before the promised end, and all if it cannot be padding."""
+        """Removes the samples from `held` that are not padding at the end, and returns them."""
         if self._family != "mov" or self._promised is None:
             inside, held[:] = list(held), []
             return inside
@@ -339,6 +351,7 @@ class _Reader:
         return inside
 
     def _lose(self, time: float, seconds: float, reason: str) -> None:
+        """Raises AudioError for damage in the wanted part, or counts it."""
         if time + seconds < self._request.start:
             return
         if self._request.damaged == "error":
@@ -347,8 +360,8 @@ class _Reader:
         self._fault = self._fault or (time, reason)
 
     def _finish(self) -> None:
-        """Compare what there was with what was promised."""
-        if self._position is None:
+        """Reports a missing end and the damage that was skipped."""
+        if not self._is_placed:
             if self._pending:
                 raise UnknownFormatError(f"FFmpeg: {self._pending[2]}")
             return
@@ -372,14 +385,11 @@ class _Reader:
             )
 
 
-_layouts: dict[str, tuple[str, ...]] = {}
-
-
 def _samples(frame) -> np.ndarray:
-    """A frame's samples [S, channels] float32, of full scale 1."""
+    """Returns a frame's samples [S, channels] float32, of full scale 1."""
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels >= SAFE_PLANES:
-        frame = _packed(frame)
+        frame = _interleave(frame)
     kind, samples = frame.format.name.removesuffix("p"), frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
     if kind == "u8":
@@ -389,16 +399,18 @@ def _samples(frame) -> np.ndarray:
     return samples.astype(np.float32)
 
 
-def _packed(frame):
-    """The frame with its channels interleaved."""
+def _interleave(frame):
     import av
 
     converter = av.AudioResampler("flt", frame.layout, frame.sample_rate)
     return converter.resample(frame)[0]
 
 
+_layouts: dict[str, tuple[str, ...]] = {}
+
+
 def _layout(frame) -> tuple[str, ...]:
-    """The names of a frame's channels, if all have one."""
+    """Returns the names of a frame's channels, or () unless all have one."""
     layout = frame.layout
     if layout.name not in _layouts:
         names = tuple(channel.name for channel in layout.channels)
@@ -406,8 +418,8 @@ def _layout(frame) -> tuple[str, ...]:
     return _layouts[layout.name]
 
 
-def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
-    """The same samples, in blocks of about BLOCK."""
+def _collect(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Yields the same samples in blocks of about BLOCK."""
     held: list[Block] = []
     for block in blocks:
         if held and (
@@ -415,12 +427,12 @@ def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
             or held[0].samples.shape[1] != block.samples.shape[1]
             or sum(len(each.samples) for each in held) + len(block.samples) > BLOCK
         ):
-            yield _joined(held)
+            yield _join(held)
             held = []
         held.append(block)
     if held:
-        yield _joined(held)
+        yield _join(held)
 
 
-def _joined(blocks: list[Block]) -> Block:
+def _join(blocks: list[Block]) -> Block:
     return blocks[0]._replace(samples=np.concatenate([block.samples for block in blocks]))

@@ -1,6 +1,8 @@
-"""The parts of a training step that operations belong to."""
+"""The part of a training step that an operation belongs to, by the names in its origin."""
 
-# Parts of a step by what is in an operation's functions or scope; the first that fits.
+from tdt_jax.profiling.hlo import Operation
+
+# Each part with substrings of its operations' stack or scope; the first part that fits counts.
 PARTS = {
     "features": ("log_mel", "_features", "dither"),
     "augmentation": ("augment",),
@@ -17,10 +19,10 @@ PARTS = {
 }
 
 
-def part_of(operation) -> str:
-    """Which of PARTS an operation belongs to."""
+def part_of(operation: Operation) -> str:
+    """Returns which of PARTS an operation belongs to, or "elsewhere"."""
     text = f"{operation.stack} {operation.scope}"
-    for name, marks in PARTS.items():
-        if any(mark in text for mark in marks):
-            return name
+    for part, substrings in PARTS.items():
+        if any(substring in text for substring in substrings):
+            return part
     return "elsewhere"
