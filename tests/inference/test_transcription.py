@@ -18,7 +18,7 @@ from run_config import get_config
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.audio.reading import AudioError
+from tdt_jax.audio.errors import AudioError
 from tdt_jax.inference import long_form, transcription
 from tdt_jax.inference.transcription import shapes, transcribe_each, warm_up
 from tdt_jax.recogniser import PIECE_SECONDS
