@@ -278,7 +278,7 @@ class _Tail:
     """The labels that are not certain yet, with times in frames of the stream."""
 
     def __init__(self, recogniser: Recogniser, keep_tags: bool = False):
-        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
+        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((), np.int32)
         self._hypothesis = Hypothesis(whole, zero, whole, whole, real, real, zero)
         self._before: list[int] = []  # the last dropped label that is not whitespace
         self._recogniser, self._keep_tags = recogniser, keep_tags
