@@ -225,7 +225,9 @@ def warm_up(
             yield shape
 
 
-def _shapes_on_devices(recogniser: Recogniser, batch_seconds, piece_seconds) -> list[Shape]:
+def _shapes_on_devices(
+    recogniser: Recogniser, batch_seconds: float | None, piece_seconds: float | None
+) -> list[Shape]:
     """Returns `shapes` with the rows of all devices that the recogniser lies on."""
     number = devices_of(recogniser.model)
     return [

@@ -65,7 +65,7 @@ def test_audio_without_a_frame(recogniser):
 
 
 def test_digital_silence_around_speech_changes_times_only(recogniser):
-    """Though features are normalised by all that a piece holds."""
+    """Though features are normalized over all of a window."""
     recording, silence = noise(3.0), np.zeros(44000, np.float32)
     around = np.concatenate([silence, recording, silence])
     between = np.concatenate([recording, silence, recording])
