@@ -17,6 +17,7 @@ from tdt_jax.audio.waveform import background
 from tdt_jax.benchmarks.near_silence import PLACES, channels, kinds, with_near_silence
 from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference import metrics
+from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.transcription import transcribe
 from tdt_jax.recogniser import Recogniser
@@ -63,7 +64,7 @@ def measure(
       rights: seconds that a `Stream` hears ahead, with chunks of 1.6 s, also after the last of
         the leads of digital silence; not for a CTC model.
       piece_seconds: as of `transcribe`.
-      normaliser: of `metrics.normaliser`, over references and transcripts.
+      normaliser: one of `normalizers.NORMALIZERS`, over references and transcripts.
       failed: takes the id and the reason of what cannot be read.
 
     Raises:
@@ -77,7 +78,7 @@ def measure(
         raise ValueError(
             "minutes must be positive, other times must not be negative, and all finite"
         )
-    normalise = metrics.normaliser(normaliser)
+    normalise = make_normalizer(normaliser)
     rate = recogniser.config.features.sample_rate
     found = list(_read(items, rate, failed))
     if not found:

@@ -23,6 +23,7 @@ from tdt_jax.data.manifest import Entry
 from tdt_jax.data.utterance import Batch, Utterance, collate
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.inference import metrics
+from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.recognition import decode_samples
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import encode
@@ -93,7 +94,7 @@ def compare(
       shares: of the resulting audio that is silence inserted by `with_silence`, 0 <= share < 1.
       batch_size: utterances at a time.
       repeats: runs of each batch of which the median counts, after one that does not.
-      normaliser: of `metrics.normaliser`, over references and hypotheses.
+      normaliser: one of `normalizers.NORMALIZERS`, over references and hypotheses.
       failed: takes the id and the reason of what cannot be read.
 
     Raises:
@@ -102,7 +103,7 @@ def compare(
         than above, and if there is nothing to compare on.
     """
     _check(tdt, rnnt, shares, batch_size, repeats)
-    normalise = metrics.normaliser(normaliser)
+    normalise = make_normalizer(normaliser)
     rate = tdt.config.features.sample_rate
     lengths: dict[int, int] = {}  # samples of what can be read, by position
     for position, entry in enumerate(entries):

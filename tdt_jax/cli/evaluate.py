@@ -93,10 +93,10 @@ def add_warmup(add) -> None:
 
 def _evaluate(options) -> int:
     from tdt_jax.data.sources import read_source
-    from tdt_jax.inference import metrics
     from tdt_jax.inference.evaluation import evaluate
+    from tdt_jax.inference.normalizers import make_normalizer
 
-    metrics.normaliser(options.normalizer)  # an error comes early
+    make_normalizer(options.normalizer)  # an error comes early
     sources = [
         read_source(source, keys=options.keys, lowercase=options.lowercase)
         for source in options.sources
@@ -112,7 +112,7 @@ def _evaluate(options) -> int:
                 batch_seconds=options.batch_seconds,
                 piece_seconds=options.piece_seconds,
                 decoder=options.decoder,
-                normaliser=options.normalizer,
+                normalizer=options.normalizer,
                 bleu=options.bleu,
                 progress=advance,
             )
@@ -180,16 +180,14 @@ def _warmup(options) -> int:
     if jax.config.jax_compilation_cache_dir is None:
         raise ValueError("there is no folder to keep compiled programs in")
     before = first = compile_seconds()
-    for bucket in warm_up(
+    for shape in warm_up(
         recogniser,
         batch_seconds=options.batch_seconds,
         piece_seconds=options.piece_seconds,
         decoder=options.decoder,
     ):
         now = compile_seconds()
-        print(
-            f"{bucket.batch_size:4d} x {bucket.seconds:5.2f} s  {now - before:6.1f} s", flush=True
-        )
+        print(f"{shape.rows:4d} x {shape.seconds:5.2f} s  {now - before:6.1f} s", flush=True)
         before = now
     print(f"compiled in {before - first:.1f} s; kept in {jax.config.jax_compilation_cache_dir}")
     return 0

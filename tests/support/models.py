@@ -1,6 +1,9 @@
 """Tiny models with random parameters, for the tests: built without compiling anything."""
 
 import dataclasses
+import functools
+import zlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -80,26 +83,64 @@ def numpy_model(model):
 TEXTS = ["one two three, four five six.", "it's seven eight nine ten"] * 5
 
 
-def make_recogniser(durations=(0, 1, 2), tokenizer=None, blank_bias=2.0):
-    """Random, with heads large enough to say many things."""
-    tokenizer = tokenizer or tokenizers.train_sentencepiece(TEXTS, 40)
+@functools.cache
+def sentencepiece():
+    return tokenizers.train_sentencepiece(TEXTS, 40)
+
+
+def make_recogniser(
+    durations=(0, 1, 2), tokenizer=None, blank_bias=2.0, piece_seconds=None
+) -> tdt.Recogniser:
+    """A random recogniser that emits different labels all along.
+
+    With `piece_seconds` of 2.56, as most tests have it, batches have two shapes only.
+    """
+    tokenizer = tokenizer or sentencepiece()
     config = dataclasses.replace(
-        get_config().model, vocab_size=tokenizer.vocab_size, durations=durations
+        get_config().model,
+        vocab_size=tokenizer.vocab_size,
+        durations=durations,
+        piece_seconds=piece_seconds,
     )
-    model = tdt.Transducer(config, rngs=nnx.Rngs(3))
-    head = model.joint.token_head
-    head.kernel = nnx.Param(head.kernel[...] * 4)
-    head.bias = nnx.Param(head.bias[...].at[-1].set(blank_bias))
+    bias = np.array([piece.startswith("▁") for piece in tokenizer.pieces] + [blank_bias / 2])
+    gains = {"frame_projection": 2, "state_projection": 4, "token_head": 2}
+
+    def fill(path, leaf):
+        """Values that depend on the name and the shape alone; biases are zero."""
+        name = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+        if name == "joint.token_head.bias":
+            values = bias
+        elif "bias" in name:
+            values = np.zeros(leaf.shape)
+        elif len(leaf.shape) < 2:
+            values = np.ones(leaf.shape)
+        else:
+            rng = np.random.default_rng([30, zlib.crc32(name.encode())])
+            fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) == 4 else leaf.shape[-2]
+            gain = next((gains[part] for part in name.split(".") if part in gains), 1)
+            values = rng.normal(size=leaf.shape) * gain
+            values = values if name.endswith("embedding") else values / np.sqrt(fan_in)
+        return jnp.asarray(values.astype(leaf.dtype))
+
+    model = jax.tree_util.tree_map_with_path(fill, abstract_model(config))
     return tdt.Recogniser(model, tokenizer)
 
 
 def with_tags():
-    """Says three words and three tags, one of them of a language."""
-    recogniser = make_recogniser(tokenizer=mixed.tokenizer())
-    labels = np.array(mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>"))
+    """A recogniser that emits three words and three tags, one of them of a language."""
+    recogniser = make_recogniser(tokenizer=mixed.tokenizer(), piece_seconds=2.56)
     head = recogniser.model.joint.token_head
-    head.bias = nnx.Param(head.bias[...].at[labels].add(9.0).at[-1].add(6.0))
+    bias = np.array(jax.device_get(head.bias[...]))
+    bias[mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>")] += 6.0
+    bias[-1] += 4.5
+    head.bias = nnx.Param(jnp.asarray(bias))
     return recogniser
+
+
+def without_model(tokenizer):
+    """A recogniser for transcripts of hypotheses that come from elsewhere."""
+    config = SimpleNamespace(seconds_per_frame=0.08, vocab_size=tokenizer.vocab_size)
+    return SimpleNamespace(tokenizer=tokenizer, config=config)
 
 
 def noise(seconds, seed=0):
