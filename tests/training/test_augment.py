@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tdt_jax.benchmarks.near_silence import coded
+from tdt_jax.audio.encoded import through_codec
 from tdt_jax.config import AugmentConfig
 from tdt_jax.training import augment
 from tdt_jax.training.augment import augment_samples, spec_augment
@@ -304,9 +304,9 @@ def test_channels_of_no_probability_change_nothing():
 def test_companding_is_that_of_the_standard(law, subtype):
     """Within a step of libsndfile's G.711, whose curves are made of straight lines."""
     samples = np.linspace(-0.95, 0.95, 4001).astype(np.float32)
-    expected = coded(samples, 8000, "WAV", subtype)
+    expected = through_codec(samples, 8000, "WAV", subtype)
     step = 1.1 * np.maximum(np.abs(samples) / 16, 2.0**-11)
     assert np.all(np.abs(law(jnp.asarray(samples)) - expected) < step)
     assert len(np.unique(law(jnp.asarray(samples)))) <= 256
-    zero = coded(np.zeros(1), 8000, "WAV", subtype)
+    zero = through_codec(np.zeros(1), 8000, "WAV", subtype)
     np.testing.assert_allclose(law(jnp.zeros(1)), zero, rtol=1e-3)
