@@ -1,284 +1,72 @@
-"""Listening: PCM and WAV from pipes, a microphone that is not there, and lines of words."""
+"""tdt-jax listen: a pipe, what else there may be at its end, and its options."""
 
 import io
-import struct
-import sys
 import types
 
 import numpy as np
 import pytest
 import soundfile
-import soxr
-from models import make_recogniser, noise
 
-from tdt_jax.audio.live import microphone, pcm_blocks
-from tdt_jax.audio.reading import AudioError
-from tdt_jax.cli import listen
-from tdt_jax.inference.streaming import Stream, StreamedWord
-from tdt_jax.orthography import width
+import tdt_jax as tdt
+from tdt_jax.cli import main, terminal
 
-# PCM and WAV
-
-
-class Pipe(io.RawIOBase):
-    """Gives what is there: so many bytes at a time, in turn."""
-
-    def __init__(self, data, sizes):
-        self.data, self.sizes = data, list(sizes)
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        size = min(self.sizes.pop(0), len(buffer))
-        self.sizes.append(size)
-        part, self.data = self.data[:size], self.data[size:]
-        buffer[: len(part)] = part
-        return len(part)
-
-
-def pcm(samples):
-    return np.round(samples * 32768).astype("<i2")
-
-
-def wav(data, *, tag=1, channels=1, rate=16000, bits=16, size=None, before=b"", extra=b""):
-    size = len(data) if size is None else size
-    form = struct.pack("<HHIIHH", tag, channels, rate, 0, 0, bits) + extra
-    head = b"RIFF" + struct.pack("<I", size) + b"WAVE" + before
-    head += b"fmt " + struct.pack("<I", len(form)) + form
-    return head + b"data" + struct.pack("<I", size) + data
-
-
-def read(data, **options):
-    return np.concatenate([*pcm_blocks(io.BytesIO(data), **options)])
-
-
-SAMPLES = pcm(noise(0.5))
-FLOATS = SAMPLES.astype(np.float32) / 32768
-
-
-def test_raw_pcm():
-    np.testing.assert_array_equal(read(SAMPLES.tobytes()), FLOATS)
-    np.testing.assert_array_equal(read(SAMPLES.tobytes() + b"\x01"), FLOATS)  # half a sample more
-    np.testing.assert_array_equal(read(SAMPLES[:2].tobytes()), FLOATS[:2])
-    sizes = [len(block) for block in pcm_blocks(io.BytesIO(SAMPLES.tobytes()), block_seconds=0.05)]
-    assert max(sizes) == 800 and sum(sizes) == len(SAMPLES)
-
-
-@pytest.mark.parametrize("buffered", [True, False])
-def test_what_is_there_is_taken_however_it_comes(buffered):
-    """Blocks are as long as what came, and samples may come in halves."""
-    for data in (SAMPLES.tobytes(), wav(SAMPLES.tobytes())):
-        pipe = Pipe(data, [1, 7, 200, 2001])
-        blocks = [*pcm_blocks(io.BufferedReader(pipe) if buffered else pipe)]
-        np.testing.assert_array_equal(np.concatenate(blocks), FLOATS)
-        assert all(block.dtype == np.float32 for block in blocks)
-        assert len(blocks) > 10
-
-
-@pytest.mark.parametrize("size", [None, 0, 0xFFFFFFFF, 0x7FFFFFFF])
-def test_wav_of_any_size_in_its_header(size):
-    listed = b"LIST" + struct.pack("<I", 5) + b"words\0"
-    np.testing.assert_array_equal(read(wav(SAMPLES.tobytes(), size=size, before=listed)), FLOATS)
-
-
-def test_what_follows_the_samples_of_a_wav_is_not_heard():
-    listed = b"LIST" + struct.pack("<I", 6) + b"words."
-    np.testing.assert_array_equal(read(wav(SAMPLES.tobytes()) + listed), FLOATS)
-
-
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
-def test_wav_as_others_write_it(kind, subtype):
-    """Plain and extensible; two channels are averaged, another rate is resampled."""
-    stereo = np.stack([noise(0.5, 1), noise(0.5, 2)], axis=1)
-    file = io.BytesIO()
-    soundfile.write(file, stereo, 24000, format=kind, subtype=subtype)
-    found = read(file.getvalue())
-    expected = soxr.resample(stereo.mean(axis=1), 24000, 16000)
-    assert abs(len(found) - len(expected)) <= 1
-    size = min(len(found), len(expected))
-    np.testing.assert_allclose(found[:size], expected[:size], atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "the input holds no samples"),
-        (b"\0", "the input holds no samples"),
-        (wav(b""), "the input holds no samples"),
-        (wav(b"\0" * 20)[:30], "ends inside its WAV header"),
-        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "no format before its samples"),
-        (b"RIFF\0\0\0\0WAVEfmt \2\0\0\0\1\0", "takes 16 bytes, this one has 2"),
-        (wav(b"\0" * 20, tag=6, bits=8), r"16-bit PCM .* got format 6 of 8 bits"),
-        (wav(b"\0" * 20, bits=24), "got format 1 of 24 bits"),
-        (wav(b"\0" * 20, channels=0), "damaged: 0 channels at 16000 Hz"),
-        (wav(b"\0" * 20, rate=1), "damaged: 1 channels at 1 Hz"),
-        (b"fLaC" + b"\0" * 20, "must be PCM or WAV, got FLAC"),
-        (b"ID3\4" + b"\0" * 20, "must be PCM or WAV, got MP3"),
-    ],
-)
-def test_bad_input_is_named(data, message):
-    with pytest.raises(AudioError, match=message):
-        read(data)
-
-
-# The microphone
-
-
-class FakeStream:
-    """Calls back with three blocks, and is gone."""
-
-    def __init__(self, *, callback, finished_callback, blocksize, samplerate, channels, dtype):
-        assert (samplerate, channels, dtype) == (16000, 1, "float32")
-        self.blocksize, self.callback, self.finished = blocksize, callback, finished_callback
-
-    def __enter__(self):
-        for i in range(3):
-            self.callback(np.full((self.blocksize, 1), i, np.float32), self.blocksize, None, None)
-        self.finished()
-
-    def __exit__(self, *_):
-        pass
+SIZES = dict(chunk=0.4, left=0.4, right=0.4)  # seconds
 
 
 @pytest.fixture
-def sounddevice(monkeypatch):
-    fake = types.ModuleType("sounddevice")
-    fake.PortAudioError = type("PortAudioError", (Exception,), {})
-    fake.InputStream = FakeStream
-    fake.check_input_settings = lambda **options: None
-    monkeypatch.setitem(sys.modules, "sounddevice", fake)
-    return fake
+def pipe(monkeypatch):
+    """Puts bytes on standard input."""
+
+    def put(data):
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+
+    return put
 
 
-def test_the_microphone_gives_blocks_until_it_is_gone(sounddevice):
-    blocks = [*microphone(16000, 0.02)]
-    assert [len(block) for block in blocks] == [320] * 3
-    assert [block[0] for block in blocks] == [0, 1, 2]
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments of `write_words`, which reads its blocks and writes nothing."""
+    calls = []
+
+    def write_words(recogniser, blocks, write, **options):
+        calls.append((recogniser, np.concatenate([*blocks]), options))
+
+    monkeypatch.setattr(terminal, "write_words", write_words)
+    return calls
 
 
-def test_a_microphone_that_is_missing_is_named(sounddevice, monkeypatch):
-    def refuse(**options):
-        raise sounddevice.PortAudioError("Error querying device -1")
-
-    sounddevice.check_input_settings = refuse
-    with pytest.raises(ValueError, match="no microphone that records at 8000 Hz: Error querying"):
-        microphone(8000)
-    sounddevice.check_input_settings, sounddevice.InputStream = (lambda **options: None), refuse
-    with pytest.raises(ValueError, match="the microphone fails: Error querying"):
-        next(microphone())
-    monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(ValueError, match=r"pip install 'tdt-jax\[listen\]'"):
-        microphone()
-
-
-def test_portaudio_that_is_missing_is_named(tmp_path, monkeypatch):
-    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
-    with pytest.raises(ValueError, match=r"libportaudio2\): PortAudio library not found"):
-        microphone()
-
-
-# Lines of words
-
-
-class Script:
-    """A stream that hears what it is pushed: (words, pending, seconds); the rest at its end."""
-
-    def __init__(self, recogniser, rest=()):
-        self.pending, self.seconds, self.rest = "", 0.0, rest
-
-    def warm_up(self):
-        pass
-
-    def push(self, step):
-        words, self.pending, self.seconds = step
-        return [
-            StreamedWord(text, start, end, 1.0, 1.0, text[0] != "+") for text, start, end in words
-        ]
-
-    def finish(self):
-        return self.push((self.rest, "", self.seconds))
-
-
-def written(steps, monkeypatch, **options):
-    monkeypatch.setattr(listen, "Stream", Script)
-    parts = []
-    listen.listen(None, steps, parts.append, **options)
-    return parts
-
-
-STEPS = [
-    ([], "one", 1.0),
-    ([("one", 0.5, 0.9)], " tw", 2.0),
-    ([], " tw", 2.1),
-    ([("two", 1.5, 1.8)], "", 3.0),  # and a pause
-    ([("three", 3.2, 3.5), ("four", 5.0, 5.2)], " five", 6.0),
-]
-
-
-def test_words_are_written_as_they_come_a_line_up_to_each_pause(monkeypatch):
-    parts = written(STEPS, monkeypatch, rest=[("five", 5.3, 5.6)])
-    assert "".join(parts) == "one two\nthree\nfour five\n"
-    assert parts[:3] == ["one", " two", "\n"]
-    assert written([], monkeypatch) == []
-
-
-def test_a_word_that_goes_on_has_no_space(monkeypatch):
-    steps = [([("ab", 0.5, 2.5)], "c", 3.0), ([("+cd", 2.5, 3.0), ("e", 3.1, 3.2)], "", 3.5)]
-    assert "".join(written(steps, monkeypatch)).replace("+", "") == "abcd e\n"
-
-
-def test_lines_of_japanese_are_as_wide_as_they_look(monkeypatch):
-    texts = ["+東京", "+で", "+Para", "+を", "+使う。"] * 4
-    words = [(text, 0.3 * i, 0.3 * i + 0.2) for i, text in enumerate(texts)]
-    parts = written([(words, "東京で", 6.0)], monkeypatch, columns=12, rest=[("+は", 8.0, 8.2)])
-    lines = [line.replace("+", "") for line in screen(parts)]
-    assert "".join(lines) == "".join(texts + ["は"]).replace("+", "")
-    assert max(map(width, lines)) < 12 + 2 and lines[-2] == "は"  # a pause is before it
-    assert not any(line[:1] == "。" for line in lines)
-
-
-def test_a_terminal_shows_what_is_pending(monkeypatch):
-    parts = written(STEPS, monkeypatch, columns=80, rest=[("five", 5.3, 5.6)])
-    assert screen(parts) == ["one two", "three", "four five", ""]
-    assert [screen(parts[:i])[-1] for i in (1, 4)] == ["one", "one tw"]
-    assert "".join(parts).count("tw") == 2  # not again where nothing has changed
-
-
-def test_lines_do_not_leave_the_terminal(monkeypatch):
-    words = [(f"word{i}", 0.3 * i, 0.3 * i + 0.2) for i in range(20)]
-    parts = written(
-        [(words[:10], " unending", 3.0), (words[10:], "", 6.0)], monkeypatch, columns=20
-    )
-    lines = screen(parts)
-    assert max(map(len, lines)) < 20
-    assert " ".join(lines).split() == [text for text, _, _ in words]
-
-
-def screen(parts):
-    """The lines that a terminal shows."""
-    lines = [""]
-    for part in "".join(parts).replace("\033[K", "\0").split("\n"):
-        shown = part.rsplit("\r", 1)[-1]
-        lines[-1] = shown.replace("\0", "")
-        lines.append("")
-    return lines[:-1]
-
-
-def test_an_interrupt_ends_the_stream():
-    """What was heard until then is written; the streams agree."""
-    recogniser, samples = make_recogniser(), noise(2.0)
-
-    def interrupted():
-        yield samples
-        raise KeyboardInterrupt
-
-    options, parts = dict(chunk=0.4, left=0.4, right=0.4), []
-    listen.listen(recogniser, interrupted(), parts.append, **options)
-    stream = Stream(recogniser, **options)
-    stream.push(samples)
+def test_a_pipe_is_transcribed(saved, random_recogniser, folder, capsys, pipe):
+    """With the model itself, in small chunks."""
+    pipe((folder / "0.wav").read_bytes())
+    options = [f"--{name}={value}" for name, value in SIZES.items()]
+    assert main.main(["listen", str(saved), "-", *options]) == 0
+    stream = tdt.Stream(random_recogniser, **SIZES)
+    stream.push(soundfile.read(folder / "0.wav", dtype="float32")[0])
     stream.finish()
-    assert "".join(parts).split() == stream.text.split() and stream.text
+    assert capsys.readouterr().out.split() == stream.text.split() != []
+
+
+def test_options_arrive(loads, folder, pipe, calls):
+    pipe((folder / "0.wav").read_bytes())
+    sizes = ["--chunk", "0.8", "--left", "3", "--right", "0.4", "--keep-tags"]
+    assert main.main(["listen", "MODEL", "-", *sizes]) == 0
+    recogniser, samples, options = calls[0]
+    assert recogniser is loads.recogniser
+    np.testing.assert_array_equal(samples, soundfile.read(folder / "0.wav", dtype="float32")[0])
+    assert options == dict(columns=0, chunk=0.8, left=3.0, right=0.4, keep_tags=True)
+
+
+def test_the_microphone_is_the_default(loads, monkeypatch, capsys, calls):
+    block = np.ones(160, np.float32)
+    monkeypatch.setattr("tdt_jax.audio.live.microphone", lambda rate: iter([block, block]))
+    assert main.main(["listen", "MODEL"]) == 0
+    assert len(calls[0][1]) == 320
+    assert capsys.readouterr().err == "tdt-jax: listening; Ctrl-C ends\n"
+
+
+def test_other_input_is_refused(loads, capsys, pipe, calls):
+    pipe(b"fLaC" * 99)
+    assert main.main(["listen", "MODEL", "-"]) == 2
+    assert "must be PCM or WAV, got FLAC" in capsys.readouterr().err
+    assert main.main(["listen", "MODEL", "a.wav"]) == 2
+    assert "the source is - " in capsys.readouterr().err
