@@ -1,10 +1,13 @@
-"""LibriSpeech, 960 h: the RNN-T twin of configs/librispeech_tdt.py, all else equal.
+"""LibriSpeech, 960 h, English: the RNN-T to compare with configs/librispeech_tdt.py.
 
     python train.py --config configs/librispeech_rnnt.py
 
-Data, hardware and hours are those of configs/librispeech_tdt.py. The paper (Xu et al., 2023, arXiv
-2304.06795) has WER 2.14 % on test-clean and 5.11 % on test-other for a Conformer of 120 M with 4x
-subsampling. No run of this configuration has been measured.
+Data, hardware and hours are those of configs/librispeech_tdt.py; only the loss and the duration
+head differ.
+
+No run of this configuration has been measured. The paper (Xu et al., 2023, arXiv 2304.06795)
+reports a WER of 2.14 % on test-clean and 5.11 % on test-other for a Conformer of 120 M parameters
+with 4x subsampling.
 """
 
 import dataclasses

@@ -1,21 +1,21 @@
-"""LibriSpeech, 960 h, TDT with durations 0 to 4: a FastConformer of 115 M parameters.
+"""LibriSpeech, 960 h, English: TDT with durations 0 to 4 and a FastConformer of 115 M parameters.
 
-    tdt-jax prepare librispeech FOLDER data       # FOLDER holds OpenSLR's archives, or LibriSpeech/
+    tdt-jax prepare librispeech FOLDER data   # FOLDER: archives of OpenSLR, or LibriSpeech/
     python train.py --config configs/librispeech_tdt.py
 
-For 32 or more TPU v5e chips or GPUs: a batch has 2048 utterances of up to 17.28 s, in equal parts
-on all devices. For fewer, `--set 'data.buckets=[...]'` with smaller batches. A step takes about
-3e14 operations; the 70,000, 500 epochs, take 3 to 4 hours where 32 v5e reach 30 % of their peak,
-beside the loss and whatever else does not count as products.
+Hardware: 32 or more TPU v5e chips or GPUs. A batch has 2048 utterances of up to 17.28 s, in equal
+parts on all devices; for fewer devices, set smaller batches with `--set 'data.buckets=[...]'`. A
+step takes about 3e14 operations, so the 70,000 steps (500 epochs) take 3 to 4 hours on 32 v5e that
+reach 30 % of their peak, and longer by the time of the loss and of all that is no matrix product.
 
-The paper (Xu et al., 2023, arXiv 2304.06795) has, for a Conformer of 120 M with 4x subsampling:
-TDT 0-4 WER 2.17 % on test-clean and 5.06 % on test-other, decoding 1.98 and 1.91 times as fast as
-the RNN-T (2.14 and 5.11 %). This encoder is smaller in time (8x). No run of this configuration has
-been measured.
+No run of this configuration has been measured. The paper (Xu et al., 2023, arXiv 2304.06795)
+reports, for a Conformer of 120 M parameters with 4x subsampling (here: 8x), for TDT 0-4 a WER of
+2.17 % on test-clean and 5.06 % on test-other, decoding 1.98 and 1.91 times as fast as the RNN-T,
+which has 2.14 % and 5.11 %.
 
-Training leaves out what is longer than the largest bucket: about 0.2 % of the utterances (by the
-durations that icefall's recipe lists; the longest has 30 s), where 16.7 s would be 1 %. The test
-sets' longest, 35 s, are heard whole.
+Training skips utterances that are longer than the largest bucket, about 0.2 % of them (by the
+durations in icefall's recipe; the longest has 30 s); with 16.7 s it would be 1 %. The longest
+utterances of the test sets, 35 s, are transcribed whole.
 """
 
 import dataclasses

@@ -1,10 +1,14 @@
-"""Any speech with a NeMo-style manifest (lines of audio_filepath, duration, text).
+"""Your own speech, from manifests: JSON lines with audio_filepath, duration and text, as in NeMo.
 
-    python train.py --config configs/manifest.py \
+    python train.py --config configs/manifest.py \\
         --set data.train=train.jsonl --set data.dev=dev.jsonl --set training.folder=runs/mine
 
-A 2 M parameter model that a laptop can train; `model.encoder` and the buckets are what to grow (see
-tdt_jax.presets) on an accelerator, with thousands of hours what to expect of it.
+A model of 2 M parameters, which a laptop can train. On an accelerator, choose a larger
+`model.encoder` (see tdt_jax.presets) and larger buckets.
+
+What to expect depends on the amount of data: from 2.6 hours of acted dialogue, a model of half this
+size learned a few words at best (WER 96.5 % after 6000 steps, in 48 minutes on one CPU core). With
+few data, fine-tune a pretrained model instead (configs/parakeet.py).
 """
 
 from tdt_jax.config import (

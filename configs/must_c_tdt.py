@@ -1,17 +1,20 @@
-"""Speech translation, English to German: MuST-C, 408 h of TED talks, TDT with durations 0 to 4.
+"""MuST-C, 408 h of TED talks, speech translation from English to German: TDT with durations 0 to 4.
 
-    tdt-jax prepare must_c en-de data             # the folder that MuST-C's archive unpacks to
+    tdt-jax prepare must_c en-de data         # en-de: the folder in the archive of MuST-C
     python train.py --config configs/must_c_tdt.py
 
-German text with its case and punctuation, scored by sacrebleu (pip install '.[metrics]') beside
-WER. Another language: prepare its folder into another DATA_DIR and name that by `data.folder`.
-Hardware as for configs/librispeech_tdt.py; the segments are half as long. A
-transducer must emit in the order of the audio; German moves its verbs, which the encoder has to
-make up for.
+The text is German with case and punctuation, and is scored by BLEU (pip install '.[metrics]') as
+well as WER. For another language, prepare its folder into another DATA_DIR and name that by
+`--set data.folder=DATA_DIR`.
 
-The paper (Xu et al., 2023, arXiv 2304.06795) has BLEU 24.15 on tst-COMMON for TDT 0-4, 2.06 times
-as fast as the RNN-T with 23.21 (`--set model.durations=none --set loss.sigma=0 --set
-loss.omega=0`). No run of this configuration has been measured.
+Hardware: as for configs/librispeech_tdt.py; the utterances are half as long, and there are 50,000
+steps instead of 70,000.
+
+No run of this configuration has been measured. The paper (Xu et al., 2023, arXiv 2304.06795)
+reports a BLEU of 24.15 on tst-COMMON for TDT 0-4, decoding 2.06 times as fast as the RNN-T, which
+has 23.21 (here: `--set model.durations=none --set loss.sigma=0 --set loss.omega=0`). A transducer
+emits its text in the order of the audio: where German puts the verb elsewhere, the encoder has to
+move it.
 """
 
 import dataclasses
@@ -29,7 +32,7 @@ def get_config() -> configs.Config:
         dev=("must_c:dev",),
         test=("must_c:tst_common",),
         lowercase=False,
-        # most segments are sentences of a few seconds; pieces of German are shorter than of English
+        # most segments are sentences of a few seconds; German has more tokens than English
         buckets=(
             Bucket(3.2, 40, 2048),
             Bucket(6.4, 72, 2048),

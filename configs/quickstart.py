@@ -1,12 +1,17 @@
-"""Connected telephone speech from scratch: phone numbers, digits, amounts, dates and times.
+"""Connected telephone speech: phone numbers, digits, amounts, dates and times; 1 M parameters.
 
     python train.py --config configs/quickstart.py
-    python train.py --config configs/quickstart.py --set model.durations=none \
+    python train.py --config configs/quickstart.py --set model.durations=none \\
         --set training.folder=runs/quickstart_rnnt
 
-Two CPU cores, 15 minutes: WER of about 0.5 % on unseen composed utterances, with 4 decoder steps
-per second of audio, whatever near silence is around them, and through telephone bands. The RNN-T
-learns later (7 % after 2000 steps without pauses and bands, with 13.8 steps per second).
+The data come with the package: recordings of single words, from which utterances are composed.
+
+Hardware: two CPU cores, 15 minutes. Expect a WER of about 0.5 % on composed utterances whose texts
+do not occur in training, also near silence and through telephone bands, with 4 decoder steps per
+second of audio. The second command trains an RNN-T, which learns more slowly: 7 % after 2000 steps
+without the augmentation of pauses and bands, with 13.8 decoder steps per second.
+
+To train on your own data, use configs/manifest.py, or add `--set data.telephone=none`.
 """
 
 from tdt_jax.config import (

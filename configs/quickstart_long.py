@@ -1,11 +1,16 @@
-"""configs/quickstart.py made ready for long audio, where pieces begin and end anywhere.
+"""The quickstart's model, trained further for long audio, which is cut at any pause.
 
     python train.py --config configs/quickstart.py
     python train.py --config configs/quickstart_long.py
 
-Goes on from runs/quickstart: utterances of up to 15 s with long silences, also between texts, and
-with another level and other noise where two recordings meet. Features are normalised by a fixed
-mean and deviation: with an utterance's own, silence beside speech changes every feature of it.
+Starts from runs/quickstart and trains on utterances of up to 15 s with long silences, also between
+texts, and with changes of level and noise as where two recordings meet. Features are normalized by
+a fixed mean and deviation: with those of the utterance, silence would change the features of the
+speech beside it.
+
+Hardware: one CPU core, 42 minutes. Expect a WER of 0.2 % on an hour of composed utterances joined
+together, as on the single ones, where the quickstart's model has 2.5 % (measured with a previous
+version of the quickstart; one speaker).
 """
 
 import dataclasses

@@ -65,8 +65,8 @@ PACKAGES = {
     "yaml": ["checkpoints", "data.prepared.must_c"],
     "jiwer": ["inference.metrics"],
     "sacrebleu": ["inference.metrics"],
-    "kaldialign": ["inference.metrics"],
-    "whisper_normalizer": ["inference.metrics", "inference.leaderboard"],
+    "kaldialign": ["inference.metrics", "inference.normalizers"],
+    "whisper_normalizer": ["inference.normalizers", "inference.leaderboard_normalizer"],
     "huggingface_hub": ["checkpoints.loading"],
     "tensorboardX": ["training.progress"],
     "matplotlib": ["plot", "benchmarks.silence"],
@@ -76,7 +76,7 @@ PACKAGES = {
 }
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),
-    *"inference.metrics inference.long_form".split(),
+    *"inference.metrics inference.normalizers inference.long_form inference.scheduler".split(),
 ]
 
 

@@ -1,17 +1,19 @@
 """Measurements, each a report to print.
 
-timing.py          a process of its own, seconds, memory, the rate of matrix products
-cases.py           sizes, random inputs, shapes of batches
-random_decoder.py  a decoder of random weights that emits as many labels as speech has
+report.py          Report: figures, and a table of them
+timing.py          seconds and memory of a function, rates of this machine
+cases.py           sizes of models and batches, random weights and inputs
+random_decoder.py  a decoder of random weights that emits as many labels as a trained one
+peers.py           transformers: models with the same weights, and the same measurements
 loss.py            the losses
 encoder.py         the encoder
 decoder.py         the decoder
 train_step.py      a training step
-data.py            how fast batches are made, without a model
-loss_aot.py        the losses, from the TPU's compiler, with no TPU
-train_step_aot.py  a training step, from the TPU's compiler, with no TPU
-silence.py         a TDT's and an RNN-T's decoder steps with more and more silence
-long_form.py       word error rate of joined recordings, behind silence, live
-near_silence.py    kinds of near silence, for long_form.py
-parity.py          every stage beside transformers'
+data.py            batches, without a model
+loss_aot.py        the losses, as the TPU's compiler estimates them
+train_step_aot.py  a training step, as the TPU's compiler estimates it
+silence.py         a TDT beside an RNN-T, with more and more silence
+long_form.py       recordings joined, after silence, and live: which words change
+near_silence.py    kinds of near silence and narrow channels, for long_form.py
+parity.py          every stage of a model beside transformers'
 """

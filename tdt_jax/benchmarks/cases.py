@@ -1,18 +1,46 @@
-"""What the benchmarks run on: sizes, random inputs, shapes of batches."""
+"""What the benchmarks run on: sizes of models and batches, random weights and inputs."""
 
-from typing import NamedTuple
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from tdt_jax import presets
-from tdt_jax.config import Bucket, ModelConfig
+from tdt_jax.config import Bucket, JointConfig, ModelConfig
+from tdt_jax.models.joint import Joint
+from tdt_jax.models.transducer import Transducer, abstract_model
+from tdt_jax.runtime.pytree import leaf_name
+
+T = TypeVar("T")
 
 DURATIONS = (0, 1, 2, 3, 4)
-
-
 SIGMA = 0.02
+MODELS: dict[str, ModelConfig] = {
+    "110m": presets.PARAKEET_TDT_CTC_110M,
+    "0.6b": presets.PARAKEET_TDT_0_6B_V3,
+    "0.6b-v2": presets.PARAKEET_TDT_0_6B_V2,  # with a vocabulary of 1024
+    "1.1b": presets.PARAKEET_TDT_1_1B,
+    "rnnt-0.6b": presets.PARAKEET_RNNT_0_6B,
+}
+
+
+def choose(names: Sequence[str], cases: Mapping[str, T]) -> dict[str, T]:
+    """Returns the cases of these names.
+
+    Raises:
+      ValueError: for a name that is none of the cases'.
+    """
+    if unknown := [name for name in names if name not in cases]:
+        raise ValueError(f"no case {unknown[0]!r}; there are {', '.join(cases)}")
+    return {name: cases[name] for name in names}
+
+
+# The loss
 
 
 class Case(NamedTuple):
@@ -26,16 +54,21 @@ class Case(NamedTuple):
     width: int = 640
 
     @property
+    def num_outputs(self) -> int:
+        """Token and duration logits of a node."""
+        return self.vocab + 1 + len(DURATIONS)
+
+    @property
     def num_logits(self) -> int:
         """Token and duration logits of all nodes."""
-        nodes = self.batch * self.frames * (self.labels + 1)
-        return nodes * (self.vocab + 1 + len(DURATIONS))
+        return self.batch * self.frames * (self.labels + 1) * self.num_outputs
 
     @property
     def flops(self) -> int:
-        """Of the products with the heads that an exact gradient needs if it takes every node.
+        """Operations of the heads' products that an exact gradient over all nodes needs.
 
-        Logits, logits again (they cannot be kept), and the gradients in both their factors.
+        These are the logits, the logits again (they cannot be kept), and the gradients of both
+        factors.
         """
         return 4 * 2 * self.width * self.num_logits
 
@@ -51,8 +84,8 @@ CASES = {
 }
 
 
-def inputs(case: Case) -> dict[str, np.ndarray]:
-    """Random frames, states, labels and joint weights, the same for everyone."""
+def loss_inputs(case: Case) -> dict[str, np.ndarray]:
+    """Returns frames, states, labels and weights of the joint network, always the same ones."""
     rng = np.random.default_rng(0)
 
     def normal(*shape, scale=1.0):
@@ -70,49 +103,81 @@ def inputs(case: Case) -> dict[str, np.ndarray]:
     }
 
 
-def make_joint(case: Case, dtype: str, arrays: dict[str, np.ndarray] | None = None):
-    """The joint network, with the weights of `inputs` if given."""
-
-    from tdt_jax.config import JointConfig
-    from tdt_jax.models.joint import Joint
-
-    joint = Joint(
-        JointConfig(width=case.width, dropout=0.0),
-        frame_width=case.width,
-        state_width=case.width,
-        vocab_size=case.vocab,
-        num_durations=len(DURATIONS),
-        dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
+def abstract_joint(case: Case, dtype: str) -> Joint:
+    """Returns the shapes of a joint network's parameters."""
+    return jax.eval_shape(
+        lambda: Joint(
+            JointConfig(width=case.width, dropout=0.0),
+            frame_width=case.width,
+            state_width=case.width,
+            vocab_size=case.vocab,
+            num_durations=len(DURATIONS),
+            dtype=jnp.dtype(dtype),
+            rngs=nnx.Rngs(0),
+        )
     )
-    heads = ("frame_projection", "state_projection", "token_head", "duration_head")
-    for name in heads if arrays else ():
-        getattr(joint, name).kernel[...] = jnp.asarray(arrays[name])
-    return joint
 
 
-MODELS: dict[str, ModelConfig] = {
-    "110m": presets.PARAKEET_TDT_CTC_110M,
-    "0.6b": presets.PARAKEET_TDT_0_6B_V3,
-    "0.6b-v2": presets.PARAKEET_TDT_0_6B_V2,  # with a vocabulary of 1024
-    "1.1b": presets.PARAKEET_TDT_1_1B,
-    "rnnt-0.6b": presets.PARAKEET_RNNT_0_6B,
+def make_joint(case: Case, dtype: str, inputs: Mapping[str, np.ndarray]) -> Joint:
+    """Returns a joint network with the weights of `loss_inputs`, and biases of zero."""
+
+    def fill(path, leaf):
+        weights = inputs.get(leaf_name(path).removesuffix(".kernel"))
+        return jnp.asarray(np.zeros(leaf.shape) if weights is None else weights, leaf.dtype)
+
+    return jax.tree.map_with_path(fill, abstract_joint(case, dtype))
+
+
+# The encoder
+
+
+def random_model(config: ModelConfig, dtype: str) -> Transducer:
+    """Returns a model with parameters of a dtype that are the same in every process."""
+
+    def fill(path, leaf):
+        rng = np.random.default_rng(zlib.crc32(leaf_name(path).encode()))
+        num_inputs = leaf.shape[-2] if len(leaf.shape) > 1 else 1
+        values = rng.standard_normal(leaf.shape, dtype=np.float32) / np.float32(num_inputs**0.5)
+        return jnp.asarray(values, dtype)
+
+    return jax.tree.map_with_path(fill, abstract_model(dataclasses.replace(config, dtype=dtype)))
+
+
+def random_features(
+    config: ModelConfig, seconds: float, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features [B, M, F] of so many seconds each, and their lengths [B]."""
+    shape = batch, round(seconds * 100), config.features.num_mels
+    features = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return features, np.full((batch,), shape[1], np.int32)
+
+
+# Training
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "micro": presets.MICRO,
+    "tiny": presets.TINY,
+    "small": presets.SMALL,
+    "medium": presets.MEDIUM,
+    "large": presets.LARGE,
+    "xlarge": presets.XLARGE,
 }
 
 
 class Shape(NamedTuple):
-    """Of the batch of each device."""
+    """The batch of each device."""
 
-    seconds: float
-    tokens: int
+    seconds: float  # of each utterance
+    tokens: int  # of each utterance
     rows: int
 
 
 def parse_shape(text: str | None) -> Shape | None:
-    """SECONDS,TOKENS,ROWS as a Shape; none where there is no text.
+    """Returns SECONDS,TOKENS,ROWS as a Shape; None for None.
 
     Raises:
-      ValueError: if it is anything else.
+      ValueError: for any other text.
     """
     if text is None:
         return None
@@ -127,7 +192,11 @@ def parse_shape(text: str | None) -> Shape | None:
 
 
 def largest(buckets: tuple[Bucket, ...], num_devices: int) -> Shape:
-    """The last bucket's share for each device."""
+    """Returns each device's part of a batch of the last bucket.
+
+    Raises:
+      ValueError: if the batch cannot be split evenly.
+    """
     bucket = buckets[-1]
     if bucket.batch_size % num_devices:
         raise ValueError(

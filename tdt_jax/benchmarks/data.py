@@ -2,67 +2,58 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from tdt_jax.benchmarks.report import Report
 from tdt_jax.config import Config
 from tdt_jax.data.batches import iterate
 from tdt_jax.data.task import make_task
 
 
-class Row(NamedTuple):
-    """What a number of threads achieved."""
+def data_reports(config: Config, *, threads: Sequence[int], seconds: float) -> Iterator[Report]:
+    """Yields a report of one row for each number of threads, which make batches for `seconds`.
 
-    threads: int
-    seconds: float
-    cpu_seconds: float  # of all threads of the process
-    num_batches: int
-    audio_seconds: float
-    padded_seconds: float  # of audio that the batches' shapes hold
-    bytes: int  # of the batches' samples
-    failed: int  # utterances that were replaced
+    The batches are the training batches from the first on. The first, with which files are opened,
+    is not counted. What the operating system keeps of the files in memory favors the later rows.
 
-    @property
-    def speed(self) -> float:
-        """Seconds of audio per second."""
-        return self.audio_seconds / self.seconds
-
-    @property
-    def speed_per_cpu(self) -> float:
-        """Seconds of audio per second of one processor: it hardly changes on a busy machine."""
-        return self.audio_seconds / self.cpu_seconds
-
-    def describe(self) -> str:
-        """One line."""
-        failed = f"  {self.failed} unreadable" if self.failed else ""
-        return (
-            f"{self.threads} threads  {self.speed:7.0f} s of audio per second, "
-            f"{self.speed_per_cpu:7.0f} per CPU second  "
-            f"{self.bytes / self.seconds / 1e6:6.0f} MB/s  "
-            f"{self.num_batches} batches in {self.seconds:.1f} s, "
-            f"{100 * (1 - self.audio_seconds / self.padded_seconds):.0f} % padding{failed}"
-        )
-
-
-def measure(config: Config, *, threads: Sequence[int], seconds: float) -> Iterator[Row]:
-    """Yield a row for each number of threads: training batches from the first on, for `seconds`.
-
-    The first batch, with which files are opened, is not counted. What the operating system keeps
-    of the files in memory favours the later rows.
+    A row holds, beside the number of threads: seconds; cpu_seconds of all threads of the process;
+    num_batches; audio_seconds; padded_seconds, that the batches' shapes hold; bytes of the batches'
+    samples; and failed, the number of utterances that could not be read and were replaced.
     """
     task = make_task(config)
     rate = config.model.features.sample_rate
     for number in threads:
         batches = iterate(task.batches, num_threads=number, prefetch=config.data.prefetch)
         next(batches)
-        start, used = time.perf_counter(), time.process_time()
+        start, start_cpu = time.perf_counter(), time.process_time()
         count, samples, padded = 0, 0, 0
         for _, batch in batches:
             count += 1
             samples += int(batch.num_samples.sum())
             padded += batch.samples.size
-            if (elapsed := time.perf_counter() - start) >= seconds:
+            if time.perf_counter() - start >= seconds:
                 break
+        elapsed, cpu = time.perf_counter() - start, time.process_time() - start_cpu
         batches.close()
-        failed = len(getattr(task.batches, "failed", {}))
-        times = elapsed, time.process_time() - used
-        yield Row(number, *times, count, samples / rate, padded / rate, 4 * padded, failed)
+        row = {
+            "threads": number,
+            "seconds": elapsed,
+            "cpu_seconds": cpu,
+            "num_batches": count,
+            "audio_seconds": samples / rate,
+            "padded_seconds": padded / rate,
+            "bytes": 4 * padded,
+            "failed": len(getattr(task.batches, "failed", {})),
+        }
+        yield Report([row], _line(row))
+
+
+def _line(row: dict) -> str:
+    seconds, audio = row["seconds"], row["audio_seconds"]
+    failed = f"  {row['failed']} unreadable" if row["failed"] else ""
+    return (
+        f"{row['threads']} threads  {audio / seconds:7.0f} s of audio per second, "
+        f"{audio / row['cpu_seconds']:7.0f} per CPU second  "
+        f"{row['bytes'] / seconds / 1e6:6.0f} MB/s  "
+        f"{row['num_batches']} batches in {seconds:.1f} s, "
+        f"{100 * (1 - audio / row['padded_seconds']):.0f} % padding{failed}"
+    )

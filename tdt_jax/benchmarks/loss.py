@@ -1,225 +1,157 @@
-"""How fast and how lean the loss is, against the matrix products it needs and against its peers.
+"""The loss's speed and memory, beside the matrix products that it needs and transformers' loss.
 
 Every measurement runs in a process of its own, one after another, so that peaks of memory are its
-own. Figures of one call compare with each other, and with nothing else.
+own. Compare the figures of one call with each other, and with nothing else.
 """
 
-import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, inputs, make_joint
+from tdt_jax.benchmarks import peers as transformers
+from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, loss_inputs, make_joint
+from tdt_jax.benchmarks.report import Report
 from tdt_jax.benchmarks.timing import (
+    Measurement,
     available_bytes,
+    heads_rate,
     in_subprocess,
-    installed,
-    median_seconds,
-    peak_since,
-    reset_peak,
+    measure,
 )
+from tdt_jax.losses.dense import tdt_loss
+from tdt_jax.losses.tiled import transducer_loss
 
-OURS, FULL, PEER = "tdt_jax", "tdt_jax, full logits", "transformers on CPU"
+TILED, EXACT, DENSE = "tdt_jax", "tdt_jax, neglect=0", "tdt_jax, full logits"
+PEER = "transformers on CPU"
 
-
-@dataclasses.dataclass
-class Result:
-    """One way to compute the loss and its gradients, measured."""
-
-    seconds: float  # forward and backward, the median
-    compile_seconds: float
-    temporary_bytes: int | None  # of the compiled program, by XLA's own account
-    peak_bytes: int | None  # by which the process, or the device's memory, grew at its peak
-    losses: list[float]
-    device: str
+Result = tuple[Measurement, list[float]]  # the cost of loss and gradients, and the losses
 
 
-def loss_table(
-    cases: list[Case], *, dtype: str, repeats: int, peers: bool
-) -> Iterator[tuple[Case, float, dict[str, Result | str]]]:
-    """For each case: the matrix product rate (flop/s), and results by method, or why there is none.
+def loss_reports(
+    cases: Sequence[Case], *, dtype: str, repeats: int, peers: bool
+) -> Iterator[Report]:
+    """Yields a report for each case, with one row that holds the figures of every method.
+
+    Args:
+      cases: sizes of batches.
+      dtype: of frames, states and the joint network; transformers' are float32.
+      repeats: runs of which the median counts, after one that does not.
+      peers: whether to measure transformers' loss too.
 
     Raises:
-      ValueError: if peers are asked for that are not installed.
+      ValueError: if transformers is not installed but asked for.
     """
-    if peers and (missing := [x for x in ("torch", "transformers") if not installed(x)]):
-        raise ValueError(f"--peers needs {' and '.join(missing)} (pip install) beside tdt_jax")
-    methods: dict[str, Callable] = {
-        OURS: functools.partial(measure_lean, dtype=dtype),
-        "tdt_jax, neglect=0": functools.partial(measure_lean, dtype=dtype, neglect=0.0),
-        FULL: functools.partial(measure_full, dtype=dtype),
+    if peers:
+        transformers.require_peers()
+    methods: dict[str, Callable[..., Result]] = {
+        TILED: functools.partial(measure_tiled, dtype=dtype),
+        EXACT: functools.partial(measure_tiled, dtype=dtype, neglect=0.0),
+        DENSE: functools.partial(measure_dense, dtype=dtype),
     }
     if peers:
-        methods[PEER] = measure_transformers
+        methods[PEER] = transformers.measure_loss
     for case in cases:
-        rate = in_subprocess(matmul_rate, case, dtype)
+        rate = in_subprocess(heads_rate, case.width, case.num_outputs, dtype)
         results: dict[str, Result | str] = {}
-        for method, measure in methods.items():
-            holds_logits = method in (FULL, PEER)
-            need = 7 * 4 * case.num_logits if holds_logits else 0
+        for name, method in methods.items():
+            need = 7 * 4 * case.num_logits if name in (DENSE, PEER) else 0
             if need > available_bytes():
-                results[method] = f"needs about {need / 1e9:.0f} GB"
-            else:
-                try:
-                    results[method] = in_subprocess(measure, case, repeats=repeats)
-                except (RuntimeError, MemoryError) as error:  # out of memory, or killed for it
-                    results[method] = f"failed: {str(error).partition(chr(10))[0] or type(error)}"
-        yield case, rate, results
+                results[name] = f"needs about {need / 1e9:.0f} GB"
+                continue
+            try:
+                results[name] = in_subprocess(method, case, repeats=repeats)
+            except (RuntimeError, MemoryError) as error:  # out of memory, or killed for it
+                results[name] = f"failed: {str(error).partition(chr(10))[0] or type(error)}"
+        yield make_report(case, rate, results)
 
 
-def matmul_rate(case: Case, dtype: str) -> float:
-    """The best flop/s of the heads' product and of its two gradients, at several heights."""
-    import jax
-    import jax.numpy as jnp
-
-    matmul = functools.partial(
-        jnp.matmul,
-        precision=jax.lax.Precision.HIGHEST,  # as the joint network's
-        preferred_element_type=jnp.float32,
-    )
-    best, outputs = 0.0, case.vocab + 1 + len(DURATIONS)
-    for rows in (2048, 8192):
-        x, kernel, gradient = (
-            jnp.ones(shape, dtype)
-            for shape in ((rows, case.width), (case.width, outputs), (rows, outputs))
-        )
-        for product, pair in (
-            (lambda x, w: matmul(x, w), (x, kernel)),
-            (lambda g, w: matmul(g, w.T), (gradient, kernel)),
-            (lambda x, g: matmul(x.T, g), (x, gradient)),
-        ):
-            function = jax.jit(product)
-            seconds, _ = median_seconds(
-                lambda f=function, pair=pair: jax.block_until_ready(f(*pair)), 10
-            )
-            best = max(best, 2 * rows * case.width * outputs / seconds)
-    return best
-
-
-def measure_lean(case: Case, *, dtype: str, repeats: int, neglect: float = 1e-6) -> Result:
-    """`tdt_jax.transducer_loss`, from frames and states to the gradients of all."""
-    from tdt_jax.losses.tiled import transducer_loss
+def measure_tiled(case: Case, *, dtype: str, repeats: int, neglect: float = 1e-6) -> Result:
+    """Returns the cost of `tdt_jax.transducer_loss` with the joint network, and the losses."""
 
     def losses(joint, frames, states, *lengths):
         options = dict(durations=DURATIONS, sigma=SIGMA, neglect=neglect)
         return transducer_loss(joint, frames, states, *lengths, **options)
 
-    return _measure_jax(losses, case, dtype, repeats)
+    return _measure(losses, case, dtype, repeats)
 
 
-def measure_full(case: Case, *, dtype: str, repeats: int) -> Result:
-    """`tdt_jax.tdt_loss` on the logits of all nodes."""
-    from tdt_jax.losses.dense import tdt_loss
+def measure_dense(case: Case, *, dtype: str, repeats: int) -> Result:
+    """Returns the cost of `tdt_jax.tdt_loss` on the logits of all nodes, and the losses."""
 
     def losses(joint, frames, states, *lengths):
         return tdt_loss(*joint(frames, states), *lengths, durations=DURATIONS, sigma=SIGMA)
 
-    return _measure_jax(losses, case, dtype, repeats)
+    return _measure(losses, case, dtype, repeats)
 
 
-def _measure_jax(losses, case: Case, dtype: str, repeats: int) -> Result:
-    import jax
-    import jax.numpy as jnp
-
-    arrays = inputs(case)
-    joint = make_joint(case, dtype, arrays)
+def _measure(losses: Callable[..., jax.Array], case: Case, dtype: str, repeats: int) -> Result:
+    """Returns the cost of losses and their gradients in joint, frames and states."""
+    inputs = loss_inputs(case)
     arguments = (
-        joint,
-        jnp.asarray(arrays["frames"], dtype),
-        jnp.asarray(arrays["states"], dtype),
-        jnp.asarray(arrays["labels"]),
-        jnp.full((case.batch,), case.frames),
-        jnp.full((case.batch,), case.labels),
+        make_joint(case, dtype, inputs),
+        jnp.asarray(inputs["frames"], dtype),
+        jnp.asarray(inputs["states"], dtype),
+        inputs["labels"],
+        np.full(case.batch, case.frames, np.int32),
+        np.full(case.batch, case.labels, np.int32),
     )
 
     def objective(*arguments):
         each = losses(*arguments)
         return each.sum(), each
 
-    start = time.perf_counter()
     step = jax.jit(jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True))
-    compiled = step.lower(*arguments).compile()
-    compile_seconds = time.perf_counter() - start
-    before = reset_peak()
-    seconds, ((_, each), _) = median_seconds(
-        lambda: jax.block_until_ready(compiled(*arguments)), repeats
-    )
-    device, peak = jax.devices()[0], peak_since(before)
-    if device.platform != "cpu":
-        peak = (device.memory_stats() or {}).get("peak_bytes_in_use")  # inputs and all
-    temporary = compiled.memory_analysis().temp_size_in_bytes
-    each = np.asarray(each, np.float64).tolist()
-    return Result(seconds, compile_seconds, temporary, peak, each, device.device_kind)
+    measurement, ((_, each), _) = measure(step, *arguments, repeats=repeats)
+    return measurement, np.asarray(each, np.float64).tolist()
 
 
-def measure_transformers(case: Case, *, repeats: int) -> Result:
-    """Hugging Face's tdt_loss in float32 on the CPU, behind the same joint network in torch."""
-    import torch
-    from transformers.loss.loss_tdt import tdt_loss
+def make_report(case: Case, rate: float, results: Mapping[str, Result | str]) -> Report:
+    """Returns the report of one case.
 
-    arrays = {name: torch.from_numpy(array) for name, array in inputs(case).items()}
-    labels = arrays.pop("labels").long()
-    for array in arrays.values():
-        array.requires_grad_()
-    head = torch.cat([arrays["token_head"], arrays["duration_head"]], dim=1).detach()
-    head.requires_grad_()
-    lengths = torch.full((case.batch,), case.frames), torch.full((case.batch,), case.labels)
-
-    def step():
-        frames = (arrays["frames"] @ arrays["frame_projection"])[:, :, None]
-        states = (arrays["states"] @ arrays["state_projection"])[:, None]
-        logits = torch.relu(frames + states) @ head
-        losses = tdt_loss(
-            logits[..., : case.vocab + 1],
-            logits[..., case.vocab + 1 :],
-            labels,
-            *lengths,
-            blank_token_id=case.vocab,
-            durations=list(DURATIONS),
-            sigma=SIGMA,
-            reduction="none",
-        )
-        losses.sum().backward()
-        for array in (*arrays.values(), head):
-            array.grad = None
-        return losses.detach()
-
-    before = reset_peak()
-    seconds, losses = median_seconds(step, repeats)
-    device = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    return Result(seconds, 0.0, None, peak_since(before), losses.double().tolist(), device)
-
-
-def describe(case: Case, rate: float, results: dict[str, Result | str]) -> str:
-    """A table of one case, to read."""
+    Args:
+      case: its sizes.
+      rate: of the heads' products alone, in flop/s.
+      results: of each method; a text says why there is none.
+    """
     floor = case.flops / rate
-    lines = [
+    heading = (
         f"{case.name}: B={case.batch} T={case.frames} U={case.labels} V={case.vocab} "
         f"J={case.width}; {case.flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s: "
         f"floor {floor:.3f} s; {4 * case.num_logits / 1e6:.0f} MB of logits"
-    ]
-    first = results[OURS]
-    if isinstance(first, Result):
-        lines[0] += f"; on {first.device}"
-    for method, result in results.items():
-        if isinstance(result, str):
-            lines.append(f"  {method:21s} {result}")
-            continue
-        peak, temporary = (
-            "" if x is None else f"{x / 1e6:6.0f} MB"
-            for x in (result.peak_bytes, result.temporary_bytes)
-        )
-        line = (
-            f"  {method:21s}{result.seconds:8.3f} s {result.seconds / floor:6.2f} x floor  "
-            f"peak {peak:>9s}  temporaries {temporary:>9s}"
-        )
-        if result is not first and isinstance(first, Result):
-            error = np.max(np.abs(np.divide(result.losses, first.losses) - 1))
-            line += f"  {result.seconds / first.seconds:5.1f} x the time"
-            if result.peak_bytes and first.peak_bytes:
-                line += f", {result.peak_bytes / first.peak_bytes:5.1f} x the peak"
-            line += f"; loss differs by {error:.0e}"
-        lines.append(line)
-    return "\n".join(lines)
+    )
+    first = results[TILED]
+    if not isinstance(first, str):
+        heading += f"; on {first[0].device}"
+    lines = [_line(name, result, first, floor) for name, result in results.items()]
+    methods = {
+        name: result if isinstance(result, str) else {**result[0]._asdict(), "losses": result[1]}
+        for name, result in results.items()
+    }
+    rates = {"matmul_flops_per_second": rate, "floor_seconds": floor}
+    row = {**case._asdict(), **rates, "methods": methods}
+    return Report([row], "\n".join([heading, *lines]))
+
+
+def _line(name: str, result: Result | str, first: Result | str, floor: float) -> str:
+    """Returns a method's line of the table, which compares it with the first method."""
+    if isinstance(result, str):
+        return f"  {name:21s} {result}"
+    cost, losses = result
+    peak, temporary = (
+        "" if x is None else f"{x / 1e6:6.0f} MB" for x in (cost.peak_bytes, cost.temporary_bytes)
+    )
+    line = (
+        f"  {name:21s}{cost.seconds:8.3f} s {cost.seconds / floor:6.2f} x floor  "
+        f"peak {peak:>9s}  temporaries {temporary:>9s}"
+    )
+    if isinstance(first, str) or result is first:
+        return line
+    own_cost, own_losses = first
+    line += f"  {cost.seconds / own_cost.seconds:5.1f} x the time"
+    if cost.peak_bytes and own_cost.peak_bytes:
+        line += f", {cost.peak_bytes / own_cost.peak_bytes:5.1f} x the peak"
+    error = np.max(np.abs(np.divide(losses, own_losses) - 1))
+    return f"{line}; loss differs by {error:.0e}"

@@ -1,17 +1,17 @@
-"""How fast a configuration trains here: a step's seconds, and what it spends them on."""
+"""How fast a configuration trains here: the seconds of a step, and which parts take them."""
 
 import collections
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax import presets
 from tdt_jax.benchmarks.cases import Shape, largest
-from tdt_jax.benchmarks.encoder import matmul_rate
+from tdt_jax.benchmarks.report import Report
+from tdt_jax.benchmarks.timing import feed_forward_rate, in_subprocess, timed
 from tdt_jax.benchmarks.train_step_aot import step_flops
 from tdt_jax.config import Config
 from tdt_jax.profiling import hlo
@@ -20,45 +20,46 @@ from tdt_jax.runtime import sharding
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.step import BatchArrays, init_state, train_step
 
-CASES = {
-    "micro": presets.MICRO,
-    "tiny": presets.TINY,
-    "small": presets.SMALL,
-    "medium": presets.MEDIUM,
-    "large": presets.LARGE,
-    "xlarge": presets.XLARGE,
-}
-SHAPE = Shape(15.0, 60, 4)
+SHAPE = Shape(15.0, 60, 4)  # of a preset's batch
 
 
-class Speed(NamedTuple):
-    """Of a training step on all devices, its arrays already there."""
+class StepCost(NamedTuple):
+    """The cost of a training step on all devices, its arrays already there."""
 
     compile_seconds: float
     seconds: float  # the median
     audio_seconds: float
     model_flops: float  # products of the model on all devices, without what is computed again
-    peak_bytes: int | None  # of the device's memory, where it tells
+    peak_bytes: int | None  # of the device's memory, where it reports it
     parts: dict[str, float]  # seconds that threads (or streams) were busy with each of PARTS
 
 
-def case(name: str) -> Config:
-    """A preset as a configuration."""
-    if name not in CASES:
-        raise ValueError(f"no case {name!r}; there are {', '.join(CASES)}")
-    return Config(model=CASES[name])
+def train_report(name: str, config: Config, shape: Shape | None, *, repeats: int) -> Report:
+    """Measures a configuration on noise.
+
+    Args:
+      name: to print.
+      config: its model, loss and optimizer are trained.
+      shape: of each device's batch; None: of the last bucket.
+      repeats: steps of which the median counts, after one that does not.
+
+    Raises:
+      ValueError: if the loss is not finite, or the bucket cannot be split among the devices.
+    """
+    shape = shape or largest(config.data.buckets, jax.device_count())
+    rate = in_subprocess(feed_forward_rate, config.model.encoder.width, config.model.dtype)
+    return make_report(name, config, shape, _measure(config, shape, repeats), rate)
 
 
-def measure(config: Config, shape: Shape, *, repeats: int) -> Speed:
-    """Train on noise of a shape: a step to warm up, `repeats` to measure, one to profile."""
+def _measure(config: Config, shape: Shape, repeats: int) -> StepCost:
+    """Runs a step to warm up, `repeats` to measure, and one to profile."""
     mesh = sharding.make_mesh(fsdp=config.training.fsdp)
     key = jax.random.key(0)
     placed = sharding.parameter_shardings(jax.eval_shape(lambda: init_state(config, key)), mesh)
     state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
     batch = sharding.shard_batch(noise(config, shape, shape.rows * mesh.size), mesh)
-    start = time.perf_counter()
-    step = train_step.lower(state, batch, key, config=config, mesh=mesh).compile()
-    compile_seconds = time.perf_counter() - start
+    lowered = train_step.lower(state, batch, key, config=config, mesh=mesh)
+    compile_seconds, step = timed(lowered.compile)
 
     def run(state):
         state, metrics = step(state, batch, key)
@@ -66,18 +67,16 @@ def measure(config: Config, shape: Shape, *, repeats: int) -> Speed:
             raise ValueError(f"the loss is {float(metrics.loss)}")
         return state
 
-    state = run(state)
-    laps = []
+    state, laps = run(state), []
     for _ in range(repeats):
-        start = time.perf_counter()
-        state = run(state)
-        laps.append(time.perf_counter() - start)
+        seconds, state = timed(lambda state=state: run(state))
+        laps.append(seconds)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run(state)
-        parts = busy(Path(folder), step.as_text())
+        parts = busy_seconds(Path(folder), step.as_text() or "")
     memory = jax.local_devices()[0].memory_stats() or {}
-    return Speed(
+    return StepCost(
         compile_seconds,
         float(np.median(laps)),
         shape.seconds * shape.rows * mesh.size,
@@ -88,20 +87,23 @@ def measure(config: Config, shape: Shape, *, repeats: int) -> Speed:
 
 
 def noise(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
-    """A batch of white noise and random labels that fills its shape."""
+    """Returns a batch of white noise and random labels that fills its shape."""
     rng = np.random.default_rng(0)
     num_samples = round(shape.seconds * config.model.features.sample_rate)
-    labels = rng.integers(0, config.model.vocab_size, (num_rows, shape.tokens))
-    return BatchArrays(
-        rng.standard_normal((num_rows, num_samples), dtype=np.float32) * np.float32(0.1),
-        np.full(num_rows, num_samples, np.int32),
-        labels.astype(np.int32),
-        np.full(num_rows, shape.tokens, np.int32),
-    )
+    samples = np.float32(0.1) * rng.standard_normal((num_rows, num_samples), dtype=np.float32)
+    labels = rng.integers(0, config.model.vocab_size, (num_rows, shape.tokens), dtype=np.int32)
+    num_samples = np.full(num_rows, num_samples, np.int32)
+    num_labels = np.full(num_rows, shape.tokens, np.int32)
+    return BatchArrays(*map(jnp.asarray, (samples, num_samples, labels, num_labels)))
 
 
-def busy(folder: Path, text: str) -> dict[str, float]:
-    """Seconds by part of what the profiler has written into `folder`, of a program's text."""
+def busy_seconds(folder: Path, text: str) -> dict[str, float]:
+    """Returns the seconds of each part, from a profile.
+
+    Args:
+      folder: into which the profiler has written.
+      text: of the compiled program.
+    """
     (path,) = folder.rglob("*.xplane.pb")
     origins = hlo.origins(text)
     seconds: dict[str, float] = collections.defaultdict(float)
@@ -115,32 +117,24 @@ def busy(folder: Path, text: str) -> dict[str, float]:
     return dict(seconds)
 
 
-def describe(name: str, config: Config, shape: Shape, speed: Speed, rate: float) -> str:
-    """A table to read; `rate` is that of a product alone, in flop/s of one device."""
+def make_report(name: str, config: Config, shape: Shape, cost: StepCost, rate: float) -> Report:
+    """Returns the report of a step; `rate` is that of a product alone, in flop/s of one device."""
     num_devices = jax.device_count()
-    peak = "" if speed.peak_bytes is None else f", {speed.peak_bytes / 1e9:.1f} GB at the peak"
-    share = speed.model_flops / (speed.seconds * rate * num_devices)
+    peak = "" if cost.peak_bytes is None else f", {cost.peak_bytes / 1e9:.1f} GB at the peak"
+    share = cost.model_flops / (cost.seconds * rate * num_devices)
     parameters = num_parameters(jax.eval_shape(lambda: init_state(config, jax.random.key(0)).model))
     lines = [
         f"{name}: {parameters / 1e6:.1f} M parameters, {config.model.dtype}, {shape.rows} x "
         f"{shape.seconds:g} s with {shape.tokens} tokens on each of {num_devices} "
         f"{jax.devices()[0].device_kind}",
-        f"  {speed.seconds:.3f} s a step (compiled in {speed.compile_seconds:.0f} s): "
-        f"{speed.audio_seconds / speed.seconds:.1f} s of audio a second{peak}",
-        f"  {speed.model_flops / 1e9:.0f} GFLOP of the model, {100 * share:.0f} % of the rate of "
+        f"  {cost.seconds:.3f} s a step (compiled in {cost.compile_seconds:.0f} s): "
+        f"{cost.audio_seconds / cost.seconds:.1f} s of audio a second{peak}",
+        f"  {cost.model_flops / 1e9:.0f} GFLOP of the model, {100 * share:.0f} % of the rate of "
         f"products alone ({rate / 1e9:.0f} GFLOP/s)",
     ]
-    total = sum(speed.parts.values())
+    total = sum(cost.parts.values())
     if total:
-        lines.append("  of the busy time, %: " + ", ".join(
-            f"{part} {100 * speed.parts[part] / total:.0f}"
-            for part in sorted(speed.parts, key=speed.parts.get, reverse=True)
-        ))  # fmt: skip
-    return "\n".join(lines)
-
-
-def report(name: str, config: Config, shape: Shape | None, *, repeats: int) -> str:
-    """Measure a configuration on a batch of a shape, by default its last bucket's."""
-    shape = shape or largest(config.data.buckets, jax.device_count())
-    rate = matmul_rate(config.model, config.model.dtype)
-    return describe(name, config, shape, measure(config, shape, repeats=repeats), rate)
+        parts = sorted(cost.parts.items(), key=lambda item: item[1], reverse=True)
+        shares = (f"{part} {100 * seconds / total:.0f}" for part, seconds in parts)
+        lines.append("  of the busy time, %: " + ", ".join(shares))
+    return Report([{"name": name, **cost._asdict()}], "\n".join(lines))

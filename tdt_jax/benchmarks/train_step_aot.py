@@ -1,31 +1,32 @@
-"""What the TPU's compiler says of a whole training step, with no TPU, data or tokenizer at hand."""
+"""A training step, as the TPU's compiler estimates it without a TPU, data or a tokenizer."""
 
 import collections
 import dataclasses
-import time
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import NamedSharding, SingleDeviceSharding
 
 from tdt_jax.benchmarks.cases import Shape, largest
 from tdt_jax.benchmarks.loss_aot import TILE_LOOPS, num_groups
+from tdt_jax.benchmarks.report import Report
+from tdt_jax.benchmarks.timing import memory_of, timed
 from tdt_jax.config import Config
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.models.encoder import subsampled_length
-from tdt_jax.models.transducer import Transducer, encode
+from tdt_jax.models.transducer import abstract_model, encode
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.flops import product_flops
 from tdt_jax.profiling.step_parts import PARTS, part_of
 from tdt_jax.profiling.tpu import Chip, chip_of, cost_of, devices, exchange_seconds, text_of
 from tdt_jax.runtime import backend, sharding
+from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
 
 
-def training_report(config: Config, topology: str, shape: Shape | None = None) -> str:
-    """What the compiler for a topology says of `train_step`, `encode` and `greedy_decode`, to read.
+def training_report(config: Config, topology: str, shape: Shape | None = None) -> Report:
+    """Returns the estimates for `train_step`, `encode` and `greedy_decode`.
 
     Args:
       config: its `model.vocab_size` is taken as it is.
@@ -36,20 +37,22 @@ def training_report(config: Config, topology: str, shape: Shape | None = None) -
       ValueError: if the topology is not known, libtpu is missing, the batch cannot be split, or the
         program does not fit into the memory.
     """
-    chip, found = chip_of(topology), devices(topology)
-    shape = shape or largest(config.data.buckets, len(found))
-    config = dataclasses.replace(
-        config, loss=dataclasses.replace(config.loss, chunk=config.loss.chunk or CHUNK)
-    )
+    chip, chips = chip_of(topology), devices(topology)
+    shape = shape or largest(config.data.buckets, len(chips))
+    chunk = config.loss.chunk or CHUNK
+    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, chunk=chunk))
     with backend.assume("tpu"):
-        lines = _step_lines(config, topology, shape, found, chip)
+        row, lines = _step(config, topology, shape, chips, chip, chunk)
         if config.model.predictor is not None:
-            lines += _decoder_lines(config, shape, found[0], chip)
-    return "\n".join(lines)
+            lines += _decoder_lines(config, shape, chips[0], chip)
+    return Report([row], "\n".join(lines))
 
 
-def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) -> list[str]:
-    mesh = sharding.make_mesh(found, fsdp=config.training.fsdp)
+def _step(
+    config: Config, topology: str, shape: Shape, chips: list, chip: Chip, chunk: int
+) -> tuple[dict, list[str]]:
+    """Returns the figures of a step, and their lines of the table."""
+    mesh = sharding.make_mesh(chips, fsdp=config.training.fsdp)
     key = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(lambda key: init_state(config, key), key)
     state = sharding.sharded_shapes(shapes, mesh)
@@ -59,15 +62,28 @@ def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) 
     compiled, seconds = _compile(train_step.lower(*arguments, config=config, mesh=mesh))
 
     part = shape.rows // config.training.accumulate
-    groups = num_groups(part, _frames(config, shape), shape.tokens, config.loss.chunk)
+    groups = num_groups(part, _num_frames(config, shape), shape.tokens, chunk)
     program = hlo.read(text_of(compiled), dict.fromkeys(TILE_LOOPS, groups))
     cost = cost_of(program, chip, mesh.size)
     model_flops, all_flops = step_flops(config, shape)
-    memory = compiled.memory_analysis()
-    num_parameters = sum(x.size for x in jax.tree.leaves(shapes.model))
+    memory = memory_of(compiled)
+    parameters = num_parameters(shapes.model)
+    row = {
+        "topology": topology,
+        "parameters": parameters,
+        "compile_seconds": seconds,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "peak_bytes": memory.peak_memory_in_bytes,
+        "model_flops": model_flops,
+        "flops": all_flops,
+        "compute_seconds": cost.compute,
+        "exchange_seconds": cost.exchange,
+        "exposed_seconds": cost.exposed,
+    }
     lines = [
         f"{topology}: {mesh.size} devices, parameters split among {config.training.fsdp}; "
-        f"{num_parameters / 1e6:.0f} M parameters, {config.model.dtype}",
+        f"{parameters / 1e6:.0f} M parameters, {config.model.dtype}",
         f"a step of {shape.rows} x {shape.seconds:g} s with {shape.tokens} tokens on each, "
         f"compiled in {seconds:.0f} s",
         f"  memory, GB: {memory.argument_size_in_bytes / 1e9:.2f} of arguments, "
@@ -76,7 +92,7 @@ def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) 
         f"  products, TFLOP: {model_flops / 1e12:.2f} of the model, {all_flops / 1e12:.2f} with "
         "what is computed again",
         f"  estimated, ms: {1e3 * cost.compute:.1f} of computation and {1e3 * cost.exchange:.1f} "
-        f"of exchange, of which {1e3 * cost.exposed:.1f} beside nothing",
+        f"of exchange, of which {1e3 * cost.exposed:.1f} not hidden by computation",
     ]
     for name, more in (
         ("nothing", cost.exchange),
@@ -92,7 +108,8 @@ def _step_lines(config: Config, topology: str, shape: Shape, found, chip: Chip) 
     lines.append(
         "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
     )
-    return lines + _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
+    lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
+    return row, lines
 
 
 def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:
@@ -114,7 +131,7 @@ def _collective_lines(program: hlo.Program, chip: Chip, num_devices: int) -> lis
         row = kinds[each.kind, each.num_devices or num_devices, each.dtypes]
         for i, more in enumerate((1, each.num_bytes / 1e6, 1e3 * seconds, 1e3 * exposed)):
             row[i] += each.times * more
-    lines = ["  collectives: times, MB, ms, ms beside nothing"]
+    lines = ["  collectives: times, MB, ms, ms not hidden"]
     for (kind, size, dtypes), (times, megabytes, *milliseconds) in sorted(kinds.items()):
         name = f"{kind} of {size}, {dtypes}"
         figures = " ".join(f"{x:8.2f}" for x in milliseconds)
@@ -123,11 +140,9 @@ def _collective_lines(program: hlo.Program, chip: Chip, num_devices: int) -> lis
 
 
 def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str]:
-    """Of the encoder and of a turn of the decoder's loop, on one device."""
+    """Returns lines about the encoder and an iteration of the decoder's loop, on one device."""
     one = SingleDeviceSharding(device)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    model = jax.eval_shape(lambda key: Transducer(config.model, rngs=nnx.Rngs(key)), key)
-    model = _placed(model, one)
+    model = _placed(abstract_model(config.model), one)
     batch = _batch(config, shape, shape.rows)
     size = batch.samples.shape[1] // config.model.features.hop_length
     features = jax.ShapeDtypeStruct((shape.rows, size, config.model.features.num_mels), jnp.float32)
@@ -137,10 +152,10 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
     lines = [
         f"the encoder of {shape.rows} x {shape.seconds:g} s on one device, compiled in "
         f"{seconds:.0f} s: {1e3 * program.cycles / chip.clock:.1f} ms, "
-        f"{compiled.memory_analysis().peak_memory_in_bytes / 1e9:.2f} GB at the peak"
+        f"{memory_of(compiled).peak_memory_in_bytes / 1e9:.2f} GB at the peak"
     ]
     frames = jax.ShapeDtypeStruct(
-        (shape.rows, _frames(config, shape), config.model.encoder.width), config.model.dtype
+        (shape.rows, _num_frames(config, shape), config.model.encoder.width), config.model.dtype
     )
     options = dict(max_symbols=config.model.max_symbols)
     lowered = greedy_decode.lower(model, *_placed((frames, lengths), one), **options)
@@ -153,67 +168,67 @@ def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str
         f"the decoder of {shape.rows} x {frames.shape[1]} frames, compiled in {seconds:.0f} s: "
         f"{1e3 * before:.2f} ms and {1e6 * (once - before):.1f} us a step, of which reading the "
         f"weights takes {1e6 * num_bytes / chip.bandwidth:.1f} us; "
-        f"{compiled.memory_analysis().peak_memory_in_bytes / 1e9:.2f} GB at the peak"
+        f"{memory_of(compiled).peak_memory_in_bytes / 1e9:.2f} GB at the peak"
     )
     return lines
 
 
 def _batch(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
-    """The shapes of so many rows."""
+    """Returns the shapes of a batch of so many rows."""
     num_samples = round(shape.seconds * config.model.features.sample_rate)
-    lengths = jax.ShapeDtypeStruct((num_rows,), jnp.int32)
-    return BatchArrays(
-        jax.ShapeDtypeStruct((num_rows, num_samples), jnp.float32),
-        lengths,
-        jax.ShapeDtypeStruct((num_rows, shape.tokens), jnp.int32),
-        lengths,
+    return jax.eval_shape(
+        lambda: BatchArrays(
+            samples=jnp.zeros((num_rows, num_samples)),
+            num_samples=jnp.zeros(num_rows, jnp.int32),
+            labels=jnp.zeros((num_rows, shape.tokens), jnp.int32),
+            num_labels=jnp.zeros(num_rows, jnp.int32),
+        )
     )
 
 
-def _frames(config: Config, shape: Shape) -> int:
-    """Encoder frames of an utterance."""
+def _num_frames(config: Config, shape: Shape) -> int:
+    """Returns the number of encoder frames of an utterance."""
     num_samples = round(shape.seconds * config.model.features.sample_rate)
     return subsampled_length(num_samples // config.model.features.hop_length)
 
 
 def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
-    """Of the products in a step on one device: of the model, and of all that is computed.
+    """Returns the operations of a step's products on one device: the model's, and all of them.
 
-    A gradient takes twice what the value takes, in the model's count. The loss's loops have no
-    length in the jaxpr: each node's logits cost 2 J (V + 1 + N), forward once, backward thrice.
+    In the model's count a gradient takes twice what the value takes. The loss's loops have no
+    length in the jaxpr: the logits of a node cost 2 J (V + 1 + N) once forward, and three times
+    backward.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    model = jax.eval_shape(lambda key: Transducer(config.model, rngs=nnx.Rngs(key)), key)
+    key, model = jax.eval_shape(lambda: jax.random.key(0)), abstract_model(config.model)
     rows = shape.rows // config.training.accumulate
     arguments = model, _batch(config, shape, rows), key
 
     def value(model, batch, key):
         return loss_and_metrics(model, batch, key, config)[0]
 
-    with backend.assume("cpu"):  # the model's own products, not a TPU's way round a shift
+    with backend.assume("cpu"):  # the model's own products, without those by which a TPU shifts
         once = product_flops(value, *arguments)
     both = product_flops(jax.value_and_grad(value), *arguments)
     heads = 0
     if config.model.joint is not None:
         num_logits = config.model.vocab_size + 1 + len(config.model.durations or ())
-        nodes = rows * _frames(config, shape) * (shape.tokens + 1)
+        nodes = rows * _num_frames(config, shape) * (shape.tokens + 1)
         heads = 2 * config.model.joint.width * num_logits * nodes
     parts = config.training.accumulate
     return parts * 3 * (once + heads), parts * (both + 4 * heads)
 
 
 def _placed(tree, sharding):
-    """Shapes as of arrays that lie so."""
+    """Returns the shapes of a tree's leaves with a sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def _compile(lowered):
-    """The compiled program and the seconds that it took."""
-    start = time.perf_counter()
+    """Returns the compiled program and the seconds that compilation took."""
     try:
-        compiled = lowered.compile()
+        seconds, compiled = timed(lowered.compile)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise ValueError(f"it does not fit: {str(error).partition(chr(10))[0]}") from None
-    return compiled, time.perf_counter() - start
+    return compiled, seconds

@@ -1,10 +1,11 @@
-"""The command tdt-jax, a command a file.
+"""The command line tdt-jax: a file for each command, its options above its function.
 
 main.py          make_parser, main, exit codes
 options.py       options that several commands share, progress bar
 transcribe.py    transcribe
-job.py           a job of many files: what to read, what to write, what is done already
-listen.py        listen, and words on a terminal
+job.py           a job of many recordings: which files it reads, where their transcripts go
+listen.py        listen
+terminal.py      the words of a stream, written as they come
 evaluate.py      evaluate, warmup
 convert.py       convert
 prepare.py       prepare

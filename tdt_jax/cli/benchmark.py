@@ -2,160 +2,414 @@
 
 import argparse
 import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 
-from tdt_jax.cli import benchmark_runs as run
-from tdt_jax.cli.options import context, positive
+from tdt_jax.cli.options import complain, context, positive
 
 
 def add_benchmark(add) -> None:
-    """Add the command and what it measures."""
     command = add(
         "benchmark",
         None,
-        "speed and memory, measured here",
-        "Measure on this machine. Figures of one call compare with each other, with nothing else.",
+        "speed and memory on this machine",
+        "Measure on this machine. Compare the figures of one call with each other, and with\n"
+        "nothing else.",
     )
     kinds = command.add_subparsers(required=True, metavar="WHAT")
 
-    def kind(name: str, function, help: str):
+    def add_kind(name: str, run: Callable[..., int], help: str) -> argparse.ArgumentParser:
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=functools.partial(_on_devices, function))
+        parser.set_defaults(run=functools.partial(_with_devices, run))
         return parser
 
-    loss = kind(
+    _add_loss(add_kind)
+    _add_decode(add_kind)
+    _add_long(add_kind)
+    _add_encoder(add_kind)
+    _add_parity(add_kind)
+    _add_data(add_kind)
+    _add_train(add_kind)
+
+
+def _with_devices(run: Callable[..., int], options) -> int:
+    from tdt_jax.runtime import process
+
+    process.require_devices()
+    return run(options)
+
+
+# loss
+
+
+def _add_loss(add_kind) -> None:
+    parser = add_kind(
         "loss",
-        run.loss,
-        "the transducer loss, forward and backward, from frames and states to the gradients of "
-        "joint, frames and states, against the time that its matrix products take alone",
+        _loss,
+        "speed and memory of the transducer loss and its gradients in joint network, frames and "
+        "states, beside the time that its matrix products take alone",
     )
-    loss.add_argument(
+    parser.add_argument(
         "--case", action="append", metavar="NAME", help="small, v2, v3 or long; may repeat [all]"
     )
-    loss.add_argument("--batch", type=positive, help="another B than the case's")
-    loss.add_argument(
-        "--aot", metavar="TOPOLOGY", help="no run: what a TPU's compiler estimates, for v5e:2x2"
+    parser.add_argument(
+        "--batch", type=positive, help="number of utterances [as many as the case has]"
     )
-    loss.add_argument("--json", action="store_true", help="one JSON object a case")
+    parser.add_argument(
+        "--aot",
+        metavar="TOPOLOGY",
+        help="run nothing, but print the estimates of a TPU's compiler, for v5e:2x2 for example",
+    )
+    _add_json(parser, "one JSON object for each case")
+    _add_dtype(parser)
+    _add_repeats(parser, 5)
+    _add_peers(parser)
 
-    decode = kind(
-        "decode",
-        run.decode,
-        "a TDT beside an RNN-T on the same audio, as it is and with silence inserted: WER, decoder "
-        "steps, seconds, ratios and a plot; without arguments a Parakeet's decoder with random "
-        "weights, against the time that reading its weights takes",
+
+def _loss(options) -> int:
+    from tdt_jax.benchmarks import cases, loss
+
+    chosen = cases.choose(options.case or list(cases.CASES), cases.CASES).values()
+    if options.batch:
+        chosen = [case._replace(batch=options.batch) for case in chosen]
+    if options.aot:
+        from tdt_jax.benchmarks import loss_aot
+
+        if options.peers or options.json:
+            raise ValueError("--aot runs nothing: it goes with neither --peers nor --json")
+        for case in chosen:
+            report = loss_aot.loss_aot_report(case, dtype=options.dtype, topology=options.aot)
+            print(report, flush=True)
+        return 0
+    reports = loss.loss_reports(
+        list(chosen), dtype=options.dtype, repeats=options.repeats, peers=options.peers
     )
-    decode.add_argument("tdt", nargs="?", metavar="TDT", help="a checkpoint, as transcribe takes")
-    decode.add_argument("rnnt", nargs="?", metavar="RNNT", help="another")
-    decode.add_argument("manifest", nargs="?", metavar="MANIFEST", help="JSONL, of the audio")
-    decode.add_argument(
+    return _print(reports, as_json=options.json)
+
+
+# decode
+
+
+def _add_decode(add_kind) -> None:
+    parser = add_kind(
+        "decode",
+        _decode,
+        "decoder steps, speed and WER of a TDT beside an RNN-T on the same audio, as it is and "
+        "with silence inserted, and a plot of them; without arguments, speed of a Parakeet's "
+        "decoder with random weights, beside the time that reading its weights takes",
+    )
+    parser.add_argument("tdt", nargs="?", metavar="TDT", help="a checkpoint, as transcribe takes")
+    parser.add_argument("rnnt", nargs="?", metavar="RNNT", help="another, of an RNN-T")
+    parser.add_argument(
+        "manifest", nargs="?", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT"
+    )
+    parser.add_argument(
         "--silence",
         type=_numbers,
         default=(0.0, 0.25, 0.5, 0.75),
         metavar="SHARES",
-        help="of the audio that are inserted silence [0,0.25,0.5,0.75]",
+        help="shares of the audio that are inserted silence [0,0.25,0.5,0.75]",
     )
-    decode.add_argument("--plot", default="decode.png", metavar="FILE", help="[decode.png]")
-    decode.add_argument(
+    parser.add_argument(
+        "--plot", default="decode.png", metavar="FILE", help="where the plot goes [decode.png]"
+    )
+    parser.add_argument(
         "--case",
         action="append",
         metavar="NAME",
-        help="0.6b, 0.6b-v2 or rnnt-0.6b; may repeat [all]",
+        help="size of the random weights: 0.6b, 0.6b-v2 or rnnt-0.6b; may repeat [all]",
     )
-    decode.add_argument("--seconds", type=float, default=60.0, help="of audio, random weights [60]")
-    decode.add_argument(
-        "--batch", type=positive, action="append", help="utterances; may repeat [1, or 1, 4, 32]"
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="with random weights, length of an utterance in seconds [60]",
     )
-    decode.add_argument("--json", action="store_true", help="of two checkpoints: an object a row")
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        action="append",
+        help="number of utterances; may repeat with random weights [1, or 1, 4 and 32]",
+    )
+    _add_json(parser, "of two checkpoints, one JSON object for each share of silence")
+    _add_repeats(parser, 5)
+    _add_peers(parser)
 
-    long = kind(
-        "long",
-        run.long,
-        "whether a model hears the same in long audio: recordings one by one, joined into many "
-        "minutes, after silence or noise, and live: WER, and what has changed",
-    )
-    long.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
-    long.add_argument("manifest", metavar="MANIFEST", help="JSONL, or FOLDER:SPLIT")
-    for name, default, help in (
-        ("--minutes", (1.0, 10.0, 60.0), "of joined audio [1,10,60]"),
-        ("--gap", (0.0, 0.5), "seconds of silence between joined recordings [0,0.5]"),
-        ("--lead", (0.5, 1.0, 2.0), "seconds before each recording [0.5,1,2]"),
-        ("--near-silence", (2.0,), "seconds of dither, noise and other near silence [2]"),
-        ("--right", (0.8, 1.6), "seconds that a live stream hears ahead [0.8,1.6]"),
-    ):
-        long.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)
-    long.add_argument("--piece-seconds", type=float, help="the longest piece that is cut")
-    long.add_argument("--normaliser", choices=["none", "whisper"], default="none")
-    long.add_argument("--json", action="store_true", help="one JSON object a row")
 
-    encoder = kind(
-        "encoder", run.encoder, "the encoder of a Parakeet's size, of random weights, likewise"
-    )
-    _add_cases(encoder)
-    encoder.add_argument("--seconds", type=float, default=30.0, help="of audio [30]")
-    encoder.add_argument("--batch", type=positive, default=1, help="utterances [1]")
-    encoder.add_argument(
-        "--local-attention", type=context, metavar="LEFT,RIGHT", help="frames seen"
-    )
-    for parser in (loss, encoder):
-        parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+def _decode(options) -> int:
+    from tdt_jax.benchmarks import decoder
 
-    parity = kind(
-        "parity",
-        run.parity,
-        "a Parakeet of transformers' with random weights, saved, loaded here and compared stage by "
-        "stage and label by label (needs torch and transformers)",
-    )
-    _add_cases(parity)
-    parity.add_argument("--utterances", type=positive, default=200, help="that are decoded [200]")
-
-    data = kind(
-        "data",
-        run.data,
-        "the reading, decoding and augmenting of a configuration's training batches alone, by the "
-        "number of threads: seconds of audio per second",
-    )
-    data.add_argument("--config", required=True, help="a file with get_config()")
-    data.add_argument(
-        "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="a field"
-    )
-    data.add_argument(
-        "--threads", type=positive, action="append", metavar="N", help="may repeat [1, 2, 4]"
-    )
-    data.add_argument("--seconds", type=float, default=10.0, help="that each is measured [10]")
-    data.add_argument("--json", action="store_true", help="one JSON object a row")
-
-    train = kind(
-        "train",
-        run.train,
-        "a training step on noise, its arrays already on the devices: seconds of audio per second, "
-        "the share of the products' own rate, and what its time goes into",
-    )
-    train.add_argument(
-        "--case", action="append", metavar="NAME", help="a preset: small, medium, ...; may repeat"
-    )
-    train.add_argument("--config", help="a file with get_config() instead, with its last bucket")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides", help="a field"
-    )
-    train.add_argument(
-        "--batch", metavar="SECONDS,TOKENS,ROWS", help="on each device; of a preset [15,60,4]"
-    )
-    train.add_argument("--repeats", type=positive, default=3, help="of which the median [3]")
-    for parser in (loss, decode, encoder):
-        parser.add_argument("--repeats", type=positive, default=5, help="of which the median [5]")
-        parser.add_argument(
-            "--peers", action="store_true", help="beside transformers, if it is installed"
+    if options.tdt is None:
+        reports = decoder.decoder_reports(
+            options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"],
+            batches=options.batch or (1, 4, 32),
+            seconds=options.seconds,
+            repeats=options.repeats,
+            peers=options.peers,
         )
+        return _print(reports)
+    if options.manifest is None:
+        raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
+    if options.case or options.peers or len(options.batch or []) > 1:
+        raise ValueError("two checkpoints go with neither --case nor --peers, and with one --batch")
+    return _compare(options)
 
 
-def _on_devices(function, options) -> int:
+def _compare(options) -> int:
+    from tdt_jax.benchmarks import silence
+    from tdt_jax.checkpoints import loading
+    from tdt_jax.data.sources import read_source
     from tdt_jax.runtime import process
 
-    process.require_devices()
-    return function(options)
+    items = read_source(options.manifest)
+    process.set_up()
+    failed: dict[str, str] = {}
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("the plot needs matplotlib: pip install 'tdt-jax[notebook]'")
+    if not Path(options.plot).absolute().parent.is_dir():
+        raise ValueError(f"there is no folder for --plot {options.plot}")
+    report = silence.compare(
+        loading.load(options.tdt),
+        loading.load(options.rnnt),
+        items,
+        shares=options.silence,
+        batch_size=(options.batch or [1])[0],
+        repeats=options.repeats,
+        failed=failed,
+    )
+    _print([report], as_json=options.json)
+    figure = silence.plot(report.rows)[0].figure
+    figure.savefig(options.plot, dpi=150)
+    return _complain_of(failed)
 
 
-def _add_cases(parser) -> None:
+# long
+
+
+def _add_long(add_kind) -> None:
+    parser = add_kind(
+        "long",
+        _long,
+        "WER of recordings joined into many minutes, after silence or noise, and live, and how "
+        "many words change from those of each recording by itself",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
+    parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
+    for name, default, help in (
+        ("--minutes", (1.0, 10.0, 60.0), "lengths of joined audio in minutes [1,10,60]"),
+        ("--gap", (0.0, 0.5), "seconds of silence between joined recordings [0,0.5]"),
+        (
+            "--lead",
+            (0.5, 1.0, 2.0),
+            "seconds of silence or background noise before each recording [0.5,1,2]",
+        ),
+        ("--near-silence", (2.0,), "seconds of dither, noise and other near silence [2]"),
+        (
+            "--right",
+            (0.8, 1.6),
+            "seconds after a chunk that a live stream's encoder sees [0.8,1.6]",
+        ),
+    ):
+        parser.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)
+    parser.add_argument(
+        "--piece-seconds",
+        type=float,
+        help="length of the longest piece of audio in seconds [as transcribe has it]",
+    )
+    parser.add_argument(
+        "--normalizer",
+        "--normaliser",
+        choices=["none", "whisper"],
+        default="none",
+        help="what makes words alike before they are compared; whisper is for English [none]",
+    )
+    _add_json(parser, "one JSON object for each line")
+
+
+def _long(options) -> int:
+    from tdt_jax.benchmarks import long_form
+    from tdt_jax.checkpoints import loading
+    from tdt_jax.data.sources import read_source
+    from tdt_jax.runtime import process
+
+    items = read_source(options.manifest)
+    process.set_up()
+    failed: dict[str, str] = {}
+    reports = long_form.long_form_reports(
+        loading.load(options.model),
+        items,
+        minutes=options.minutes,
+        gaps=options.gap,
+        leads=options.lead,
+        near_silence=options.near_silence,
+        rights=options.right,
+        piece_seconds=options.piece_seconds,
+        normalizer=options.normalizer,
+        failed=failed,
+    )
+    _print(reports, as_json=options.json)
+    return _complain_of(failed)
+
+
+# encoder
+
+
+def _add_encoder(add_kind) -> None:
+    parser = add_kind(
+        "encoder",
+        _encoder,
+        "speed and memory of a Parakeet's encoder with random weights, beside the rate of its "
+        "largest matrix product",
+    )
+    _add_models(parser)
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="length of the audio in seconds [30]"
+    )
+    parser.add_argument("--batch", type=positive, default=1, help="number of utterances [1]")
+    parser.add_argument(
+        "--local-attention",
+        type=context,
+        metavar="LEFT,RIGHT",
+        help="frames (80 ms) that attention sees on either side [all]",
+    )
+    _add_dtype(parser)
+    _add_repeats(parser, 5)
+    _add_peers(parser)
+
+
+def _encoder(options) -> int:
+    from tdt_jax.benchmarks import encoder
+
+    reports = encoder.encoder_reports(
+        options.case or ["0.6b"],
+        seconds=options.seconds,
+        batch=options.batch,
+        dtype=options.dtype,
+        repeats=options.repeats,
+        attention_context=options.local_attention,
+        peers=options.peers,
+    )
+    return _print(reports)
+
+
+# parity
+
+
+def _add_parity(add_kind) -> None:
+    parser = add_kind(
+        "parity",
+        _parity,
+        "differences between a Parakeet of transformers' with random weights and the same one "
+        "loaded here, stage by stage and label by label (needs torch and transformers)",
+    )
+    _add_models(parser)
+    parser.add_argument(
+        "--utterances", type=positive, default=200, help="number of utterances to decode [200]"
+    )
+
+
+def _parity(options) -> int:
+    from tdt_jax.benchmarks import cases, parity, peers
+
+    peers.require_peers()
+    chosen = cases.choose(options.case or ["0.6b"], cases.MODELS)
+    return _print(
+        parity.parity_report(name, config, num_utterances=options.utterances)
+        for name, config in chosen.items()
+    )
+
+
+# data
+
+
+def _add_data(add_kind) -> None:
+    parser = add_kind(
+        "data",
+        _data,
+        "speed at which the training batches of a configuration are read, decoded and augmented, "
+        "by the number of threads",
+    )
+    parser.add_argument("--config", required=True, help="a file with get_config()")
+    _add_overrides(parser)
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        action="append",
+        metavar="N",
+        help="number of threads; may repeat [1, 2 and 4]",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="how long each number of threads is measured [10]",
+    )
+    _add_json(parser, "one JSON object for each number of threads")
+
+
+def _data(options) -> int:
+    from tdt_jax import config
+    from tdt_jax.benchmarks import data
+
+    chosen = config.override(config.load(options.config), *options.overrides)
+    threads = options.threads or (1, 2, 4)
+    reports = data.data_reports(chosen, threads=threads, seconds=options.seconds)
+    return _print(reports, as_json=options.json)
+
+
+# train
+
+
+def _add_train(add_kind) -> None:
+    parser = add_kind(
+        "train",
+        _train,
+        "speed of a training step on noise, beside the rate of matrix products alone, and the "
+        "parts of the step that take the time",
+    )
+    parser.add_argument(
+        "--case",
+        action="append",
+        metavar="NAME",
+        help="micro, tiny, small, medium, large or xlarge; may repeat [small and medium]",
+    )
+    parser.add_argument(
+        "--config", help="a file with get_config(), with batches of its last bucket's shape"
+    )
+    _add_overrides(parser)
+    parser.add_argument(
+        "--batch",
+        metavar="SECONDS,TOKENS,ROWS",
+        help="shape of the batch on each device [15,60,4 for a --case]",
+    )
+    _add_repeats(parser, 3)
+
+
+def _train(options) -> int:
+    from tdt_jax import config
+    from tdt_jax.benchmarks import cases, train_step
+
+    shape = cases.parse_shape(options.batch)
+    names = options.case or ([] if options.config else ["small", "medium"])
+    chosen: dict[str, tuple[config.Config, cases.Shape | None]] = {
+        name: (config.Config(model=model), shape or train_step.SHAPE)
+        for name, model in cases.choose(names, cases.PRESETS).items()
+    }
+    if options.config:
+        chosen[options.config] = config.load(options.config), shape
+    return _print(
+        train_step.train_report(
+            name, config.override(one, *options.overrides), shape, repeats=options.repeats
+        )
+        for name, (one, shape) in chosen.items()
+    )
+
+
+# Options and output of several
+
+
+def _add_models(parser) -> None:
     parser.add_argument(
         "--case",
         action="append",
@@ -164,8 +418,62 @@ def _add_cases(parser) -> None:
     )
 
 
+def _add_dtype(parser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of parameters and computation [float32]",
+    )
+
+
+def _add_overrides(parser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        dest="overrides",
+        help="change a field of the configuration; may repeat",
+    )
+
+
+def _add_repeats(parser, default: int) -> None:
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=default,
+        help=f"number of runs, of which the median counts [{default}]",
+    )
+
+
+def _add_peers(parser) -> None:
+    parser.add_argument(
+        "--peers", action="store_true", help="measure transformers too (needs it and torch)"
+    )
+
+
+def _add_json(parser, help: str) -> None:
+    parser.add_argument("--json", action="store_true", help=help)
+
+
 def _numbers(text: str) -> tuple[float, ...]:
+    """Returns A,B,... as numbers."""
     try:
         return tuple(float(number) for number in text.split(",")) if text else ()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
+
+
+def _print(reports, *, as_json: bool = False) -> int:
+    """Prints each report as soon as there is one; returns the exit code."""
+    for report in reports:
+        print(report.as_json() if as_json else report, flush=True)
+    return 0
+
+
+def _complain_of(failed: dict[str, str]) -> int:
+    """Reports what could not be read; returns the exit code."""
+    for why in failed.values():
+        complain(f"not counted: {why}")
+    return 1 if failed else 0

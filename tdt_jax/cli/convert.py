@@ -1,5 +1,8 @@
 """tdt-jax convert: a recogniser in another format."""
 
+import argparse
+from pathlib import Path
+
 from tdt_jax.cli.options import MODEL_HELP, complain
 
 
@@ -8,25 +11,27 @@ def add_convert(add) -> None:
         "convert",
         _convert,
         "a checkpoint into another format",
-        "Read a checkpoint of any kind and write it as one of tdt_jax (jax), of transformers (hf)\n"
-        "or of NeMo (nemo). Nothing that exists is overwritten.",
+        "Read a checkpoint of any kind and write it in the format of tdt_jax (jax), transformers\n"
+        "(hf) or NeMo (nemo). Nothing that exists is overwritten.",
         "  tdt-jax convert parakeet.nemo folder --to hf",
     )
     command.set_defaults(writes_files=lambda options: True)
     command.add_argument("source", metavar="IN", help=MODEL_HELP)
-    command.add_argument("target", metavar="OUT", help="a folder, or for nemo a file")
-    command.add_argument("--to", choices=["jax", "hf", "nemo"], required=True)
+    command.add_argument("target", metavar="OUT", help="a folder; a file for --to nemo")
+    command.add_argument(
+        "--to", choices=["jax", "hf", "nemo"], required=True, help="format to write"
+    )
     command.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="of the parameters written [float32]"
     )
     command.add_argument(
-        "--drop-ctc", action="store_true", help="leave the CTC head of a hybrid out (for hf)"
+        "--drop-ctc",
+        action="store_true",
+        help="leave out the CTC head of a hybrid, which transformers does not know",
     )
 
 
-def _convert(options) -> int:
-    from pathlib import Path
-
+def _convert(options: argparse.Namespace) -> int:
     from tdt_jax.checkpoints import loading
     from tdt_jax.recogniser import without_ctc
     from tdt_jax.runtime import process

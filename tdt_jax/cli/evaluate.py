@@ -1,14 +1,17 @@
-"""tdt-jax evaluate, and warmup: compile beforehand."""
+"""tdt-jax evaluate, and tdt-jax warmup, which compiles beforehand."""
 
+import argparse
 import json
-import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tdt_jax.cli.options import (
     add_batch,
     add_model,
+    add_no_progress,
     audio_warnings,
     complain,
-    is_terminal,
+    hides_progress,
     load,
     positive,
     progress_bar,
@@ -16,19 +19,24 @@ from tdt_jax.cli.options import (
 )
 from tdt_jax.runtime.streams import printable
 
+if TYPE_CHECKING:
+    from tdt_jax.inference.evaluation import Evaluation
+
+    Named = Sequence[tuple[str, Evaluation]]  # each with its source
+
 
 def add_evaluate(add) -> None:
     command = add(
         "evaluate",
         _evaluate,
         "word error rate on manifests or prepared datasets",
-        "Transcribe a JSONL manifest (audio_filepath, duration, text, and of a part of a file its\n"
-        "offset), or a split of a dataset\n"
-        "that tdt-jax prepare made (FOLDER:SPLIT), and report WER with its\n"
-        "95 % confidence interval (bootstrap over utterances), CER, decoder steps per second of\n"
-        "audio, and RTFx: all audio over all time from files to texts, compilation left out, as\n"
-        "the Open ASR Leaderboard counts. Several are scored each by itself; then come the mean\n"
-        "of their rates, which that leaderboard ranks by, and the rate of all their words.",
+        "Transcribe a JSONL manifest (audio_filepath, duration, text, and offset for a part of a\n"
+        "file), or a split of a dataset that tdt-jax prepare made (FOLDER:SPLIT), and report\n"
+        "WER with its 95 % confidence interval (bootstrap over utterances), CER, decoder steps\n"
+        "per second of audio, and RTFx: seconds of audio per second from files to texts, without\n"
+        "compilation, as on the Open ASR Leaderboard. Several manifests are scored each by\n"
+        "itself, and then together: by the mean of their rates, which that leaderboard ranks by,\n"
+        "and by the rate of all their words.",
         "  tdt-jax evaluate MODEL test.jsonl --normalizer leaderboard --errors\n"
         "  tdt-jax evaluate MODEL test.jsonl --json > result.json\n"
         "  tdt-jax evaluate MODEL data:test_clean data:test_other --lowercase --format markdown",
@@ -43,68 +51,63 @@ def add_evaluate(add) -> None:
         "--normaliser",
         choices=["none", "whisper", "leaderboard"],
         default="none",
-        help="of both texts: none compares them as they are, split at spaces; whisper and "
-        "leaderboard are for English: Whisper's, and the Open ASR Leaderboard's present one, with "
-        "which compounds merge as there (white paper is whitepaper) [none]",
+        help="what makes words alike before they are compared: none compares texts as they are, "
+        "split at spaces; whisper and leaderboard are for English: Whisper's normalizer, and the "
+        "Open ASR Leaderboard's present one, with compounds merged as there (white paper is "
+        "whitepaper) [none]",
     )
-    command.add_argument("--lowercase", action="store_true", help="lower-case the references")
+    command.add_argument(
+        "--lowercase", action="store_true", help="convert the references to lower case"
+    )
     command.add_argument(
         "--keys",
         type=two_names,
         default=("speech", "text"),
         metavar="AUDIO,TEXT",
-        help="fields of a dataset's records [speech,text]",
+        help="names of the fields of a dataset's records [speech,text]",
     )
-    command.add_argument("--bleu", action="store_true", help="BLEU too, of the texts as they are")
+    command.add_argument(
+        "--bleu", action="store_true", help="report BLEU too, of the texts as they are"
+    )
     command.add_argument(
         "--errors",
         nargs="?",
         type=positive,
+        default=0,
         const=10,
         metavar="N",
-        help="the N utterances with most wrong words, both texts aligned, and the N commonest "
-        "substitutions, deletions and insertions [10]",
+        help="print the N utterances with most wrong words, both texts aligned, and the N most "
+        "frequent substitutions, deletions and insertions [10]",
     )
     command.add_argument(
         "--format",
         choices=["text", "json", "markdown"],
         default="text",
-        help="a line for each manifest; JSON with every transcript; or a table [text]",
+        help="a line for each manifest, JSON with every transcript, or a table [text]",
     )
     command.add_argument(
-        "--json", action="store_const", const="json", dest="format", help="as --format json"
+        "--json",
+        action="store_const",
+        const="json",
+        dest="format",
+        help="the same as --format json",
     )
-    command.add_argument("--no-progress", action="store_true", help="no progress bar")
+    add_no_progress(command)
 
 
-def add_warmup(add) -> None:
-    command = add(
-        "warmup",
-        _warmup,
-        "compile beforehand what transcribing needs",
-        "Compile every program that transcribe may need, with the same options, into the cache\n"
-        "that all commands share ($JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's\n"
-        "cache folder), and show the seconds that each took.",
-    )
-    command.set_defaults(writes_files=lambda options: True)
-    add_model(command)
-    add_batch(command)
-
-
-def _evaluate(options) -> int:
+def _evaluate(options: argparse.Namespace) -> int:
     from tdt_jax.data.sources import read_source
-    from tdt_jax.inference import metrics
     from tdt_jax.inference.evaluation import evaluate
+    from tdt_jax.inference.normalizers import make_normalizer
 
-    metrics.normaliser(options.normalizer)  # an error comes early
+    make_normalizer(options.normalizer)  # an error comes early
     sources = [
         read_source(source, keys=options.keys, lowercase=options.lowercase)
         for source in options.sources
     ]
     total = sum(entry.seconds for entries in sources for entry in entries)
     recogniser = load(options, on_all=True)
-    hidden = options.no_progress or not is_terminal(sys.stderr)
-    with audio_warnings(), progress_bar(total, hidden=hidden) as advance:
+    with audio_warnings(), progress_bar(total, hidden=hides_progress(options)) as advance:
         results = [
             evaluate(
                 recogniser,
@@ -112,7 +115,7 @@ def _evaluate(options) -> int:
                 batch_seconds=options.batch_seconds,
                 piece_seconds=options.piece_seconds,
                 decoder=options.decoder,
-                normaliser=options.normalizer,
+                normalizer=options.normalizer,
                 bleu=options.bleu,
                 progress=advance,
             )
@@ -126,7 +129,7 @@ def _evaluate(options) -> int:
     return 1 if any(result.failed for result in results) else 0
 
 
-def _as_text(named, num_errors: int | None) -> str:
+def _as_text(named: "Named", num_errors: int) -> str:
     from tdt_jax.inference.error_analysis import errors
     from tdt_jax.inference.evaluation import average
 
@@ -140,7 +143,7 @@ def _as_text(named, num_errors: int | None) -> str:
     return "\n".join(lines)
 
 
-def _as_markdown(named, num_errors: int | None) -> str:
+def _as_markdown(named: "Named", num_errors: int) -> str:
     from tdt_jax.inference.error_analysis import errors
     from tdt_jax.inference.evaluation_table import markdown
 
@@ -150,7 +153,7 @@ def _as_markdown(named, num_errors: int | None) -> str:
     return "\n\n".join(parts)
 
 
-def _as_json(named, num_errors: int | None) -> str:
+def _as_json(named: "Named", num_errors: int) -> str:
     from tdt_jax.inference.error_analysis import errors
     from tdt_jax.inference.evaluation import average
 
@@ -170,26 +173,39 @@ def _as_json(named, num_errors: int | None) -> str:
 _REPORTS = {"text": _as_text, "json": _as_json, "markdown": _as_markdown}
 
 
-def _warmup(options) -> int:
+def add_warmup(add) -> None:
+    command = add(
+        "warmup",
+        _warmup,
+        "compile beforehand what transcribe needs",
+        "Compile every program that transcribe may need with the same options into the cache\n"
+        "that all commands share ($JAX_COMPILATION_CACHE_DIR, by default tdt_jax in the user's\n"
+        "cache folder), and print the seconds that each takes.",
+    )
+    command.set_defaults(writes_files=lambda options: True)
+    add_model(command)
+    add_batch(command)
+
+
+def _warmup(options: argparse.Namespace) -> int:
     import jax
 
     from tdt_jax.inference.transcription import warm_up
     from tdt_jax.runtime.process import compile_seconds
 
     recogniser = load(options, on_all=True)
-    if jax.config.jax_compilation_cache_dir is None:
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if folder is None:
         raise ValueError("there is no folder to keep compiled programs in")
     before = first = compile_seconds()
-    for bucket in warm_up(
+    for shape in warm_up(
         recogniser,
         batch_seconds=options.batch_seconds,
         piece_seconds=options.piece_seconds,
         decoder=options.decoder,
     ):
         now = compile_seconds()
-        print(
-            f"{bucket.batch_size:4d} x {bucket.seconds:5.2f} s  {now - before:6.1f} s", flush=True
-        )
+        print(f"{shape.rows:4d} x {shape.seconds:5.2f} s  {now - before:6.1f} s", flush=True)
         before = now
-    print(f"compiled in {before - first:.1f} s; kept in {jax.config.jax_compilation_cache_dir}")
+    print(f"compiled in {before - first:.1f} s; kept in {folder}")
     return 0

@@ -1,7 +1,7 @@
-"""A batch job of transcription: which files, where their transcripts go, and what is left to do.
+"""A job of many recordings: which files it reads, and where their transcripts go.
 
-A transcript is written whole or not at all, so that a job that was interrupted and is started again
-does only what is missing.
+A transcript is written whole or not at all, so that a job that was interrupted continues where it
+stopped.
 """
 
 import contextlib
@@ -23,8 +23,10 @@ from tdt_jax.inference.formats import DEFAULT_RULES, FORMATS, SubtitleRules, ren
 from tdt_jax.inference.transcript import Transcript
 from tdt_jax.inference.transcription import RecordingResult, transcribe_each
 from tdt_jax.recogniser import Recogniser
+from tdt_jax.runtime.files import write_atomically
+from tdt_jax.runtime.streams import printable
 
-# What is taken from a folder; a file that is named is tried whatever its name.
+# Suffixes of audio. In a folder other files are left out; a file that is named itself is not.
 SUFFIXES = set(
     # sound
     ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .opus .spx .mp1 .mp2 .mp3 .mpa .m4a .m4b .m4r .aac "
@@ -34,7 +36,7 @@ SUFFIXES = set(
     ".mp4 .m4v .mov .qt .mkv .mk3d .webm .avi .divx .wmv .asf .ts .m2ts .mts .m2t .mpg .mpeg .vob "
     ".flv .f4v .f4a .ogv .ogm .3gp .3g2 .rm .rmvb .mxf .dv .wtv".split()
 )
-MAX_NAMED = 5  # of the files that were left out
+MAX_NAMED = 5  # of the files that are left out
 STANDARD_INPUT = "-"
 DEFAULT_NAME = "{parent}/{stem}"
 FIELDS = ("folder", "parent", "stem", "suffix")
@@ -47,23 +49,19 @@ class Source:
 
     path: Path
     parent: str = "."  # its folder, relative to the folder that was asked for
-    folder: str = ""  # the name of that folder, or of the file's own
+    folder: str = ""  # the name of the folder that was asked for, or else of the file's own
     is_stdin: bool = False
 
     @property
     def name(self) -> str:
-        """To show, whatever bytes the name is made of."""
-        return STANDARD_INPUT if self.is_stdin else _shown(self.path)
+        """The path in printable characters, whatever bytes it is made of."""
+        return STANDARD_INPUT if self.is_stdin else printable(str(self.path))
 
     @property
     def fields(self) -> dict[str, str]:
-        """What a template may hold."""
+        """The fields of a template."""
         stem, suffix = ("stdin", "") if self.is_stdin else (self.path.stem, self.path.suffix[1:])
         return dict(folder=self.folder, parent=self.parent, stem=stem, suffix=suffix)
-
-
-def _shown(path: str | os.PathLike) -> str:
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Output:
 
     formats: tuple[str, ...] = ("txt",)
     folder: Path | None = None  # None: standard output
-    name: str = DEFAULT_NAME  # a template of FIELDS; the format is appended
+    name: str = DEFAULT_NAME  # a template of FIELDS, to which the format is appended
     rules: SubtitleRules = DEFAULT_RULES
     highlight_words: bool = False
 
@@ -81,13 +79,13 @@ class Output:
             raise ValueError(f"there is no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
         try:
             parts = list(string.Formatter().parse(self.name))
-            fine = all(
+            is_valid = all(
                 field in (None, *FIELDS) and not spec and not conversion
                 for _, field, spec, conversion in parts
             )
         except ValueError:
-            fine = False
-        example = self.name.format(**dict.fromkeys(FIELDS, "x")).split("/") if fine else [""]
+            is_valid = False
+        example = self.name.format(**dict.fromkeys(FIELDS, "x")).split("/") if is_valid else [""]
         if not (example[0] and example[-1]) or ".." in example:
             raise ValueError(
                 f"the template {self.name!r} must be a name below the output folder that may hold "
@@ -95,43 +93,51 @@ class Output:
             )
 
     def paths(self, source: Source) -> dict[str, Path]:
-        """The files of one recording, by format."""
+        """Returns the files of one recording, by format; none on standard output."""
+        if self.folder is None:
+            return {}
         name = self.name.format(**source.fields)
         return {each: self.folder / f"{name}.{each}" for each in self.formats}
 
     def texts(self, source: Source, transcript: Transcript) -> dict[str, str]:
-        """The transcript in every format; a CTM knows recordings by their stems."""
-        options = dict(rules=self.rules, highlight_words=self.highlight_words)
-        stem = _shown(source.fields["stem"])
+        """Returns the transcript in every format; in a CTM recordings are named by their stems."""
+        stem = printable(source.fields["stem"])
         return {
-            each: render(transcript, each, name=stem if each == "ctm" else source.name, **options)
+            each: render(
+                transcript,
+                each,
+                name=stem if each == "ctm" else source.name,
+                rules=self.rules,
+                highlight_words=self.highlight_words,
+            )
             for each in self.formats
         }
 
 
-def find(
+def find_sources(
     paths: Sequence[str], *, report: Callable[[str], object] = lambda text: None
 ) -> list[Source]:
-    """The recordings that paths mean, each name once: files, folders (all below them), patterns.
+    """Returns the recordings that files, folders and glob patterns name, each path once.
 
-    Hidden files, and folders that are links, are not looked into. Links to one recording are
-    several.
+    A folder stands for all recordings below it, but for hidden files and those behind links to
+    folders. A link to a recording is another recording.
 
     Args:
-      report: takes how many files of a folder were left out for their names, and some of them.
+      paths: of files and folders, or patterns.
+      report: takes how many files of a folder are left out for their names, and some of them.
 
-    Raises: ValueError for a folder or pattern without audio. A file that isn't there is for the
-    job to report.
+    Raises: ValueError for a folder or pattern without audio. A missing file is left to `run`, which
+    reports it.
     """
     found: dict[str, Source] = {}
     for text in paths:
         if os.path.isdir(text):
-            sources = _below(Path(text), report)
+            sources = _in_folder(Path(text), report)
         elif not os.path.exists(text) and glob.has_magic(text):
             matches = sorted(glob.glob(text, recursive=True))
             sources = [_single(each) for each in matches if os.path.isfile(each)]
             if not sources:
-                raise ValueError(f"no file matches {_shown(text)!r}")
+                raise ValueError(f"no file matches {printable(text)!r}")
         else:
             sources = [_single(text)]
         for source in sources:
@@ -143,8 +149,8 @@ def _single(text: str) -> Source:
     return Source(Path(text), folder=Path(os.path.abspath(text)).parent.name)
 
 
-def _below(folder: Path, report: Callable[[str], object]) -> list[Source]:
-    os.listdir(folder)  # an error says why it cannot be read
+def _in_folder(folder: Path, report: Callable[[str], object]) -> list[Source]:
+    os.listdir(folder)  # raises OSError if it cannot be read
     name = Path(os.path.abspath(folder)).name
     files = [
         path
@@ -154,20 +160,20 @@ def _below(folder: Path, report: Callable[[str], object]) -> list[Source]:
     taken = [path for path in files if path.suffix.lower() in SUFFIXES]
     left_out = [path for path in files if path.suffix.lower() not in SUFFIXES]
     if left_out:
-        named = ", ".join(_shown(path.relative_to(folder)) for path in left_out[:MAX_NAMED])
+        named = ", ".join(printable(str(path.relative_to(folder))) for path in left_out[:MAX_NAMED])
         more = f" and {len(left_out) - MAX_NAMED} more" if len(left_out) > MAX_NAMED else ""
         report(
-            f"{len(left_out)} of {len(files)} files in {_shown(folder)} are left out, their names "
-            f"being none of audio: {named}{more}"
+            f"{len(left_out)} of {len(files)} files in {printable(str(folder))} are left out, as "
+            f"their names are not of audio: {named}{more}"
         )
     if not taken:
-        raise ValueError(f"there is no audio in the folder {_shown(folder)}")
+        raise ValueError(f"there is no audio in the folder {printable(str(folder))}")
     return [Source(path, os.path.relpath(path.parent, folder), name) for path in taken]
 
 
 @contextlib.contextmanager
 def spooled(file) -> Iterator[Source]:
-    """A recording that comes as a file through a pipe, put where it can be read for a while."""
+    """Yields a recording that comes through a pipe, as a temporary file."""
     if file is None:
         raise ValueError("standard input is closed")
     descriptor, path = tempfile.mkstemp(prefix="tdt_jax_")
@@ -180,11 +186,11 @@ def spooled(file) -> Iterator[Source]:
 
 
 def check_names(sources: Sequence[Source], output: Output) -> None:
-    """Raise ValueError if two recordings would have one transcript, or could not be told apart."""
+    """Raises ValueError if two transcripts would have one path or name, or would run together."""
     if output.folder is None:
-        apart = {"txt", "json", "ctm"}
+        joinable = {"txt", "json", "ctm"}  # formats of which several can follow each other
         several = len(sources) > 1
-        if len(output.formats) > 1 or (several and not set(output.formats) <= apart):
+        if len(output.formats) > 1 or (several and not set(output.formats) <= joinable):
             formats = ", ".join(output.formats)
             raise ValueError(f"{len(sources)} recordings as {formats} need --output-dir FOLDER")
         stems = Counter(source.fields["stem"] for source in sources)
@@ -198,22 +204,21 @@ def check_names(sources: Sequence[Source], output: Output) -> None:
             if path in owners:
                 raise ValueError(
                     f"{owners[path].name} and {source.name} would both be written to "
-                    f"{_shown(path)}; with --name a template of "
+                    f"{printable(str(path))}; give them different names by --name, a template of "
                     + ", ".join(f"{{{field}}}" for field in FIELDS)
-                    + " can keep them apart"
                 )
             owners[path] = source
 
 
 def check_folder(folder: Path) -> None:
-    """Make the output folder; OSError if it cannot be written to."""
+    """Creates the output folder; raises OSError if it cannot be written to."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
-def missing(sources: Sequence[Source], output: Output) -> list[Source]:
-    """Those that have not all their transcripts yet."""
+def without_transcripts(sources: Sequence[Source], output: Output) -> list[Source]:
+    """Returns the recordings that lack any of their transcripts."""
     return [
         source
         for source in sources
@@ -222,40 +227,28 @@ def missing(sources: Sequence[Source], output: Output) -> list[Source]:
 
 
 def write(output: Output, source: Source, transcript: Transcript) -> None:
-    """Write a transcript's files, each whole or not at all."""
+    """Writes a transcript's files, each whole or not at all."""
     paths = output.paths(source)
     for format, text in output.texts(source, transcript).items():
-        path = paths[format]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(prefix=".tdt_jax_", dir=path.parent)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(part, 0o666 & ~_umask())
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
-
-
-def _umask() -> int:
-    """That of the process, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+        paths[format].parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(paths[format], text)
 
 
 def total_seconds(sources: Sequence[Source]) -> float:
-    """Seconds of audio by the files' headers; what they don't say is taken as the others' mean."""
-    known = []
+    """Returns the seconds of all audio, from the headers of the files.
+
+    A file whose header does not give its length counts as much as the others on average; one that
+    cannot be read counts nothing.
+    """
+    lengths = []
     for source in sources:
         try:
-            known.append(header_seconds(source.path))
+            lengths.append(header_seconds(source.path))
         except (AudioError, OSError):
-            known.append(0.0)
-    said = [seconds for seconds in known if seconds is not None]
-    mean = sum(said) / len(said) if said else 0.0
-    return sum(mean if seconds is None else seconds for seconds in known)
+            lengths.append(0.0)
+    known = [seconds for seconds in lengths if seconds is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    return sum(mean if seconds is None else seconds for seconds in lengths)
 
 
 def run(
@@ -268,30 +261,35 @@ def run(
     progress: Callable[[float], object] = lambda seconds: None,
     **options,
 ) -> int:
-    """Transcribe recordings and write what was heard; returns how many failed.
+    """Transcribes recordings and writes the transcripts; returns how many recordings failed.
 
     Args:
-      report: takes what went wrong with a recording, which it names.
-      warn: takes what should be known of one.
+      recogniser: the one to transcribe with.
+      sources: the recordings.
+      output: where the transcripts go.
+      report: takes the name of a recording that failed, and the reason.
+      warn: takes a warning about a recording, which it names.
       progress, options: as of `tdt_jax.inference.transcription.transcribe_each`.
+
+    Raises: OSError if transcripts cannot be written for another reason than a recording's name.
     """
     failed = 0
     paths = (source.path for source in sources)
-    spools = [source for source in sources if source.is_stdin]
+    temporary = [source for source in sources if source.is_stdin]
 
     def warn_by_name(text: str) -> None:
-        for source in spools:
+        for source in temporary:
             text = text.replace(str(source.path), source.name)
-        warn(_shown(text))
+        warn(printable(text))
 
-    heard = transcribe_each(recogniser, paths, progress=progress, warn=warn_by_name, **options)
-    for position, result in heard if output.folder else _in_order(heard):
+    results = transcribe_each(recogniser, paths, progress=progress, warn=warn_by_name, **options)
+    for position, result in results if output.folder else _in_order(results):
         source = sources[position]
         if not isinstance(result, RecordingResult):
             failed += 1
             report(str(result).replace(str(source.path), source.name))
         elif output.folder is None:
-            _show(output, source, result.transcript, is_one=len(sources) == 1)
+            _print(output, source, result.transcript, is_one=len(sources) == 1)
         else:
             try:
                 write(output, source, result.transcript)
@@ -304,6 +302,7 @@ def run(
 
 
 def _in_order(items: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object]]:
+    """Yields items of (position, value) in the order of their positions."""
     waiting, following = {}, 0
     for position, item in items:
         waiting[position] = item
@@ -312,9 +311,9 @@ def _in_order(items: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object
             following += 1
 
 
-def _show(output: Output, source: Source, transcript: Transcript, *, is_one: bool) -> None:
+def _print(output: Output, source: Source, transcript: Transcript, *, is_one: bool) -> None:
     for format, text in output.texts(source, transcript).items():
-        named = format == "txt" and not is_one
-        name = source.name.translate({ord("\t"): " ", ord("\n"): " "})
-        sys.stdout.write(f"{name}\t{text}" if named else text)
+        if format == "txt" and not is_one:
+            text = source.name.translate({ord("\t"): " ", ord("\n"): " "}) + "\t" + text
+        sys.stdout.write(text)
     sys.stdout.flush()

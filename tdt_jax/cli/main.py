@@ -15,7 +15,7 @@ from tdt_jax.runtime import streams
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command.
+    """Runs a command and returns its exit code.
 
     The exit code is 0 if all went well, 1 if some files failed, 2 for a mistake of the user's, 130
     if it was interrupted, 141 if nobody reads the output any more.
@@ -31,14 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
         code, failure = 2, error
     try:
         streams.flush()
-    except OSError as error:  # which says more than what was raised in the middle
+    except OSError as error:  # more to the point than what was raised before
         failure = error
     return code if failure is None else _exit_code(failure)
 
 
 def _exit_code(error: BaseException) -> int:
-    """Say what has ended a command; its exit code."""
-    if isinstance(error, BrokenPipeError):  # whoever read the output has enough
+    """Prints what ended a command, and returns its exit code."""
+    if isinstance(error, BrokenPipeError):
         return 141
     if isinstance(error, KeyboardInterrupt):
         code, text = 130, "interrupted"
@@ -52,7 +52,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Returns the parser of all commands and their options."""
     parser = argparse.ArgumentParser(
         prog="tdt-jax",
         description="Token-and-Duration Transducers in JAX: speech to text, fast.",

@@ -1,53 +1,77 @@
-"""What several commands of the command line take and do."""
+"""What commands share: options, loading a recogniser, messages, the progress bar."""
 
 import argparse
 import contextlib
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tdt_jax.recogniser import Recogniser
 
 MODEL_HELP = (
     "the folder of a training run or of a saved recogniser, a .nemo archive, a Hugging Face "
     "folder, or a repository on the Hugging Face Hub such as nvidia/parakeet-tdt-0.6b-v3, with "
-    "/FILE.nemo behind it for one of its archives"
+    "/FILE.nemo appended for one of its archives"
 )
 
 
-def add_model(command, *, decoder: bool = True) -> None:
+def add_model(command: argparse.ArgumentParser, *, decoder: bool = True) -> None:
+    """Adds MODEL and the options of loading it; `decoder`: also that of decoding with it."""
     command.add_argument("checkpoint", metavar="MODEL", help=MODEL_HELP)
-    command.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the model")
+    command.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="of parameters and computation [float32 parameters, computation as configured]",
+    )
     command.add_argument(
         "--local-attention",
         type=context,
         metavar="LEFT,RIGHT",
-        help="frames (80 ms) that attention sees, such as 128,128: audio of up to two hours in one "
-        "pass, in memory that grows with its length",
+        help="frames (80 ms) that attention sees on either side, such as 128,128: audio of up to "
+        "two hours in one pass, in memory that grows with its length [all frames]",
     )
     if decoder:
         command.add_argument(
-            "--decoder", choices=["transducer", "ctc"], default="", help="of a model that has both"
+            "--decoder",
+            choices=["transducer", "ctc"],
+            default="",
+            help="which decoder of a model that has both [transducer]",
         )
 
 
-def add_batch(command) -> None:
+def add_batch(command: argparse.ArgumentParser) -> None:
+    """Adds the options of batches and of long audio."""
     command.add_argument(
         "--batch-seconds",
         type=float,
         metavar="SECONDS",
-        help="of audio at a time: more is faster on a GPU or TPU, and takes more memory "
-        "[10 on a CPU, 490 elsewhere]",
+        help="length of the audio in a batch in seconds: more is faster on a GPU or TPU, and takes "
+        "more memory [10 on a CPU, 490 elsewhere]",
     )
     command.add_argument(
         "--piece-seconds",
         type=float,
         metavar="SECONDS",
-        help="that long audio is cut into, at pauses [30, or what the model was trained on; with "
-        "--local-attention two hours; less than 5 costs accuracy]",
+        help="length of the pieces in seconds that long audio is cut into at its pauses [30, or "
+        "what the model was trained on; two hours with --local-attention; less than 5 costs "
+        "accuracy]",
+    )
+
+
+def add_no_progress(command: argparse.ArgumentParser) -> None:
+    """Adds the option without the progress bar."""
+    command.add_argument(
+        "--no-progress",
+        action="store_true",
+        help="show no progress bar; there is none without a terminal either",
     )
 
 
 def context(text: str) -> tuple[int, int]:
-    """LEFT,RIGHT as a command takes it."""
+    """Returns LEFT,RIGHT as two numbers of frames."""
     parts = text.split(",")
     if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not two numbers of frames")
@@ -55,22 +79,25 @@ def context(text: str) -> tuple[int, int]:
 
 
 def two_names(text: str) -> tuple[str, str]:
-    """A,B as a command takes it."""
-    names = tuple(name.strip() for name in text.split(","))
-    if len(names) != 2 or not all(names):
+    """Returns A,B as two names."""
+    first, _, second = (part.strip() for part in text.partition(","))
+    if not first or not second or "," in second:
         raise argparse.ArgumentTypeError(f"{text!r} is not two names")
-    return names
+    return first, second
 
 
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """Returns a whole number above zero."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 
-def load(options, *, on_all: bool = False):
-    """The recogniser that `add_model`'s options mean; on all accelerators here, or on one."""
+def load(options: argparse.Namespace, *, on_all: bool = False) -> "Recogniser":
+    """Returns the recogniser of `add_model`'s options, on one device.
+
+    With `on_all` it is on all accelerators of this process.
+    """
     import jax
 
     from tdt_jax.checkpoints import loading
@@ -90,39 +117,47 @@ def load(options, *, on_all: bool = False):
 
 
 def complain(text: str) -> None:
-    """A line on standard error, above the progress bar."""
+    """Prints a line on standard error, above the progress bar."""
     from tqdm import tqdm
 
     tqdm.write(f"tdt-jax: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def audio_warnings():
-    """A context in which what is said of a recording is a line on standard error."""
+def audio_warnings() -> Iterator[None]:
+    """Prints every AudioWarning within it as a line on standard error."""
     from tdt_jax.audio.errors import AudioWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AudioWarning)
         show = warnings.showwarning
 
-        def complained(message, category, *place, **options):
+        def complain_or_show(message, category, *place, **options):
             if issubclass(category, AudioWarning):
                 complain(str(message))
             else:
                 show(message, category, *place, **options)
 
-        warnings.showwarning = complained
+        warnings.showwarning = complain_or_show
         yield
 
 
 def is_terminal(file) -> bool:
-    """Whether somebody looks at it."""
+    """Returns whether a file is a terminal; None is none."""
     return file is not None and file.isatty()
 
 
+def hides_progress(options: argparse.Namespace) -> bool:
+    """Returns whether to show no progress bar."""
+    return options.no_progress or not is_terminal(sys.stderr)
+
+
 @contextlib.contextmanager
-def progress_bar(seconds: float, *, hidden: bool):
-    """A bar of hours of audio on standard error; yields what takes the seconds done."""
+def progress_bar(seconds: float, *, hidden: bool) -> Iterator[Callable[[float], None]]:
+    """Shows a bar of hours of audio on standard error.
+
+    Yields a function to call with the seconds of audio that are done.
+    """
     from tqdm import tqdm
 
     from tdt_jax.runtime.process import compile_seconds

@@ -1,14 +1,13 @@
 """tdt-jax prepare: librispeech | manifest | must_c | telephone."""
 
 import argparse
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tdt_jax.cli.options import complain, is_terminal
+from tdt_jax.cli.options import add_no_progress, complain, hides_progress
 
 
 def add_prepare(add) -> None:
-    """Add the command and what it prepares."""
     command = add(
         "prepare",
         None,
@@ -16,9 +15,9 @@ def add_prepare(add) -> None:
         "Write recordings and their texts into a dataset of few large files (ArrayRecord, in the\n"
         "layout of tensorflow-datasets, without TensorFlow) below DATA_DIR. Training and\n"
         "evaluation take a split of it as DATA_DIR:SPLIT.\n\n"
-        "Every recording is decoded; one that is damaged, or lacks its text, is named and left\n"
-        "out, and the exit code is then 1. What was interrupted goes on when the same command is\n"
-        "given again. Needs pip install 'tdt-jax[data]' (telephone does not).",
+        "Every recording is decoded; one that is damaged, or has no text, is reported and left\n"
+        "out, and the exit code is then 1. To continue after an interruption, give the same\n"
+        "command again. Needs pip install 'tdt-jax[data]' (telephone does not).",
         "  tdt-jax prepare librispeech LibriSpeech data --subsets dev-clean,train-clean-100\n"
         "  tdt-jax prepare manifest train.jsonl data --split train\n"
         "  tdt-jax prepare must_c en-de data\n"
@@ -26,79 +25,93 @@ def add_prepare(add) -> None:
     )
     kinds = command.add_subparsers(required=True, metavar="WHAT")
 
-    def kind(name: str, run, help: str, source: str):
+    def add_kind(name: str, run: Callable[..., int], help: str, source: str):
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         parser.set_defaults(run=run, writes_files=lambda options: True)
         parser.add_argument("source", metavar="SOURCE", help=source)
-        parser.add_argument("data_dir", metavar="DATA_DIR", help="where the dataset is made")
-        parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+        parser.add_argument("data_dir", metavar="DATA_DIR", help="folder of the datasets")
+        add_no_progress(parser)
         return parser
 
-    kind(
+    _add_librispeech(add_kind)
+    _add_manifest(add_kind)
+    _add_must_c(add_kind)
+    _add_telephone(add_kind)
+
+
+def _add_librispeech(add_kind) -> None:
+    add_kind(
         "librispeech",
         _librispeech,
         "LibriSpeech as OpenSLR gives it, folders or .tar.gz archives (which are not unpacked)",
         "the folder that holds LibriSpeech/, or its subsets, or the archives",
     ).add_argument(
-        "--subsets", type=_names, metavar="A,B", help="such as dev-clean,train-clean-100 [all]"
-    )
-    kind(
-        "manifest",
-        _manifest,
-        "a JSONL manifest; FLAC, WAV and Ogg files stay as they are, parts and others as FLAC",
-        "lines of audio_filepath, duration, text, and of parts of files offset",
-    ).add_argument("--split", required=True, metavar="NAME", help="of the dataset, such as train")
-    kind(
-        "must_c",
-        _must_c,
-        "MuST-C, speech translation: the segments of its talks, with their translations as text",
-        "the folder of a language pair, such as en-de",
-    )
-    kind(
-        "telephone",
-        _telephone,
-        "what a configuration of composed telephone speech is tested on: FLAC files, with the "
-        "manifests composed.jsonl and phrases.jsonl",
-        "a file with get_config(), such as configs/quickstart.py",
+        "--subsets",
+        type=_names,
+        metavar="A,B",
+        help="subsets to prepare, such as dev-clean,train-clean-100 [all]",
     )
 
 
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError("names no subset")
-    return names
-
-
-def _librispeech(options) -> int:
+def _librispeech(options: argparse.Namespace) -> int:
     from tdt_jax.data.prepared import librispeech
 
-    found = librispeech.find(options.source, options.subsets)
-    scans = {split: lambda s=split, p=path: librispeech.scan(s, p) for split, path in found.items()}
+    paths = librispeech.find(options.source, options.subsets)
+    scans = {split: lambda s=split, p=path: librispeech.scan(s, p) for split, path in paths.items()}
     return _prepare(librispeech.LibriSpeech, scans, options, sample_rate=librispeech.SAMPLE_RATE)
 
 
-def _manifest(options) -> int:
+def _add_manifest(add_kind) -> None:
+    add_kind(
+        "manifest",
+        _manifest,
+        "a JSONL manifest; FLAC, WAV and Ogg files are copied, parts of files and other formats "
+        "become FLAC",
+        "a file of lines with audio_filepath, duration, text, and offset for a part of a file",
+    ).add_argument(
+        "--split", required=True, metavar="NAME", help="name of the split to write, such as train"
+    )
+
+
+def _manifest(options: argparse.Namespace) -> int:
     from tdt_jax.data import manifest
     from tdt_jax.data.prepared import recordings
 
     if not options.split.isidentifier():
         raise ValueError(f"the split {options.split!r} must be of letters, digits and _")
     entries = manifest.read_manifest(options.source)
-    return _prepare(
-        recordings.Speech, {options.split: lambda: recordings.scan(options.split, entries)}, options
+    scans = {options.split: lambda: recordings.scan(options.split, entries)}
+    return _prepare(recordings.Speech, scans, options)
+
+
+def _add_must_c(add_kind) -> None:
+    add_kind(
+        "must_c",
+        _must_c,
+        "MuST-C, speech translation: the segments of its talks, with their translations as text",
+        "the folder of a language pair, such as en-de",
     )
 
 
-def _must_c(options) -> int:
+def _must_c(options: argparse.Namespace) -> int:
     from tdt_jax.data.prepared import must_c
 
-    found = must_c.find(options.source)
-    scans = {split: lambda s=split, p=path: must_c.scan(s, p) for split, path in found.items()}
+    paths = must_c.find(options.source)
+    scans = {split: lambda s=split, p=path: must_c.scan(s, p) for split, path in paths.items()}
     return _prepare(must_c.MustC, scans, options)
 
 
-def _telephone(options) -> int:
+def _add_telephone(add_kind) -> None:
+    add_kind(
+        "telephone",
+        _telephone,
+        "the test sets of a configuration of composed telephone speech: FLAC files, with the "
+        "manifests composed.jsonl and phrases.jsonl",
+        "a file with get_config(), such as configs/quickstart.py",
+    )
+
+
+def _telephone(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from tdt_jax import config
@@ -110,8 +123,8 @@ def _telephone(options) -> int:
         raise ValueError(f"{options.source} trains on no telephone speech")
     rate = chosen.model.features.sample_rate
     telephone = Telephone(chosen.data.telephone, sample_rate=rate)
-    hidden = options.no_progress or not is_terminal(sys.stderr)
-    for name, items in telephone.tests().items():
+    hidden = hides_progress(options)
+    for name, items in telephone.test_sets().items():
         path = Path(options.data_dir) / f"{name}.jsonl"
         write_manifest(path, tqdm(items, desc=name, disable=hidden), rate)
         seconds = sum(len(item.samples) for item in items) / rate
@@ -119,16 +132,23 @@ def _telephone(options) -> int:
     return 0
 
 
-def _prepare(builder, scans, options, **rest) -> int:
-    """Prepare one split after the other; `scans` find out what is in each."""
+def _prepare(builder, scans: Mapping[str, Callable], options: argparse.Namespace, **rest) -> int:
+    """Prepares one split after the other, and returns the exit code.
+
+    Args:
+      builder: of the dataset.
+      scans: for each split, a function that returns its recordings.
+      options: of the command.
+      rest: of `data.prepared.prepare.prepare`.
+    """
     from tqdm import tqdm
 
-    from tdt_jax.data.prepared.prepare import is_there, prepare
+    from tdt_jax.data.prepared.prepare import is_prepared, prepare
 
-    hidden = options.no_progress or not is_terminal(sys.stderr)
+    hidden = hides_progress(options)
     failed = 0
     for split, scan in scans.items():
-        was_there = is_there(builder, split, options.data_dir)
+        was_there = is_prepared(builder, split, options.data_dir)
         source = scan()
         total = sum(recording.size for recording in source.recordings)
         bar = tqdm(total=total, desc=split, unit="B", unit_scale=True, disable=hidden or was_there)
@@ -144,3 +164,11 @@ def _prepare(builder, scans, options, **rest) -> int:
             flush=True,
         )
     return 1 if failed else 0
+
+
+def _names(text: str) -> list[str]:
+    """Returns A,B,... as names."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("names no subset")
+    return names

@@ -1,13 +1,16 @@
 """tdt-jax transcribe."""
 
+import argparse
 import contextlib
 import sys
+from pathlib import Path
 
 from tdt_jax.cli.options import (
     add_batch,
     add_model,
+    add_no_progress,
     complain,
-    is_terminal,
+    hides_progress,
     load,
     positive,
     progress_bar,
@@ -21,11 +24,11 @@ def add_transcribe(add) -> None:
         "audio files to text, subtitles, JSON",
         "Transcribe audio of any format, rate, number of channels and length. PATH is a file, a\n"
         "folder (everything in it that looks like audio), a quoted glob pattern, or - for a file\n"
-        "on standard input. A file that cannot be read is named on standard error and skipped;\n"
+        "on standard input. A file that cannot be read is reported on standard error and skipped;\n"
         "the exit code is then 1.\n\n"
-        "Without --output-dir transcripts go to standard output. With it each gets a file of its\n"
-        "own, and what is there already is not done again: a job that was interrupted goes on\n"
-        "when the same command is given again.",
+        "Without --output-dir transcripts go to standard output. With it each goes to a file of\n"
+        "its own, and recordings that have a transcript already are left out: to continue a job\n"
+        "that was interrupted, give the same command again.",
         "  tdt-jax transcribe MODEL talk.mp3\n"
         "  tdt-jax transcribe MODEL talk.mp3 --format srt > talk.srt\n"
         "  tdt-jax transcribe MODEL recordings/ --format all --output-dir transcripts\n"
@@ -41,12 +44,13 @@ def add_transcribe(add) -> None:
         "--track",
         type=positive,
         metavar="N",
-        help="of the audio tracks of a film; by default its main one, and it is said which",
+        help="which audio track of a film, from 1 [its main one, which a message names]",
     )
     command.add_argument(
         "--allow-damaged",
         action="store_true",
-        help="transcribe what can be had of damaged and truncated files, and say what is missing",
+        help="transcribe what can be read of damaged and truncated files, and report what is "
+        "missing",
     )
     output = command.add_argument_group("output")
     output.add_argument(
@@ -57,55 +61,61 @@ def add_transcribe(add) -> None:
         help="plain text; SubRip or WebVTT subtitles; JSON with times and confidence of tokens, "
         "words and segments; a table of segments; NIST CTM; or a file of each [txt]",
     )
-    output.add_argument("-o", "--output-dir", metavar="FOLDER", help="where files are written")
+    output.add_argument(
+        "-o", "--output-dir", metavar="FOLDER", help="where files go [standard output]"
+    )
     output.add_argument(
         "--name",
         default="{parent}/{stem}",
         metavar="TEMPLATE",
-        help="of files below FOLDER, of {folder} (the name of the folder that was given), {parent} "
-        "(relative to it), {stem} and {suffix}; the format is appended [%(default)s]",
+        help="name of each file below FOLDER, made of {folder} (the name of the folder that was "
+        "given), {parent} (the recording's folder relative to it), {stem} and {suffix}; the format "
+        "is appended [%(default)s]",
     )
     output.add_argument(
         "--keep-tags",
         action="store_true",
-        help='show what the model writes beside words, such as <|en|>; JSON has "language" anyway',
+        help='keep what the model emits beside words, such as <|en|>; JSON has "language" anyway',
     )
-    output.add_argument("--overwrite", action="store_true", help="do again what is there already")
     output.add_argument(
-        "--no-progress", action="store_true", help="no progress bar (nor without a terminal)"
+        "--overwrite", action="store_true", help="transcribe again what has a transcript already"
     )
+    add_no_progress(output)
     subtitles = command.add_argument_group("subtitles")
     subtitles.add_argument(
-        "--max-chars", type=positive, default=42, metavar="N", help="of a line [42]"
+        "--max-chars", type=positive, default=42, metavar="N", help="characters of a line [42]"
     )
     subtitles.add_argument(
         "--max-wide-chars",
         type=positive,
         default=16,
         metavar="N",
-        help="of a line of Japanese, Chinese or Korean, if less than half of --max-chars [16]",
+        help="characters of a line of Japanese, Chinese or Korean, which never has more than half "
+        "of --max-chars [16]",
     )
     subtitles.add_argument(
-        "--max-lines", type=positive, default=2, metavar="N", help="of a subtitle [2]"
+        "--max-lines", type=positive, default=2, metavar="N", help="lines of a subtitle [2]"
     )
     subtitles.add_argument(
-        "--max-seconds", type=float, default=7.0, metavar="S", help="that a subtitle stays [7]"
+        "--max-seconds",
+        type=float,
+        default=7.0,
+        metavar="S",
+        help="longest time that a subtitle stays, in seconds [7]",
     )
     subtitles.add_argument(
         "--max-gap",
         type=float,
         default=1.0,
         metavar="S",
-        help="pause that ends a subtitle [1]",
+        help="length of the pause that ends a subtitle, in seconds [1]",
     )
     subtitles.add_argument(
-        "--highlight-words", action="store_true", help="mark each word while it is said"
+        "--highlight-words", action="store_true", help="mark each word while it is spoken"
     )
 
 
-def _transcribe(options) -> int:
-    from pathlib import Path
-
+def _transcribe(options: argparse.Namespace) -> int:
     from tdt_jax.cli import job
     from tdt_jax.inference.formats import FORMATS, SubtitleRules
 
@@ -125,7 +135,7 @@ def _transcribe(options) -> int:
     )
     with contextlib.ExitStack() as stack:
         paths = [path for path in options.paths if path != job.STANDARD_INPUT]
-        sources = job.find(paths, report=complain)
+        sources = job.find_sources(paths, report=complain)
         if job.STANDARD_INPUT in options.paths:
             stdin = job.Source(Path(), is_stdin=True)
             job.check_names([*sources, stdin], output)
@@ -133,14 +143,15 @@ def _transcribe(options) -> int:
         job.check_names(sources, output)
         if output.folder:
             job.check_folder(output.folder)
-            todo = sources if options.overwrite else job.missing(sources, output)
+            todo = sources if options.overwrite else job.without_transcripts(sources, output)
             if len(todo) < len(sources):
-                complain(f"{len(sources) - len(todo)} of {len(sources)} are there already")
+                done = len(sources) - len(todo)
+                complain(f"{done} of {len(sources)} have transcripts already")
             sources = todo
         if not sources:
             return 0
         recogniser = load(options, on_all=True)
-        hidden = options.no_progress or not is_terminal(sys.stderr)
+        hidden = hides_progress(options)
         total = 0.0 if hidden else job.total_seconds(sources)
         failed = job.run(
             recogniser,

@@ -3,9 +3,10 @@
 model.py         FeatureConfig, EncoderConfig, PredictorConfig, JointConfig, ModelConfig
 training.py      LossConfig ... Config: a whole run
 text.py          configuration files, "a.b=value", JSON
+checks.py        the checks of the dataclasses' fields
 
 A configuration is a Python file that returns a `Config`; `override` changes single fields from text
-("optimizer.learning_rate=1e-3"), and `to_json`/`from_json` carry it to disk and back.
+("optimizer.learning_rate=1e-3"), and `to_json` and `from_json` write and read it.
 """
 
 from tdt_jax.config.model import (

@@ -1,14 +1,11 @@
-"""What a model is: features, encoder, predictor, joint."""
+"""The model's configuration: features, encoder, predictor, joint."""
 
 import itertools
 from dataclasses import dataclass, field
 
+from tdt_jax.config.checks import at_least, one_of, positive, require, share
+
 REMAT_POLICIES = "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable"
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclass(frozen=True)
@@ -22,16 +19,17 @@ class FeatureConfig:
     hop_length: int = 160  # samples
     preemphasis: float = 0.97
     dither: float = 1e-5  # standard deviation of the noise added in training, full scale = 1
-    # None: each bin of an utterance to mean 0 and deviation 1. Else the (mean, deviation) of
-    # log-mels anywhere, so that silence or other speech beside it changes no feature of speech.
+    # None: each mel bin of an utterance is normalized to mean 0 and standard deviation 1. Otherwise
+    # a fixed (mean, deviation) for all bins and utterances: then silence, or other speech in the
+    # same utterance, does not change the features of speech.
     normalize: tuple[float, float] | None = None
-    # Frames so many dB below the loudest 0.2 s of an utterance are silence, which its mean and
-    # deviation leave out: how much of it there is, and how silent it is, changes no feature of
-    # speech. None: all frames count, as in NVIDIA's models.
+    # dB: frames that are quieter than the loudest 0.2 s of the utterance by more than this are left
+    # out of its mean and deviation, so that the amount and the level of silence do not change the
+    # features of speech. None: all frames count, as in NVIDIA's models.
     silence: float | None = None
 
     def __post_init__(self):
-        require(self.num_mels > 0, f"features.num_mels must be positive, got {self.num_mels}")
+        positive(self, "features.num_mels", "features.sample_rate", "features.silence")
         require(
             0 < self.hop_length <= self.window_length <= self.fft_length,
             "features need 0 < hop_length <= window_length <= fft_length, got "
@@ -42,12 +40,8 @@ class FeatureConfig:
             f"features.normalize needs a positive deviation, got {self.normalize}",
         )
         require(
-            self.silence is None or self.silence > 0,
-            f"features.silence needs dB > 0, got {self.silence}",
-        )
-        require(
             self.normalize is None or self.silence is None,
-            "features.silence belongs to an utterance's own mean and deviation: with "
+            "features.silence affects the mean and deviation of each utterance only: with "
             f"features.normalize = {self.normalize} it must be none, got {self.silence}",
         )
 
@@ -62,34 +56,32 @@ class EncoderConfig:
     feed_forward_factor: int = 4
     kernel_size: int = 9  # of the depthwise convolution, in frames
     subsampling_channels: int = 256
-    use_bias: bool = True  # in feed-forwards, attention and convolutions
+    use_bias: bool = True  # in feed-forward layers, attention and convolutions
     scale_input: bool = False  # multiply the subsampled frames by sqrt(width) ("xscaling")
-    # frames that attention sees to the (left, right); None: all. Memory then grows with length,
-    # not with its square.
+    # frames to the (left, right) of a frame that it attends to; None: all. With a limit, memory
+    # grows with the number of frames, and not with its square.
     attention_context: tuple[int, int] | None = None
-    # after the depthwise convolution: "layer_norm", or "affine", a BatchNorm with its statistics
-    # folded in, as pretrained models have it
+    # normalization after the depthwise convolution: "layer_norm", or "affine", a BatchNorm with its
+    # statistics folded in, as in pretrained models
     convolution_norm: str = "layer_norm"
     dropout: float = 0.1
     attention_dropout: float = 0.1
-    remat: bool = True  # recompute each block in the backward pass: memory for time
-    # what of a block is kept all the same, one of jax.checkpoint_policies: "nothing_saveable";
-    # "dots_with_no_batch_dims_saveable", the products with parameters; "dots_saveable", all
+    remat: bool = True  # recompute each block in the backward pass: slower, with less memory
+    # what is kept of a block nevertheless, one of jax.checkpoint_policies: "nothing_saveable";
+    # "dots_with_no_batch_dims_saveable", products with parameters; "dots_saveable", all products
     remat_policy: str = "nothing_saveable"
-    unroll: int = 1  # blocks compiled as one loop body: a small encoder on CPU gains from all
+    # blocks in the body of the compiled loop; a small encoder on a CPU is fastest with all of them
+    unroll: int = 1
 
     def __post_init__(self):
-        for name in (
-            "width",
-            "num_layers",
-            "num_heads",
-            "feed_forward_factor",
-            "kernel_size",
-            "subsampling_channels",
-            "unroll",
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"encoder.{name} must be >= 1, got {value}")
+        at_least(
+            1, self, "encoder.width", "encoder.num_layers", "encoder.num_heads",
+            "encoder.feed_forward_factor", "encoder.kernel_size", "encoder.subsampling_channels",
+            "encoder.unroll",
+        )  # fmt: skip
+        share(self, "encoder.dropout", "encoder.attention_dropout", below_one=True)
+        one_of(REMAT_POLICIES, self, "encoder.remat_policy")
+        one_of(("layer_norm", "affine"), self, "encoder.convolution_norm")
         require(
             self.width % self.num_heads == 0,
             f"encoder.width ({self.width}) must be a multiple of "
@@ -101,23 +93,10 @@ class EncoderConfig:
         require(
             self.kernel_size % 2 == 1, f"encoder.kernel_size must be odd, got {self.kernel_size}"
         )
-        for name in ("dropout", "attention_dropout"):
-            rate = getattr(self, name)
-            require(0 <= rate < 1, f"encoder.{name} must be in [0, 1), got {rate}")
-        require(
-            self.remat_policy in REMAT_POLICIES,
-            f"encoder.remat_policy must be one of {', '.join(REMAT_POLICIES)}, got "
-            f"{self.remat_policy!r}",
-        )
         context = self.attention_context
         require(
             context is None or (min(context) >= 0 and max(context) > 0),
             f"encoder.attention_context must be none or (left, right) frames >= 0, got {context}",
-        )
-        require(
-            self.convolution_norm in ("layer_norm", "affine"),
-            "encoder.convolution_norm must be 'layer_norm' or 'affine', got "
-            f"{self.convolution_norm!r}",
         )
 
 
@@ -128,13 +107,11 @@ class PredictorConfig:
     width: int = 640  # P
     num_layers: int = 1
     dropout: float = 0.2
-    blank_embedding: bool = False  # learned, as some fine-tuned checkpoints have it; else zero
+    blank_embedding: bool = False  # learned, as in some fine-tuned checkpoints; otherwise zero
 
     def __post_init__(self):
-        for name in ("width", "num_layers"):
-            value = getattr(self, name)
-            require(value >= 1, f"predictor.{name} must be >= 1, got {value}")
-        require(0 <= self.dropout < 1, f"predictor.dropout must be in [0, 1), got {self.dropout}")
+        at_least(1, self, "predictor.width", "predictor.num_layers")
+        share(self, "predictor.dropout", below_one=True)
 
 
 @dataclass(frozen=True)
@@ -145,15 +122,15 @@ class JointConfig:
     dropout: float = 0.2
 
     def __post_init__(self):
-        require(self.width >= 1, f"joint.width must be >= 1, got {self.width}")
-        require(0 <= self.dropout < 1, f"joint.dropout must be in [0, 1), got {self.dropout}")
+        at_least(1, self, "joint.width")
+        share(self, "joint.dropout", below_one=True)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A transducer: features, encoder, predictor and joint. `durations=None` makes it an RNN-T.
+    """A transducer: features, encoder, predictor and joint network.
 
-    Without predictor and joint it is a CTC model.
+    With `durations=None` it is an RNN-T; without predictor and joint it is a CTC model.
     """
 
     vocab_size: int = 1024  # V; blank is index V
@@ -163,63 +140,57 @@ class ModelConfig:
     predictor: PredictorConfig | None = field(default_factory=PredictorConfig)
     joint: JointConfig | None = field(default_factory=JointConfig)
     ctc: bool = False  # a CTC head on the encoder
-    max_symbols: int = 10  # labels at one frame that greedy decoding goes up to
-    dtype: str = "float32"  # of the computation; losses stay float32
-    piece_seconds: float | None = None  # of long audio heard at once; a run's: its longest bucket
+    max_symbols: int = 10  # labels that greedy decoding emits at one frame at most
+    dtype: str = "float32"  # of the computation; losses are float32
+    # length of the windows that long audio is transcribed in; None: the longest bucket of the run
+    # that trained the model
+    piece_seconds: float | None = None
 
     def __post_init__(self):
-        require(
-            self.piece_seconds is None or self.piece_seconds >= 1,
-            f"piece_seconds must be >= 1 or none, got {self.piece_seconds}",
-        )
+        at_least(1, self, "model.vocab_size", "model.max_symbols", "model.piece_seconds")
+        one_of(("float32", "bfloat16"), self, "model.dtype")
         require(
             (self.predictor is None) == (self.joint is None),
-            "predictor and joint go together: one is none, the other is not",
+            "model.predictor and model.joint must both be none, or neither",
         )
         require(
             self.predictor is not None or (self.ctc and self.durations is None),
-            "a model without predictor and joint needs ctc=True and durations=None, got "
-            f"{self.ctc} and {self.durations}",
-        )
-        require(self.max_symbols >= 1, f"max_symbols must be >= 1, got {self.max_symbols}")
-        require(self.vocab_size >= 1, f"vocab_size must be >= 1, got {self.vocab_size}")
-        require(
-            self.dtype in ("float32", "bfloat16"),
-            f"dtype must be float32 or bfloat16, got {self.dtype!r}",
+            "a model without predictor and joint needs ctc=True and durations=None, got ctc="
+            f"{self.ctc} and durations={self.durations}",
         )
         if self.durations is not None:
             check_durations(self.durations)
 
     @property
     def blank(self) -> int:
-        """Index of the blank token."""
+        """Returns the index of the blank token."""
         return self.vocab_size
 
     @property
     def decoders(self) -> tuple[str, ...]:
-        """How it can be decoded: "transducer", "ctc" or both."""
+        """Returns the decoders of the model: "transducer", "ctc" or both."""
         return ("transducer",) * (self.predictor is not None) + ("ctc",) * self.ctc
 
     @property
     def kind(self) -> str:
-        """What it is: "TDT", "RNN-T" or "CTC"."""
+        """Returns the kind of model: "TDT", "RNN-T" or "CTC"."""
         if self.predictor is None:
             return "CTC"
         return "RNN-T" if self.durations is None else "TDT"
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples of audio that one encoder frame stands for (1280)."""
+        """Returns the number of audio samples per encoder frame (1280)."""
         return 8 * self.features.hop_length
 
     @property
     def seconds_per_frame(self) -> float:
-        """Seconds of audio that one encoder frame stands for (0.08)."""
+        """Returns the seconds of audio per encoder frame (0.08)."""
         return self.samples_per_frame / self.features.sample_rate
 
 
 def check_durations(durations: tuple[int, ...]) -> None:
-    """Raise ValueError unless durations increase strictly from >= 0 and end above 0."""
+    """Raises ValueError unless durations increase strictly from >= 0 and end above 0."""
     increasing = all(a < b for a, b in itertools.pairwise(durations))
     require(
         len(durations) > 0 and durations[0] >= 0 and durations[-1] > 0 and increasing,

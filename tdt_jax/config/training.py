@@ -1,231 +1,196 @@
-"""How a model is trained: loss, optimizer, augmentation, tokenizer, data; and the whole of it."""
+"""The configuration of a run: loss, optimizer, augmentation, tokenizer, data, training."""
 
 from dataclasses import dataclass, field
 
-from tdt_jax.config.model import ModelConfig, require
+from tdt_jax.config.checks import at_least, one_of, ordered, positive, require, share, speeds
+from tdt_jax.config.model import ModelConfig
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """The training objective (Xu et al., 2023, arXiv 2304.06795)."""
 
-    sigma: float = 0.05  # logit under-normalisation: subtracted from every token log-probability
+    sigma: float = 0.05  # logit under-normalization: subtracted from every token log-probability
     omega: float = 0.1  # share of the batches that use the RNN-T loss on the token head
-    fastemit: float = 0.0  # label arcs' gradients times (1 + fastemit)
+    fastemit: float = 0.0  # label arcs' gradients are multiplied by (1 + fastemit)
     ctc_weight: float = 0.0  # loss = (1 - w) transducer + w CTC
     chunk: int | None = None  # lattice nodes at a time; None: by backend (tdt_jax.losses.tiled)
 
     def __post_init__(self):
-        require(0 <= self.omega <= 1, f"loss.omega must be in [0, 1], got {self.omega}")
-        require(
-            0 <= self.ctc_weight <= 1, f"loss.ctc_weight must be in [0, 1], got {self.ctc_weight}"
-        )
-        require(self.chunk is None or self.chunk >= 1, f"loss.chunk must be >= 1, got {self.chunk}")
-        for name in ("sigma", "fastemit"):
-            value = getattr(self, name)
-            require(value >= 0, f"loss.{name} must be >= 0, got {value}")
+        share(self, "loss.omega", "loss.ctc_weight")
+        at_least(0, self, "loss.sigma", "loss.fastemit")
+        at_least(1, self, "loss.chunk")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with warm-up and decay."""
+    """AdamW with warm-up and decay of the learning rate."""
 
-    learning_rate: float = 1e-3  # the peak
+    learning_rate: float = 1e-3  # the highest
     schedule: str = "cosine"  # or "noam"
     warmup_steps: int = 10000
     final_learning_rate: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 1e-3  # on matrices only
     clip_norm: float = 1.0
-    ema_decay: float = 0.0  # of the averaged parameters that are evaluated; 0 = none
+    ema_decay: float = 0.0  # of the averaged parameters, which are evaluated; 0: no average
 
     def __post_init__(self):
-        require(
-            self.schedule in ("cosine", "noam"),
-            f"optimizer.schedule must be 'cosine' or 'noam', got {self.schedule!r}",
-        )
-        require(
-            self.learning_rate > 0,
-            f"optimizer.learning_rate must be positive, got {self.learning_rate}",
-        )
-        require(
-            self.warmup_steps >= 1, f"optimizer.warmup_steps must be >= 1, got {self.warmup_steps}"
-        )
-        require(self.clip_norm > 0, f"optimizer.clip_norm must be positive, got {self.clip_norm}")
-        require(
-            0 <= self.ema_decay < 1,
-            f"optimizer.ema_decay must be in [0, 1), got {self.ema_decay}",
-        )
+        one_of(("cosine", "noam"), self, "optimizer.schedule")
+        positive(self, "optimizer.learning_rate", "optimizer.clip_norm")
+        at_least(1, self, "optimizer.warmup_steps")
+        share(self, "optimizer.ema_decay", below_one=True)
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Training-time augmentation; everything off at zero."""
+    """Augmentation in training."""
 
     freq_masks: int = 2
     freq_width: int = 27  # mel bins, at most
     time_masks: int = 10
-    time_width: float = 0.05  # of the utterance, at most
-    noise_probability: float = 0.0  # share of the utterances that get noise
+    time_width: float = 0.05  # share of the utterance, at most
+    noise_probability: float = 0.0  # share of the utterances that noise is added to
     noise_snr: tuple[float, float] = (10.0, 40.0)  # dB, drawn uniformly
-    # Share in which level and noise change at some moment, as where two recordings meet.
+    # share of the utterances whose level and noise change once, as where two recordings meet
     change_probability: float = 0.0
-    gate_probability: float = 0.0  # share whose longer pauses are nearly silent: zeros, dither
-    band_probability: float = 0.0  # share of the batches through telephone bands and G.711
+    # share of the utterances whose longer pauses become nearly silent: zeros, or dither
+    gate_probability: float = 0.0
+    band_probability: float = 0.0  # share of the batches limited to telephone bands, with G.711
     gain: tuple[float, float] = (0.0, 0.0)  # dB, drawn uniformly
-    speed: tuple[float, ...] = ()  # rates drawn from, such as (0.9, 1.0, 1.1)
-    silence_probability: float = 0.0  # share of the utterances with silence inserted
+    speed: tuple[float, ...] = ()  # rates to draw from, such as (0.9, 1.0, 1.1)
+    silence_probability: float = 0.0  # share of the utterances that silence is inserted into
     silence_seconds: float = 1.0  # at most, at the start, at the end or at a pause
 
     def __post_init__(self):
-        for name in ("freq_masks", "freq_width", "time_masks"):
-            value = getattr(self, name)
-            require(value >= 0, f"augment.{name} must be >= 0, got {value}")
-        for name in (
-            "noise_probability", "change_probability", "gate_probability", "band_probability",
-            "silence_probability", "time_width",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"augment.{name} must be in [0, 1], got {value}")
-        for name in ("noise_snr", "gain"):
-            low, high = getattr(self, name)
-            require(low <= high, f"augment.{name} must be (low, high), got {(low, high)}")
-        require(
-            all(0.5 <= rate <= 2 for rate in self.speed),
-            f"augment.speed rates must be in [0.5, 2], got {self.speed}",
-        )
+        at_least(0, self, "augment.freq_masks", "augment.freq_width", "augment.time_masks")
+        share(
+            self, "augment.time_width", "augment.noise_probability", "augment.change_probability",
+            "augment.gate_probability", "augment.band_probability", "augment.silence_probability",
+        )  # fmt: skip
+        ordered(self, "augment.noise_snr", "augment.gain")
+        speeds(self, "augment.speed")
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How text becomes labels; trained on the training text when a run starts."""
+    """The tokenizer, which is trained on the training text when a run starts."""
 
     kind: str = "sentencepiece"  # or "characters"
-    vocab_size: int = 1024  # of SentencePiece; characters have as many as the text has
-    model: str = ""  # an existing SentencePiece model or tokenizer folder to use instead
+    vocab_size: int = 1024  # of SentencePiece; with characters, as many as the text has
+    model: str = ""  # a SentencePiece model or a tokenizer's folder to use instead
 
     def __post_init__(self):
-        require(
-            self.kind in ("sentencepiece", "characters"),
-            f"tokenizer.kind must be 'sentencepiece' or 'characters', got {self.kind!r}",
-        )
+        one_of(("sentencepiece", "characters"), self, "tokenizer.kind")
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A fixed batch shape: utterances of at most `seconds` and `tokens`, `batch_size` at a time."""
+    """A fixed batch shape: `batch_size` utterances of at most `seconds` and `tokens`."""
 
     seconds: float
     tokens: int
     batch_size: int
 
     def __post_init__(self):
-        require(
-            self.seconds > 0 and self.tokens > 0 and self.batch_size > 0,
-            f"bucket needs positive seconds, tokens and batch_size, got "
-            f"{self.seconds}, {self.tokens}, {self.batch_size}",
-        )
+        positive(self, "bucket.seconds", "bucket.tokens", "bucket.batch_size")
 
 
 @dataclass(frozen=True)
 class TelephoneConfig:
-    """Connected telephone speech composed from the embedded recordings."""
+    """Connected telephone speech, composed from the recordings that come with the package."""
 
+    # of texts; see tdt_jax.data.telephone.grammar
     kinds: tuple[str, ...] = ("digits", "phone", "amount", "date", "time")
     phrase_probability: float = 0.1  # share of recorded phrases among the training utterances
-    fragment_probability: float = 0.0  # share of utterances whose texts begin or end anywhere
-    noise_probability: float = 0.0  # share of noise in which nothing is said
+    # share of the utterances that begin or end in the middle of a text
+    fragment_probability: float = 0.0
+    noise_probability: float = 0.0  # share of the utterances that are noise without speech
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
-    long_silence_probability: float = 0.2  # of each place: start, end, one gap inside
+    # of a long silence at each of three places: the start, the end and one gap between words
+    long_silence_probability: float = 0.2
     long_silence_seconds: float = 2.0  # at most
-    # Of texts that fill an utterance together: a long silence between two, and for each another
-    # level and noise, in half of the gaps with digital silence between, as where recordings meet.
+    # of a long silence between two texts, if an utterance consists of several
     joint_silence_probability: float = 0.0
+    # of another level and noise for each of several texts, in half of the gaps with digital silence
     joint_change_probability: float = 0.0
-    speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)
-    word_gain: float = 3.0  # dB, either way, per word
-    level: tuple[float, float] = (-20.0, -1.0)  # dB: the utterance's peak, full scale = 0
-    num_test: int = 200
+    speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)  # rates to draw from
+    word_gain: float = 3.0  # dB: the level of a word varies by up to this in both directions
+    level: tuple[float, float] = (-20.0, -1.0)  # dB relative to full scale: an utterance's peak
+    num_test: int = 200  # composed test utterances
     snr: tuple[float, float] = (10.0, 40.0)  # dB, of the noise in the test utterances
-    # (first step, index of the largest bucket allowed): short utterances before long ones
+    # (first step, index of the largest bucket allowed from then on): short utterances first
     curriculum: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
         require(len(self.kinds) > 0, "telephone.kinds must name at least one kind")
-        for name in (
-            "phrase_probability", "fragment_probability", "noise_probability",
-            "long_silence_probability", "joint_silence_probability", "joint_change_probability",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"telephone.{name} must be in [0, 1], got {value}")
-        for name in ("gap", "level", "snr"):
-            low, high = getattr(self, name)
-            require(low <= high, f"telephone.{name} must be (low, high), got {(low, high)}")
+        share(
+            self, "telephone.phrase_probability", "telephone.fragment_probability",
+            "telephone.noise_probability", "telephone.long_silence_probability",
+            "telephone.joint_silence_probability", "telephone.joint_change_probability",
+        )  # fmt: skip
+        ordered(self, "telephone.gap", "telephone.level", "telephone.snr")
+        at_least(0, self, "telephone.long_silence_seconds", "telephone.word_gain")
+        at_least(0, self, "telephone.num_test")
         require(self.gap[0] >= 0, f"telephone.gap must be >= 0, got {self.gap}")
         require(self.level[1] <= 0, f"telephone.level must be <= 0 dB, got {self.level}")
-        for name in ("long_silence_seconds", "word_gain", "num_test"):
-            value = getattr(self, name)
-            require(value >= 0, f"telephone.{name} must be >= 0, got {value}")
-        require(
-            len(self.speed) > 0 and all(0.5 <= rate <= 2 for rate in self.speed),
-            f"telephone.speed needs rates in [0.5, 2], got {self.speed}",
-        )
+        require(len(self.speed) > 0, f"telephone.speed needs at least one rate, got {self.speed}")
+        speeds(self, "telephone.speed")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where utterances come from, and the shapes that they are batched in."""
+    """The utterances to train and evaluate on, and the shapes of their batches."""
 
     # JSONL manifests, or prepared datasets as "FOLDER:SPLIT" or "FOLDER:SPLIT+SPLIT"
     train: tuple[str, ...] = ()
-    dev: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()  # evaluated during training, all together
+    test: tuple[str, ...] = ()  # evaluated at the end, each by itself
     folder: str = ""  # that relative names in train, dev and test are relative to
     keys: tuple[str, str] = ("speech", "text")  # of audio and text in a dataset's records
-    lowercase: bool = False  # make the text of train, dev and test lower case
-    telephone: TelephoneConfig | None = None  # composed utterances instead of manifests
+    lowercase: bool = False  # convert the text of train, dev and test to lower case
+    # composed utterances, instead of those of train, dev and test
+    telephone: TelephoneConfig | None = None
     buckets: tuple[Bucket, ...] = (Bucket(16.7, 120, 16),)
-    num_threads: int = 2  # that read and decode ahead of the training step
+    num_threads: int = 2  # that read and decode batches ahead of the training step
     prefetch: int = 4  # batches
 
     def __post_init__(self):
         seconds = [bucket.seconds for bucket in self.buckets]
         require(len(seconds) > 0, "data.buckets must name at least one bucket")
         require(seconds == sorted(seconds), f"data.buckets must grow in seconds, got {seconds}")
+        for name in ("train", "dev", "test"):
+            sources = ",".join(getattr(self, name))
+            require(
+                not sources or self.telephone is None,
+                f"data.{name}={sources} would be ignored, because data.telephone makes the "
+                "utterances of this configuration: to use your own data, add "
+                "--set data.telephone=none",
+            )
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The run itself."""
+    """Steps, intervals, devices and the folder of the run."""
 
     num_steps: int = 100_000
     seed: int = 0
-    log_every: int = 50  # steps
-    eval_every: int = 1000
-    save_every: int = 1000
-    keep: int = 3  # newest checkpoints, beside the best
-    fsdp: int = 1  # devices among which parameters are split; rows are split among all
-    accumulate: int = 1  # parts of a batch, one after another, before a step: less memory
+    log_every: int = 50  # steps between lines of the log
+    eval_every: int = 1000  # steps between evaluations on the development set
+    save_every: int = 1000  # steps between checkpoints
+    keep: int = 3  # newest checkpoints, besides the best
+    fsdp: int = 1  # devices that parameters are split among; rows are split among all
+    accumulate: int = 1  # parts of a batch, processed one after another: less memory
     folder: str = "runs/default"
-    init_from: str = ""  # a checkpoint whose parameters to start from
-    metric: str = "wer"  # by which the best checkpoint is chosen; or "bleu", for translation
+    init_from: str = ""  # a checkpoint with the parameters to start from
+    metric: str = "wer"  # that chooses the best checkpoint; or "bleu", for translation
 
     def __post_init__(self):
-        require(
-            self.metric in ("wer", "bleu"),
-            f"training.metric must be 'wer' or 'bleu', got {self.metric!r}",
-        )
-        for name in (
-            "num_steps",
-            "log_every",
-            "eval_every",
-            "save_every",
-            "keep",
-            "fsdp",
-            "accumulate",
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"training.{name} must be >= 1, got {value}")
+        one_of(("wer", "bleu"), self, "training.metric")
+        at_least(
+            1, self, "training.num_steps", "training.log_every", "training.eval_every",
+            "training.save_every", "training.keep", "training.fsdp", "training.accumulate",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Utterances, training batches as a function of the step, and corpora. Knows no jax.
 
-utterance.py     Utterance, Batch, collate: padding to a bucket's shape
+utterance.py     StoredUtterance, Utterance; Batch, collate: padding to a bucket's shape
 buckets.py       the samples of a bucket, and the bucket that an utterance fits
 manifest.py      JSONL manifests, read and written
 sources.py       read_source: a manifest, or FOLDER:SPLIT of a prepared dataset

@@ -1,4 +1,4 @@
-"""Manifests: one JSON object a line with audio_filepath, duration and text, as NeMo writes them."""
+"""Manifests in the format of NeMo: JSON lines with audio_filepath, duration and text."""
 
 import json
 import os
@@ -7,42 +7,45 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from tdt_jax.audio.encoded import flac
 from tdt_jax.audio.segment import Segment
+from tdt_jax.data.utterance import Utterance
 from tdt_jax.orthography import nfc
 from tdt_jax.runtime.files import write_atomically
 
-MAX_PROBLEMS = 10  # reported at once
+MAX_PROBLEMS = 10  # in one error message
 LONGEST = 1e9  # seconds
 
 
 class Entry(NamedTuple):
     """One line of a manifest."""
 
-    id: str  # audio_filepath as written, or FILE@OFFSET; a repeated one ends with "#" and its line
+    id: str  # audio_filepath as written, or FILE@OFFSET; a repeated one has "#" and its line added
     path: Path
-    seconds: float  # 0.0: the manifest does not say
+    seconds: float  # 0.0: unknown, because the manifest has no duration
     text: str
     offset: float | None = None  # seconds; None: the whole file
 
     @property
     def audio(self) -> Segment:
-        """What `tdt_jax.audio.reading.as_samples` reads."""
+        """Returns the part of the file, which `tdt_jax.audio.reading.as_samples` reads."""
         return Segment(self.path, self.offset, self.seconds if self.seconds > 0 else None)
 
     def exists(self) -> bool:
-        """Whether there is a file to read."""
+        """Returns whether there is a file to read."""
         return self.path.is_file()
 
 
 def read_manifest(path: str | os.PathLike) -> list[Entry]:
-    """Read a JSONL manifest: audio_filepath (absolute, or relative to it), duration (s), text.
+    """Returns the entries of a JSONL manifest: audio_filepath, duration (s) and text.
 
-    With an `offset` (s) an utterance is the part of its file that begins there and lasts for
-    `duration`. Without, it is the file, and `duration` its nominal length; see
-    `tdt_jax.audio.segment`. The text is in Unicode's form NFC. Blank lines and other keys are
-    ignored.
+    A relative audio_filepath is relative to the manifest. With an `offset` (s) an entry is the part
+    of its file that begins there and lasts for `duration`; without, it is the whole file, and
+    `duration` its nominal length (see `tdt_jax.audio.segment`). The text is converted to Unicode's
+    form NFC. Blank lines and other keys are ignored.
 
-    Raises: ValueError naming path:line, for up to ten bad lines at once, and for an empty file.
+    Raises:
+      ValueError: naming path:line, for up to ten bad lines at once, and for an empty file.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,7 +59,7 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
             if len(problems) == MAX_PROBLEMS:
-                problems.append("(and perhaps more)")
+                problems.append("(there may be more)")
                 break
             continue
         entries.append(entry._replace(id=f"{entry.id}#{number}") if entry.id in seen else entry)
@@ -68,23 +71,23 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
     return entries
 
 
-def write_manifest(path: str | os.PathLike, utterances: Iterable, sample_rate: int):
-    """Write utterances as FLAC files of 16 bits and, last, their manifest.
+def write_manifest(
+    path: str | os.PathLike, utterances: Iterable[Utterance], sample_rate: int
+) -> None:
+    """Writes utterances as FLAC files of 16 bits and, when all are written, their manifest.
 
     Args:
       path: of the manifest; the files go into a folder beside it, of its name.
-      utterances: with unique `id`s, which name the files, `samples` [S] and `text`.
+      utterances: their `id`s must be unique and name the files.
       sample_rate: in Hz.
     """
-    import soundfile
-
     path = Path(path)
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for utterance in utterances:
         name = f"{folder.name}/{utterance.id}.flac"
-        soundfile.write(path.parent / name, utterance.samples, sample_rate, subtype="PCM_16")
+        (path.parent / name).write_bytes(flac(utterance.samples, sample_rate))
         seconds = len(utterance.samples) / sample_rate
         line = {"audio_filepath": name, "duration": seconds, "text": utterance.text}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
@@ -103,11 +106,11 @@ def _parse(line: bytes, folder: Path) -> Entry:
     if not item["audio_filepath"]:
         raise ValueError("audio_filepath is empty")
     if re.search("[\ud800-\udfff]", item["text"]):
-        raise ValueError(f"text holds half a character: {item['text']!r}")
+        raise ValueError(f"text has half of a surrogate pair: {item['text']!r}")
     seconds, offset = _seconds(item, "duration"), _seconds(item, "offset")
     if offset is not None and offset < 0:
         raise ValueError(f"offset must not be negative, got {offset:g}")
-    # A name is bytes: what the manifest spells in UTF-8, whatever encoding the system prefers.
+    # The file's name is the bytes of the manifest's UTF-8, whatever the system's encoding.
     name = item["audio_filepath"].encode("utf-8", "surrogateescape")
     path, shown = folder / os.fsdecode(name), name.decode("utf-8", "backslashreplace")
     id = f"{shown}@{offset}" if offset else shown

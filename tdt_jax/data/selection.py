@@ -8,22 +8,21 @@ from typing import NamedTuple
 import numpy as np
 
 from tdt_jax.config import Bucket, ModelConfig
-from tdt_jax.data.buckets import FRAME_SAMPLES, fit, num_frames
-from tdt_jax.data.manifest import Entry
-from tdt_jax.data.prepared.dataset import Record
-from tdt_jax.tokenizer import UnknownTextError
+from tdt_jax.data.buckets import fit, num_frames
+from tdt_jax.data.utterance import StoredUtterance
+from tdt_jax.tokenizer import Tokenizer, UnknownTextError
 
 
 class Selection(NamedTuple):
-    """The utterances that can be trained on, and what became of the others."""
+    """The utterances that can be trained on, and the reasons why the others were skipped."""
 
-    entries: list[Entry | Record]
+    entries: list[StoredUtterance]
     labels: list[list[int]]
-    bucket_index: np.ndarray  # [entries] of the first bucket that each fits
+    bucket_index: np.ndarray  # [entries], of the first bucket that each fits
     skipped: dict[str, list[str]]  # reason -> ids
 
     def report(self) -> str:
-        """One line for the log: what was kept, and what was skipped for which reason."""
+        """Returns one line for the log: how much was kept, and how many skipped for each reason."""
         hours = sum(entry.seconds for entry in self.entries) / 3600
         line = f"{len(self.entries)} utterances, {hours:.2f} h"
         if self.skipped:
@@ -33,46 +32,52 @@ class Selection(NamedTuple):
 
 
 def select(
-    entries: Sequence[Entry | Record],
-    tokenizer,
+    entries: Sequence[StoredUtterance],
+    tokenizer: Tokenizer,
     buckets: Sequence[Bucket],
     *,
-    seconds_per_frame: float = 0.08,
+    sample_rate: int,
+    samples_per_frame: int,
     label_limit: Callable[[int], float] = lambda num_frames: math.inf,
-    allow_empty: bool = False,
 ) -> Selection:
-    """Encode the texts, give every utterance a bucket, and drop with a reason what has none.
+    """Encodes the texts, assigns a bucket to every utterance, and skips those that have none.
 
-    `label_limit(num_frames)` is the most labels that so many encoder frames can align to, -1 where
-    not even silence can (`label_limit`); `allow_empty` keeps utterances without text.
+    Args:
+      entries: are not read.
+      sample_rate: of the model, in Hz.
+      samples_per_frame: of the model's encoder.
+      label_limit: returns the most labels that can be aligned to a number of encoder frames, and
+        -1 if nothing can (see the function `label_limit`).
     """
-    kept: list[tuple[Entry | Record, list[int], int]] = []
+    kept: list[tuple[StoredUtterance, list[int], int]] = []
     skipped: dict[str, list[str]] = {}
     for entry in entries:
-        reason, labels, bucket = None, [], None
+        bucket = None
         try:
             labels = tokenizer.encode(entry.text)
         except UnknownTextError:
-            reason = "with unknown characters"
-        bucket = fit(entry.seconds, len(labels), buckets)
-        frames = num_frames(round(FRAME_SAMPLES * entry.seconds / seconds_per_frame))
+            labels = None
+        frames = num_frames(round(entry.seconds * sample_rate), samples_per_frame)
         if not entry.exists():
             reason = "without a file"
         elif entry.seconds <= 0:
             reason = "without a positive duration"
-        elif reason is None and not labels and not allow_empty:
+        elif labels is None:
+            reason = "with unknown characters"
+        elif not labels:
             reason = "without text"
-        elif reason is None and bucket is None:
-            longest = fit(entry.seconds, 0, buckets) is None
-            reason = f"longer than the largest bucket ({'seconds' if longest else 'tokens'})"
-        elif reason is None and (frames == 0 or label_limit(frames) < 0):
+        elif fit(entry.seconds, 0, buckets, sample_rate=sample_rate) is None:
+            reason = "longer than the largest bucket (seconds)"
+        elif (bucket := fit(entry.seconds, len(labels), buckets, sample_rate=sample_rate)) is None:
+            reason = "longer than the largest bucket (tokens)"
+        elif frames == 0 or label_limit(frames) < 0:
             reason = "with too few frames for any alignment"
-        elif reason is None and len(labels) > label_limit(frames):
+        elif len(labels) > label_limit(frames):
             reason = "with more labels than frames allow"
-        if reason is None:
-            kept.append((entry, labels, bucket))
         else:
-            skipped.setdefault(reason, []).append(entry.id)
+            kept.append((entry, labels, bucket))
+            continue
+        skipped.setdefault(reason, []).append(entry.id)
     return Selection(
         entries=[entry for entry, _, _ in kept],
         labels=[labels for _, labels, _ in kept],
@@ -82,27 +87,30 @@ def select(
 
 
 def label_limit(model: ModelConfig) -> Callable[[int], float]:
-    """The most labels that a number of frames can hold; -1 where no alignment exists at all.
+    """Returns a function: the most labels that can be aligned to a number of frames, -1 if none.
 
-    Of a transducer the arcs' durations add up to the frames, the last arc is a blank, and blanks
-    have no duration 0. With a duration of 0 for labels any number of them fits where blanks do.
+    For a transducer the durations of the arcs of an alignment add up to the number of frames, the
+    last arc is a blank, and no blank has the duration 0. If labels may have the duration 0, any
+    number of labels can be aligned to frames that blanks alone can be aligned to.
     """
     if model.kind == "CTC":
         return lambda num_frames: num_frames
-    if model.durations is None or model.durations[:2] == (0, 1):
+    durations = model.durations
+    if durations is None or durations[:2] == (0, 1):
         return lambda num_frames: math.inf if num_frames else -1
-    is_free = model.durations[0] == 0
+    has_zero = durations[0] == 0
+    positive = durations[1:] if has_zero else durations
 
     def limit(num_frames: int) -> float:
-        arcs = _most_arcs(num_frames, model.durations[is_free:])
-        return -1 if arcs < 1 else math.inf if is_free else arcs - 1
+        num_arcs = _most_arcs(num_frames, positive)
+        return -1 if num_arcs < 1 else math.inf if has_zero else num_arcs - 1
 
     return limit
 
 
 @functools.cache
 def _most_arcs(num_frames: int, durations: tuple[int, ...]) -> float:
-    """How many durations above 0 add up to a number of frames at most; below 1 if none do."""
+    """Returns the largest number of durations > 0 that add up to `num_frames`; < 1 if none do."""
     most = [0.0]
     for frames in range(1, num_frames + 1):
         most.append(

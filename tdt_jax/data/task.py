@@ -1,80 +1,82 @@
-"""What a configuration trains and evaluates on: a tokenizer, training batches, evaluation sets."""
+"""The task of a configuration: tokenizer, training batches, development and test sets."""
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.config import Config
+from tdt_jax.config import Config, TelephoneConfig
 from tdt_jax.data.batches import Batches, ManifestBatches
-from tdt_jax.data.manifest import Entry
-from tdt_jax.data.prepared.dataset import Record
 from tdt_jax.data.selection import label_limit, select
 from tdt_jax.data.sources import read_source
 from tdt_jax.data.telephone.batches import TelephoneBatches
 from tdt_jax.data.telephone.compose import Telephone
-from tdt_jax.data.utterance import Utterance
+from tdt_jax.data.utterance import StoredUtterance, Utterance
+from tdt_jax.tokenizer import Tokenizer
 
 NUM_TEXTS = 20_000  # composed texts that a tokenizer is trained on
-NUM_DEV = 50  # composed utterances that are transcribed while training
+NUM_DEV = 50  # composed utterances in the development set
 
 
 class Task(NamedTuple):
-    tokenizer: tokenizers.Characters | tokenizers.SentencePiece
+    tokenizer: Tokenizer
     batches: Batches
-    dev: Sequence[Utterance | Entry | Record]  # transcribed while training
-    test: dict[str, Sequence[Utterance | Entry | Record]]  # by name; transcribed at the end
-    report: list[str]  # what was skipped, in words
+    dev: Sequence[Utterance | StoredUtterance]  # evaluated during training
+    test: Mapping[str, Sequence[Utterance | StoredUtterance]]  # by name; evaluated at the end
+    report: list[str]  # lines for the log: how much there is, and what was skipped
 
 
-def make_task(config: Config, tokenizer=None) -> Task:
-    """The task of `config`; the tokenizer is trained on the training text unless given.
+def make_task(config: Config, tokenizer: Tokenizer | None = None) -> Task:
+    """Returns the task of `config`; the tokenizer is trained on the training text unless given.
 
     Raises:
-      ValueError: without anything to train on, and for manifests and datasets that cannot be read.
+      ValueError: if there is nothing to train on, and for manifests and datasets that cannot be
+        read.
     """
-    return _telephone(config, tokenizer) if config.data.telephone else _sources(config, tokenizer)
+    if config.data.telephone is not None:
+        return _telephone_task(config, config.data.telephone, tokenizer)
+    return _source_task(config, tokenizer)
 
 
-def _telephone(config: Config, tokenizer) -> Task:
-    telephone = Telephone(config.data.telephone)
+def _telephone_task(
+    config: Config, telephone_config: TelephoneConfig, tokenizer: Tokenizer | None
+) -> Task:
+    sample_rate = config.model.features.sample_rate
+    telephone = Telephone(telephone_config, sample_rate=sample_rate)
     tokenizer = tokenizer or _train_tokenizer(config, telephone.texts(NUM_TEXTS))
     batches = TelephoneBatches(
         telephone,
         tokenizer,
         config.data.buckets,
         seed=config.training.seed,
-        curriculum=config.data.telephone.curriculum,
+        curriculum=telephone_config.curriculum,
     )
-    # Other compositions of texts that training never says, as in the test.
-    dev_config = dataclasses.replace(config.data.telephone, num_test=NUM_DEV)
-    return Task(
-        tokenizer,
-        batches,
-        dev=Telephone(dev_config, seed=1).test_set(),
-        test=telephone.tests(),
-        report=[],
-    )
+    # Texts that do not occur in training, as in the test set, but drawn with another seed.
+    dev_config = dataclasses.replace(telephone_config, num_test=NUM_DEV)
+    dev = Telephone(dev_config, sample_rate=sample_rate, seed=1).test_set()
+    return Task(tokenizer, batches, dev, telephone.test_sets(), report=[])
 
 
-def _sources(config: Config, tokenizer) -> Task:
+def _source_task(config: Config, tokenizer: Tokenizer | None) -> Task:
     data, augment = config.data, config.augment
     if not data.train:
         raise ValueError("data.train names no manifest or dataset, and data.telephone is none")
-    options = dict(folder=data.folder, keys=data.keys, lowercase=data.lowercase)
-    train, dev = (
-        list(itertools.chain.from_iterable(read_source(name, **options) for name in names))
-        for names in (data.train, data.dev)
-    )
-    test = {name: read_source(name, **options) for name in data.test}  # scored one by one
+
+    def read(name: str) -> list[StoredUtterance]:
+        return read_source(name, folder=data.folder, keys=data.keys, lowercase=data.lowercase)
+
+    train = [entry for name in data.train for entry in read(name)]
+    dev = [entry for name in data.dev for entry in read(name)]
+    tests = {"dev": dev} if dev else {}
+    tests |= {name: read(name) for name in data.test}
     tokenizer = tokenizer or _train_tokenizer(config, [entry.text for entry in train])
     limit = label_limit(config.model)
     selection = select(
         train,
         tokenizer,
         data.buckets,
-        seconds_per_frame=config.model.seconds_per_frame,
+        sample_rate=config.model.features.sample_rate,
+        samples_per_frame=config.model.samples_per_frame,
         label_limit=limit,
     )
     batches = ManifestBatches(
@@ -82,17 +84,16 @@ def _sources(config: Config, tokenizer) -> Task:
         data.buckets,
         seed=config.training.seed,
         sample_rate=config.model.features.sample_rate,
+        samples_per_frame=config.model.samples_per_frame,
+        label_limit=limit,
         speed=augment.speed,
         silence_probability=augment.silence_probability,
         silence_seconds=augment.silence_seconds,
-        samples_per_frame=config.model.samples_per_frame,
-        label_limit=limit,
     )
-    tests = ({"dev": dev} if dev else {}) | test
     return Task(tokenizer, batches, dev, tests, [f"training: {selection.report()}"])
 
 
-def _train_tokenizer(config: Config, texts: Sequence[str]):
+def _train_tokenizer(config: Config, texts: Sequence[str]) -> Tokenizer:
     options = config.tokenizer
     if options.model:
         return tokenizers.load(options.model)

@@ -1,12 +1,39 @@
-"""Utterances in memory, and batches of them padded to a bucket's shape."""
+"""Utterances, stored or in memory, and batches of them padded to a bucket's shape."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import bucket_samples
+
+
+class StoredUtterance(Protocol):
+    """An utterance with its transcript, whose audio is read when it is needed.
+
+    Entries of manifests and records of prepared datasets are such utterances.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def audio(self) -> Any:
+        """Returns what `tdt_jax.audio.reading.as_samples` reads."""
+        ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def seconds(self) -> float:
+        """Returns the length of the audio, or 0.0 if it is unknown."""
+        ...
+
+    def exists(self) -> bool:
+        """Returns whether there is a file to read."""
+        ...
 
 
 class Utterance(NamedTuple):
@@ -15,22 +42,22 @@ class Utterance(NamedTuple):
     id: str
     samples: np.ndarray  # [S] float32
     text: str
-    lead: int = 0  # of the samples, those before the first word, as far as is known
+    num_leading_samples: int = 0  # before the first word, as far as is known
 
     @property
     def audio(self) -> np.ndarray:
-        """What `tdt_jax.audio.reading.as_samples` reads."""
+        """Returns the samples, which `tdt_jax.audio.reading.as_samples` reads."""
         return self.samples
 
 
 class Batch(NamedTuple):
-    """Utterances padded with zeros to a bucket's shape; a missing row has id "" and no samples."""
+    """Utterances padded with zeros to a bucket's shape; an empty row has id "" and no samples."""
 
     samples: np.ndarray  # [B, S] float32
     num_samples: np.ndarray  # [B] int32
     labels: np.ndarray  # [B, U] int32
     num_labels: np.ndarray  # [B] int32
-    lead: np.ndarray  # [B] int32, samples at the start in which nothing is said
+    num_leading_samples: np.ndarray  # [B] int32, samples without speech at the start
     ids: tuple[str, ...]
     texts: tuple[str, ...]
 
@@ -40,11 +67,12 @@ def collate(
     labels: Sequence[Sequence[int]] | None,
     bucket: Bucket,
     *,
-    sample_rate: int = 16000,
+    sample_rate: int,
 ) -> Batch:
-    """Pad utterances to one batch of the bucket's shape; without `labels` they are zeros.
+    """Returns utterances as one batch of the bucket's shape; without `labels` they are zeros.
 
-    Raises: ValueError naming the utterance that does not fit, and both lengths.
+    Raises:
+      ValueError: naming the utterance that does not fit, and both lengths.
     """
     num_rows, width = bucket.batch_size, bucket_samples(bucket, sample_rate)
     labels = [()] * len(utterances) if labels is None else labels
@@ -52,14 +80,15 @@ def collate(
         raise ValueError(
             f"got {len(utterances)} utterances and {len(labels)} labels for {num_rows} rows"
         )
+    empty_rows = ("",) * (num_rows - len(utterances))
     batch = Batch(
         samples=np.zeros((num_rows, width), np.float32),
         num_samples=np.zeros(num_rows, np.int32),
         labels=np.zeros((num_rows, bucket.tokens), np.int32),
         num_labels=np.zeros(num_rows, np.int32),
-        lead=np.zeros(num_rows, np.int32),
-        ids=tuple(utterance.id for utterance in utterances) + ("",) * (num_rows - len(utterances)),
-        texts=tuple(item.text for item in utterances) + ("",) * (num_rows - len(utterances)),
+        num_leading_samples=np.zeros(num_rows, np.int32),
+        ids=tuple(utterance.id for utterance in utterances) + empty_rows,
+        texts=tuple(utterance.text for utterance in utterances) + empty_rows,
     )
     for row, (utterance, label) in enumerate(zip(utterances, labels, strict=True)):
         num_samples, num_labels = len(utterance.samples), len(label)
@@ -71,5 +100,5 @@ def collate(
         batch.samples[row, :num_samples] = utterance.samples
         batch.labels[row, :num_labels] = label
         batch.num_samples[row], batch.num_labels[row] = num_samples, num_labels
-        batch.lead[row] = utterance.lead
+        batch.num_leading_samples[row] = utterance.num_leading_samples
     return batch

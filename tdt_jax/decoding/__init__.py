@@ -1,8 +1,8 @@
-"""Decoding: frames [B, T, D] of the encoder -> Hypothesis. Knows arrays only, and no flax.
+"""Decoding: frames [B, T, D] of the encoder -> Hypothesis. Knows arrays only, no flax.
 
-hypothesis.py    Hypothesis, DecoderState: the result of a decoder, its state between chunks
-greedy.py        start_decoding, greedy_decode, decode_chunk: TDT and RNN-T
-ctc.py           ctc_decode
+greedy.py        greedy_decode, start_decoding, decode_chunk: TDT and RNN-T
+ctc.py           ctc_decode: greedy decoding of a CTC head
+hypothesis.py    Hypothesis, a decoder's result; DecoderState, its state between chunks
 """
 
 from tdt_jax.decoding.ctc import ctc_decode

@@ -1,68 +1,52 @@
-"""Greedy decoding in one `lax.while_loop`, every utterance at a frame of its own.
+"""Greedy decoding of TDT and RNN-T in one `lax.while_loop`, every utterance at its own frame.
 
-A decoder step looks at one frame:
+A decoder step evaluates the joint at one frame:
 
     token, duration = argmax of the two heads at (frame t, predictor state)
     label:  emit it, step the predictor, t += duration
     blank:  t += max(duration, 1)
 
 An RNN-T is the same loop with duration 0 for labels and 1 for blanks, so that it takes exactly
-frames + labels steps where a TDT jumps (Xu et al., 2023, arXiv 2304.06795, section 4).
+frames + labels steps where a TDT skips frames (Xu et al., 2023, arXiv 2304.06795, section 4).
 
-A turn of the loop may look at a window of frames with one product: the steps that end in a blank
-leave the predictor as it is, so they are followed inside the window up to the next label. A TDT
-hardly ever sees a blank after a blank, and an RNN-T most of the time: its window is wider.
+An iteration of the loop may evaluate a window of frames in one product: steps that end in a blank
+leave the predictor as it is, so they are followed within the window up to the next label. A TDT
+hardly ever emits a blank after a blank, and an RNN-T mostly does: its window is wider.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, certainty
+from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, score_and_entropy
 
-WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames a turn; the best measured, `tdt-jax benchmark decode`
-
-
-class _Loop(NamedTuple):
-    time: jax.Array  # [B] the frame each utterance is at
-    num_here: jax.Array  # [B] labels emitted at this frame
-    predictor: tuple
-    projected: jax.Array  # [B, J]
-    hypothesis: Hypothesis
-
-
-class _Seen(NamedTuple):
-    """What the joint says of the frames in a window, each [B, W]."""
-
-    token_logits: jax.Array  # [B, W, V + 1]
-    token: jax.Array
-    duration: jax.Array
-
-
-def start_decoding(model, batch_size: int) -> DecoderState:
-    """The state before the first frame of `batch_size` utterances."""
-    blank = jnp.full((batch_size,), model.config.blank, jnp.int32)
-    output, state = model.predictor.step(blank, model.predictor.start(batch_size))
-    return DecoderState(jnp.zeros_like(blank), state, model.joint.project_states(output))
+WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames an iteration; the fastest in `tdt-jax benchmark decode`
 
 
 @functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
 def greedy_decode(
-    model, frames, num_frames, *, max_symbols: int = 10, window: int | None = None
+    model: Any,
+    frames: jax.Array,
+    num_frames: jax.Array,
+    *,
+    max_symbols: int = 10,
+    window: int | None = None,
 ) -> Hypothesis:
-    """The most probable token and duration, step by step.
+    """Returns the labels of the most probable token and duration at each decoder step.
 
     After `max_symbols` labels at one frame an utterance moves on by one frame if it is still
     there. An utterance's result depends neither on padding nor on the rest of the batch.
 
     Args:
-      model: with `predictor`, `joint` and `config` as a `tdt_jax.Transducer` has.
+      model: with `predictor` (`start`, `step`), `joint` (`project_frames`, `project_states`,
+        `heads_in_loop`) and `config` (`blank`, `durations`), as a `tdt_jax.Transducer`.
       frames: [B, T, D] from `encode`.
       num_frames: [B] int.
       max_symbols: most labels at one frame.
-      window: frames looked at in a turn of the loop: speed only. None: 1 for a TDT, 4 for an RNN-T.
+      window: frames that an iteration evaluates; affects speed only. None: 1 for a TDT, 4 for an
+        RNN-T.
 
     Returns:
       a Hypothesis with room for L = T * max_symbols labels (T where every duration is above 0).
@@ -75,23 +59,36 @@ def greedy_decode(
     return decode_chunk(model, frames, num_frames, start, **options)[0]
 
 
+def start_decoding(model: Any, batch_size: int) -> DecoderState:
+    """Returns the decoder's state before the first frame of `batch_size` utterances."""
+    blank = jnp.full((batch_size,), model.config.blank, jnp.int32)
+    output, state = model.predictor.step(blank, model.predictor.start(batch_size))
+    return DecoderState(jnp.zeros_like(blank), state, model.joint.project_states(output))
+
+
 @functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
 def decode_chunk(
-    model,
-    frames,
-    num_frames,
+    model: Any,
+    frames: jax.Array,
+    num_frames: jax.Array,
     state: DecoderState,
     *,
     max_symbols: int = 10,
     window: int | None = None,
 ) -> tuple[Hypothesis, DecoderState]:
-    """As `greedy_decode`, going on from a state: chunk by chunk gives what the whole gives.
+    """Decodes a chunk of frames, from the state after the chunk before it.
+
+    Chunk after chunk this gives what `greedy_decode` gives for the whole.
 
     Args:
+      model, frames, num_frames, max_symbols, window: as in `greedy_decode`.
       state: from `start_decoding`, or from the chunk before.
 
     Returns:
       the Hypothesis of these frames, its times counted from their start, and the state after them.
+
+    Raises:
+      ValueError: as `greedy_decode`.
     """
     is_rnnt = model.config.durations is None
     window = (WINDOW_RNNT if is_rnnt else WINDOW_TDT) if window is None else window
@@ -112,19 +109,19 @@ def decode_chunk(
     heads = model.joint.heads_in_loop(batch * window)
     rows = jnp.arange(batch)
 
-    def turn(loop: _Loop) -> _Loop:
-        place = loop.time[:, None] + jnp.arange(window)[None]
-        around = projected_frames[rows[:, None], jnp.minimum(place, size - 1)]  # [B, W, J]
-        seen = _look(heads(around, loop.projected[:, None]), model.config)
-        found, offset, num_steps = _follow(seen, model.config.blank, num_frames - loop.time)
+    def step(loop: _Loop) -> _Loop:
+        times = loop.time[:, None] + jnp.arange(window)[None]
+        in_window = projected_frames[rows[:, None], jnp.minimum(times, size - 1)]  # [B, W, J]
+        best = _best(heads(in_window, loop.projected[:, None]), model.config)
+        emits, offset, num_steps = _skip_blanks(best, model.config.blank, num_frames - loop.time)
         at = rows, jnp.minimum(offset, window - 1)
-        token, duration = seen.token[at], seen.duration[at]
+        token, duration = best.token[at], best.duration[at]
 
-        num_here = jnp.where(offset > 0, 0, loop.num_here) + found.astype(jnp.int32)
-        stuck = (duration == 0) & (num_here >= max_symbols)
-        advance = jnp.where(found, jnp.where(stuck, 1, duration), 0)
-        predictor, projected = _step_predictor(model, found, token, loop)
-        score, entropy = certainty(seen.token_logits[at])
+        num_here = jnp.where(offset > 0, 0, loop.num_here) + emits.astype(jnp.int32)
+        is_stuck = (duration == 0) & (num_here >= max_symbols)
+        advance = jnp.where(emits, jnp.where(is_stuck, 1, duration), 0)
+        predictor, projected = _step_predictor(model, emits, token, loop)
+        score, entropy = score_and_entropy(best.token_logits[at])
         hypothesis = loop.hypothesis._replace(num_steps=loop.hypothesis.num_steps + num_steps)
         return _Loop(
             time=loop.time + offset + advance,
@@ -132,18 +129,37 @@ def decode_chunk(
             predictor=predictor,
             projected=projected,
             hypothesis=_append(
-                hypothesis, found, capacity, token, loop.time + offset, duration, score, entropy
+                hypothesis, emits, capacity, token, loop.time + offset, duration, score, entropy
             ),
         )
 
     zeros = jnp.zeros((batch,), jnp.int32)
-    loop = _Loop(state.skip, zeros, *state[1:], _empty(batch, capacity))
-    loop = jax.lax.while_loop(lambda loop: jnp.any(loop.time < num_frames), turn, loop)
+    hypothesis = _empty_hypothesis(batch, capacity)
+    loop = _Loop(state.skip, zeros, state.predictor, state.projected, hypothesis)
+    loop = jax.lax.while_loop(lambda loop: jnp.any(loop.time < num_frames), step, loop)
     skip = loop.time - num_frames.astype(jnp.int32)
     return loop.hypothesis, DecoderState(skip, loop.predictor, loop.projected)
 
 
-def _look(logits, config) -> _Seen:
+class _Loop(NamedTuple):
+    """The state of the loop."""
+
+    time: jax.Array  # [B] the frame that each utterance is at
+    num_here: jax.Array  # [B] labels emitted at this frame
+    predictor: tuple
+    projected: jax.Array  # [B, J]
+    hypothesis: Hypothesis
+
+
+class _Best(NamedTuple):
+    """The most probable token and duration at each frame of a window."""
+
+    token_logits: jax.Array  # [B, W, V+1]
+    token: jax.Array  # [B, W]
+    duration: jax.Array  # [B, W]
+
+
+def _best(logits, config) -> _Best:
     token_logits, duration_logits = logits
     token = jnp.argmax(token_logits, axis=-1).astype(jnp.int32)
     if duration_logits is None:
@@ -151,50 +167,51 @@ def _look(logits, config) -> _Seen:
     else:
         durations = jnp.asarray(config.durations, jnp.int32)
         duration = durations[jnp.argmax(duration_logits, axis=-1)]
-    return _Seen(token_logits, token, duration.astype(jnp.int32))
+    return _Best(token_logits, token, duration.astype(jnp.int32))
 
 
-def _follow(seen: _Seen, blank: int, num_left):
-    """The path through a window up to the first label or the window's end.
+def _skip_blanks(best: _Best, blank: int, num_left):
+    """Follows the blanks of a window up to its first label, its end, or the last frame.
 
-    Returns [B]: whether it meets a label, the offset that it ends at (the label's place, or the
-    next frame to look at), and the steps that it takes. It ends with the `num_left` frames.
+    Returns, each [B]: whether it ends at a label, the offset at which it ends (the label's, or that
+    of the next frame to evaluate), and the number of steps. `num_left` [B] frames are left.
     """
     offset = num_steps = jnp.zeros_like(num_left, jnp.int32)
-    found = jnp.zeros(num_left.shape, bool)
-    for i in range(seen.token.shape[1]):
-        is_here = (offset == i) & ~found & (i < num_left)
-        is_blank = seen.token[:, i] == blank
+    emits = jnp.zeros(num_left.shape, bool)
+    for i in range(best.token.shape[1]):
+        is_here = (offset == i) & ~emits & (i < num_left)
+        is_blank = best.token[:, i] == blank
         num_steps += is_here.astype(jnp.int32)
-        found |= is_here & ~is_blank
-        offset += jnp.where(is_here & is_blank, jnp.maximum(seen.duration[:, i], 1), 0)
-    return found, offset, num_steps
+        emits |= is_here & ~is_blank
+        offset += jnp.where(is_here & is_blank, jnp.maximum(best.duration[:, i], 1), 0)
+    return emits, offset, num_steps
 
 
 def _step_predictor(model, emits, token, loop: _Loop):
-    """The predictor's new state and projected output where a label was emitted."""
+    """Returns the predictor's state and projected output, new where a label was emitted."""
 
-    def chosen(new, old, axis):
-        """`new` where a label was emitted, with the batch on `axis`."""
+    def where_emitted(new, old, batch_axis):
         shape = [1] * new.ndim
-        shape[axis] = len(emits)
+        shape[batch_axis] = len(emits)
         return jnp.where(emits.reshape(shape), new, old)
 
     def step():
         output, state = model.predictor.step(token, loop.predictor)
-        projected = chosen(model.joint.project_states(output), loop.projected, 0)
-        return jax.tree.map(lambda *x: chosen(*x, axis=1), state, loop.predictor), projected
+        projected = where_emitted(model.joint.project_states(output), loop.projected, 0)
+        state = jax.tree.map(lambda *x: where_emitted(*x, batch_axis=1), state, loop.predictor)
+        return state, projected
 
     return jax.lax.cond(jnp.any(emits), step, lambda: (loop.predictor, loop.projected))
 
 
-def _empty(batch: int, capacity: int) -> Hypothesis:
-    zeros, table = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch, capacity), jnp.int32)
-    real = table.astype(jnp.float32)
-    return Hypothesis(table, zeros, table, table, real, real, zeros)
+def _empty_hypothesis(batch: int, capacity: int) -> Hypothesis:
+    zeros, integers = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch, capacity), jnp.int32)
+    reals = integers.astype(jnp.float32)
+    return Hypothesis(integers, zeros, integers, integers, reals, reals, zeros)
 
 
 def _append(hypothesis, emits, capacity, token, time, duration, score, entropy) -> Hypothesis:
+    """Returns the hypothesis with one more label in the rows that emit one."""
     position = jnp.where(emits, hypothesis.num_labels, capacity)  # beyond the end: dropped
     rows = jnp.arange(len(position))
 

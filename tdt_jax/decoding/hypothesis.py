@@ -6,35 +6,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Array = jax.Array | np.ndarray
+
 
 class Hypothesis(NamedTuple):
-    """What was heard in each utterance; of L, the first `num_labels` entries hold."""
+    """The labels emitted for each utterance; the first `num_labels` of L entries are valid."""
 
-    labels: jax.Array  # [B, L] int32
-    num_labels: jax.Array  # [B] int32
-    times: jax.Array  # [B, L] int32, frame of emission
-    durations: jax.Array  # [B, L] int32, frames predicted with the label (RNN-T: 0)
-    scores: jax.Array  # [B, L] float32, log-probability of the label under the token head
-    entropies: jax.Array  # [B, L] float32, in nats, of the token head at the emission
-    num_steps: jax.Array  # [B] int32, joint evaluations that the utterance needed (CTC: frames)
+    labels: Array  # [B, L] int32
+    num_labels: Array  # [B] int32
+    times: Array  # [B, L] int32, frame of emission
+    durations: Array  # [B, L] int32, frames predicted with the label (RNN-T: 0)
+    scores: Array  # [B, L] float32, log-probability of the label under the token head
+    entropies: Array  # [B, L] float32, in nats, of the token head at the emission
+    num_steps: Array  # [B] int32, joint evaluations that the utterance needed (CTC: frames)
 
 
 class DecoderState(NamedTuple):
-    """What the decoder carries from the end of some frames to those that follow."""
+    """What a decoder carries from the end of some frames to the frames that follow."""
 
-    skip: jax.Array  # [B] int32, frames to jump over: where a duration reached beyond the end
+    skip: jax.Array  # [B] int32, frames to skip: as a duration reached beyond the end
     predictor: tuple  # the predictor's state
     projected: jax.Array  # [B, J] its projected output
 
 
-def certainty(token_logits):
-    """Log-probability of the best token, and the entropy of all: [..., V + 1] -> [...], [...]."""
+def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
+    """Returns the hypothesis of one utterance of a batch, its arrays cut to its labels."""
+    one = Hypothesis(*(np.asarray(field[row]) for field in hypothesis))
+    return Hypothesis(*(field[: one.num_labels] if field.ndim else field for field in one))
+
+
+def score_and_entropy(token_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the best token's log-probability [...] and the entropy [...] of logits [..., V+1]."""
     log_probs = jax.nn.log_softmax(token_logits.astype(jnp.float32), axis=-1)
     entropy = -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30), axis=-1)
     return jnp.max(log_probs, axis=-1), entropy
-
-
-def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
-    """One utterance of a batch's hypothesis, its arrays cut to the labels it has."""
-    one = Hypothesis(*(np.asarray(field[row]) for field in hypothesis))
-    return Hypothesis(*(field[: one.num_labels] if field.ndim else field for field in one))

@@ -1,16 +1,18 @@
 """Audio -> transcripts, and how good they are.
 
-recognition.py       decode_samples: samples -> Hypothesis, on one device or by rows on many
-transcription.py     transcribe: files and arrays, in batches of few shapes; warm_up
-long_form.py         where long audio is cut, and which window a word belongs to
-streaming.py         Stream
-transcript.py        Transcript, Segment, Word, Token: times and confidence
-formats.py           txt, srt, vtt, json, tsv, ctm
-evaluation.py        evaluate, Evaluation, merged
-evaluation_table.py  evaluations as a table
-error_analysis.py    what went wrong: words inserted, deleted, substituted
-metrics.py           word and character error rate, BLEU, normalizers
-leaderboard.py       the normalizer of the Open ASR Leaderboard
+recognition.py             samples -> Hypothesis, on one device or by rows on several
+scheduler.py               windows of many recordings -> batches of few shapes -> hypotheses
+long_form.py               long audio -> windows; words of the windows -> words of the recording
+transcription.py           transcribe: recordings -> transcripts; shapes, warm_up
+streaming.py               Stream: transcribes audio while it comes
+transcript.py              Transcript, Segment, Word, Token: times and confidence
+formats.py                 a transcript as txt, srt, vtt, json, tsv, ctm
+evaluation.py              evaluate: error rates and speed on a set of utterances
+evaluation_table.py        evaluations as a table in Markdown
+error_analysis.py          the worst utterances and the commonest confusions
+metrics.py                 word and character error rate, confidence interval, BLEU
+normalizers.py             text before it is compared: none, whisper, leaderboard
+leaderboard_normalizer.py  the normalizer of the Open ASR Leaderboard
 """
 
 from tdt_jax.inference.streaming import Stream

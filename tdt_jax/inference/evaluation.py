@@ -1,17 +1,15 @@
-"""Word error rate, BLEU, decoder steps and speed of a recogniser on a set of utterances."""
+"""Evaluates a recogniser on a set of utterances: error rates, BLEU, decoder steps and speed."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tdt_jax.data.manifest import Entry
-from tdt_jax.data.prepared.dataset import Record
-from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference import metrics
-from tdt_jax.inference.metrics import ErrorRate
+from tdt_jax.inference.metrics import Bleu, ErrorRate
+from tdt_jax.inference.normalizers import MERGING, NOT_SCORED, make_normalizer
 from tdt_jax.inference.transcript import Transcript
 from tdt_jax.inference.transcription import RecordingResult, transcribe_each
 from tdt_jax.orthography import tidy
@@ -20,8 +18,23 @@ from tdt_jax.runtime.process import compile_seconds
 from tdt_jax.tokenizer import without_tags
 
 
+class Reference(Protocol):
+    """An utterance with its text, as in a manifest or a dataset."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def audio(self) -> Any:
+        """A recording, as `tdt_jax.transcribe` takes it."""
+        ...
+
+    @property
+    def text(self) -> str: ...
+
+
 class Result(NamedTuple):
-    """One utterance; `reference` and the transcript are as they came, not normalised."""
+    """One utterance; `reference` and the transcript are as they came, not normalized."""
 
     id: str
     reference: str
@@ -29,8 +42,8 @@ class Result(NamedTuple):
     num_steps: int  # of the decoder
     num_frames: int
     num_labels: int
-    errors: int | None = None  # words wrong after normalisation; None: not scored
-    reference_words: int | None = None  # after normalisation
+    errors: int | None = None  # words wrong after normalization; None: not scored
+    reference_words: int | None = None  # after normalization
 
 
 class Evaluation(NamedTuple):
@@ -42,11 +55,11 @@ class Evaluation(NamedTuple):
     audio_seconds: float
     seconds: float  # from files to transcripts, without compilation
     compile_seconds: float
-    failed: dict[str, str]  # id -> why it could not be read
+    failed: Mapping[str, str]  # id -> why it could not be read
     interval: tuple[float, float]  # of the word error rate, 95 %
-    not_scored: int  # utterances whose reference normalisation left empty: in no error rate
-    bleu: metrics.Bleu | None = None  # of the texts as they are, if it was asked for
-    normaliser: str = "none"  # by which words were compared
+    not_scored: int  # utterances whose reference normalization left empty: in no error rate
+    bleu: Bleu | None = None  # of the texts as they are, if it was asked for
+    normalizer: str = "none"  # by which words were compared
 
     @property
     def steps_per_second(self) -> float:
@@ -56,7 +69,7 @@ class Evaluation(NamedTuple):
 
     @property
     def rnnt_steps_per_second(self) -> float:
-        """What an RNN-T with the same output takes: a step for each frame heard and each label."""
+        """Steps of an RNN-T with the same output: one for each frame and one for each label."""
         steps = sum(result.num_frames + result.num_labels for result in self.results)
         return steps / max(self.audio_seconds, 1e-9)
 
@@ -72,7 +85,7 @@ class Evaluation(NamedTuple):
         return self.audio_seconds / max(self.seconds, 1e-9)
 
     def summary(self) -> str:
-        """One line."""
+        """Returns the evaluation in one line."""
         if not self.results:
             return f"nothing was evaluated: {len(self.failed)} utterances could not be read"
         low, high = (100 * end for end in self.interval)
@@ -87,8 +100,8 @@ class Evaluation(NamedTuple):
             f"RTFx {self.rtfx:.0f} after {self.compile_seconds:.1f} s of compilation"
         )
 
-    def as_dict(self) -> dict:
-        """Everything, as JSON takes it; a rate that is infinite, or of nothing, is None."""
+    def as_dict(self) -> dict[str, Any]:
+        """Returns everything as JSON takes it; a rate that is infinite, or of nothing, is None."""
 
         def finite(value: float) -> float | None:
             return value if self.results and math.isfinite(value) else None
@@ -123,79 +136,6 @@ class Evaluation(NamedTuple):
         }
 
 
-def evaluate(
-    recogniser: Recogniser,
-    items: Sequence[Utterance | Entry | Record],
-    *,
-    batch_seconds: float | None = None,
-    piece_seconds: float | None = None,
-    decoder: str = "",
-    normaliser: str = "none",
-    bleu: bool = False,
-    progress: Callable[[float], object] = lambda seconds: None,
-) -> Evaluation:
-    """Transcribe every utterance, of any length, and compare it with its text.
-
-    Utterances that cannot be read are reported in `failed` and not counted.
-
-    Args:
-      recogniser: what is evaluated.
-      items: utterances, entries of a manifest, or records of a dataset, read one by one.
-      batch_seconds, piece_seconds, decoder, progress: as of `tdt_jax.inference.transcription`.
-      normaliser: one of `metrics.normaliser`'s; goes over references and hypotheses before words
-        and characters are counted. Tags, and spaces before closing marks, which no transcript has,
-        are taken out of references. With another than "none" a reference that it leaves empty
-        ("um"), or that asks to be ignored, is in no error rate, as on the Open ASR Leaderboard;
-        with "none" what is heard where nothing was said counts as insertions. With "leaderboard"
-        compounds merge ("white paper" is "whitepaper"), in the word error rate alone.
-      bleu: compute corpus BLEU too, of the texts as they are.
-
-    Raises: ValueError for a decoder or normaliser that there isn't, or without the package that
-    `bleu` needs, before anything runs.
-    """
-    recogniser.check_decoder(decoder)
-    metrics.normaliser(normaliser)  # an error comes early
-    if bleu:
-        metrics.bleu([], [])  # likewise
-    start, compiling = time.perf_counter(), compile_seconds()
-    audio = (item.audio for item in items)
-    options = dict(batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder)
-    results, failed = {}, {}
-    for position, heard in transcribe_each(recogniser, audio, progress=progress, **options):
-        item = items[position]
-        if isinstance(heard, RecordingResult):
-            results[position] = Result(item.id, item.text, *heard)
-        else:
-            failed[item.id] = str(heard)
-    seconds, compiling = time.perf_counter() - start, compile_seconds() - compiling
-    results = [results[position] for position in sorted(results)]
-    return Evaluation(
-        **score(results, normaliser),
-        audio_seconds=sum(result.transcript.duration for result in results),
-        seconds=max(seconds - compiling, 0.0),
-        compile_seconds=compiling,
-        failed=failed,
-        bleu=metrics.bleu(*_texts(results)) if bleu else None,
-        normaliser=normaliser,
-    )
-
-
-def merged(parts: Sequence[Evaluation], ids: Sequence[str]) -> Evaluation:
-    """One evaluation of what several processes have evaluated at the same time; `ids` in order."""
-    place = {name: position for position, name in enumerate(ids)}
-    results = [result for part in parts for result in part.results]
-    results.sort(key=lambda result: place[result.id])
-    return Evaluation(
-        **score(results, parts[0].normaliser),
-        audio_seconds=sum(part.audio_seconds for part in parts),
-        seconds=max(part.seconds for part in parts),
-        compile_seconds=max(part.compile_seconds for part in parts),
-        failed={name: why for part in parts for name, why in part.failed.items()},
-        bleu=metrics.bleu(*_texts(results)) if parts[0].bleu is not None else None,
-        normaliser=parts[0].normaliser,
-    )
-
-
 class Average(NamedTuple):
     """Several sets together."""
 
@@ -211,15 +151,15 @@ class Average(NamedTuple):
         return self.audio_seconds / max(self.seconds, 1e-9)
 
     def summary(self) -> str:
-        """One line."""
+        """Returns the sets together in one line."""
         low, high = (100 * end for end in self.interval)
         return (
             f"WER {100 * self.wer:.2f} % as the mean of the sets, {100 * self.words.rate:.2f} % "
             f"({low:.2f} to {high:.2f}) of all words  RTFx {self.rtfx:.0f}"
         )
 
-    def as_dict(self) -> dict:
-        """Everything, as JSON takes it; a rate that is infinite, or of nothing, is None."""
+    def as_dict(self) -> dict[str, Any]:
+        """Returns everything as JSON takes it; a rate that is infinite, or of nothing, is None."""
 
         def finite(value: float) -> float | None:
             return value if math.isfinite(value) else None
@@ -235,61 +175,162 @@ class Average(NamedTuple):
         }
 
 
+def evaluate(
+    recogniser: Recogniser,
+    items: Sequence[Reference],
+    *,
+    batch_seconds: float | None = None,
+    piece_seconds: float | None = None,
+    decoder: str = "",
+    normalizer: str = "none",
+    bleu: bool = False,
+    progress: Callable[[float], object] = lambda seconds: None,
+) -> Evaluation:
+    """Transcribes every utterance, of any length, and compares the transcript with its text.
+
+    Utterances that cannot be read are reported in `failed` and not counted.
+
+    Args:
+      recogniser: the recogniser to evaluate.
+      items: utterances, entries of a manifest, or records of a dataset; their audio is read one by
+        one.
+      batch_seconds, piece_seconds, decoder, progress: as of
+        `tdt_jax.inference.transcription.transcribe_each`.
+      normalizer: one of `normalizers.NORMALIZERS`, for references and transcripts alike; see
+        `score`.
+      bleu: compute corpus BLEU too, of the texts as they are.
+
+    Raises: ValueError for a decoder that the model does not have, for an unknown normalizer, or
+    without the package that the normalizer or `bleu` needs; all of it before anything runs.
+    """
+    recogniser.check_decoder(decoder)
+    make_normalizer(normalizer)
+    if bleu:
+        metrics.bleu([], [])
+    start, compiling = time.perf_counter(), compile_seconds()
+    results: dict[int, Result] = {}
+    failed: dict[str, str] = {}
+    for position, result in transcribe_each(
+        recogniser,
+        (item.audio for item in items),
+        batch_seconds=batch_seconds,
+        piece_seconds=piece_seconds,
+        decoder=decoder,
+        progress=progress,
+    ):
+        item = items[position]
+        if isinstance(result, RecordingResult):
+            results[position] = Result(item.id, item.text, *result)
+        else:
+            failed[item.id] = str(result)
+    seconds, compiling = time.perf_counter() - start, compile_seconds() - compiling
+    return score(
+        [results[position] for position in sorted(results)],
+        normalizer=normalizer,
+        bleu=bleu,
+        seconds=max(seconds - compiling, 0.0),
+        compile_seconds=compiling,
+        failed=failed,
+    )
+
+
+def score(
+    results: Sequence[Result],
+    *,
+    normalizer: str = "none",
+    bleu: bool = False,
+    seconds: float = 0.0,
+    compile_seconds: float = 0.0,
+    failed: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Compares transcripts with their references; returns the evaluation.
+
+    Tags, and spaces before closing marks, which no transcript has, are taken out of references
+    before they are normalized. With another normalizer than "none" a reference that it leaves empty
+    ("um"), or that asks to be ignored, is in no error rate, as on the Open ASR Leaderboard; with
+    "none" a transcript of speech without a reference counts as insertions. With "leaderboard"
+    compounds merge ("white paper" is "whitepaper"), in the word error rate alone.
+
+    Args:
+      results: of the utterances, scored or not.
+      normalizer, bleu: as of `evaluate`.
+      seconds, compile_seconds, failed: as in an Evaluation.
+    """
+    references, transcripts = normalized_texts(results, normalizer)
+    rows = [
+        row
+        for row, reference in enumerate(references)
+        if normalizer == "none" or reference not in NOT_SCORED
+    ]
+    references, transcripts = [references[row] for row in rows], [transcripts[row] for row in rows]
+    counts = metrics.word_counts(references, transcripts, merge_compounds=normalizer in MERGING)
+    errors, lengths = counts[:, :3].sum(1), counts[:, 3]
+    scored = list(results)
+    for row, wrong, length in zip(rows, errors.tolist(), lengths.tolist(), strict=True):
+        scored[row] = scored[row]._replace(errors=wrong, reference_words=length)
+    return Evaluation(
+        results=scored,
+        words=metrics.pooled(counts),
+        characters=metrics.character_error_rate(references, transcripts),
+        audio_seconds=sum(result.transcript.duration for result in results),
+        seconds=seconds,
+        compile_seconds=compile_seconds,
+        failed=failed or {},
+        interval=metrics.confidence_interval(errors, lengths),
+        not_scored=len(results) - len(rows),
+        bleu=metrics.bleu(*_texts(results)) if bleu else None,
+        normalizer=normalizer,
+    )
+
+
+def merged(parts: Sequence[Evaluation], ids: Sequence[str]) -> Evaluation:
+    """Returns one evaluation of the parts that several processes have evaluated at the same time.
+
+    `ids` are those of all utterances, in order.
+    """
+    place = {name: position for position, name in enumerate(ids)}
+    results = [result for part in parts for result in part.results]
+    return score(
+        sorted(results, key=lambda result: place[result.id]),
+        normalizer=parts[0].normalizer,
+        bleu=parts[0].bleu is not None,
+        seconds=max(part.seconds for part in parts),
+        compile_seconds=max(part.compile_seconds for part in parts),
+        failed={name: why for part in parts for name, why in part.failed.items()},
+    )
+
+
 def average(evaluations: Sequence[Evaluation]) -> Average:
-    """Several sets together: the mean of their rates, as leaderboards have it, and pooled.
+    """Returns several sets together: the mean of their rates, as leaderboards have it, and pooled.
 
     Raises: ValueError without any.
     """
     if not evaluations:
         raise ValueError("there is no evaluation to average")
     results = [result for each in evaluations for result in each.results]
-    scored = [(each.errors, each.reference_words) for each in results if each.errors is not None]
-    errors, lengths = zip(*scored, strict=True) if scored else ((), ())
+    scored = [result for result in results if result.errors is not None]
     counts = np.array([each.words[2:] for each in evaluations])  # without rate and errors
     return Average(
         wer=sum(each.words.rate if each.results else math.nan for each in evaluations)
         / len(evaluations),
         words=metrics.pooled(counts),
-        interval=metrics.confidence_interval(errors, lengths),
+        interval=metrics.confidence_interval(
+            np.array([result.errors for result in scored]),
+            np.array([result.reference_words for result in scored]),
+        ),
         audio_seconds=sum(each.audio_seconds for each in evaluations),
         seconds=sum(each.seconds for each in evaluations),
     )
 
 
-def _texts(results: Sequence[Result]) -> tuple[list[str], list[str]]:
-    """References and hypotheses."""
-    return [each.reference for each in results], [each.transcript.text for each in results]
-
-
-def normalised(results: Sequence[Result], normaliser: str) -> tuple[list[str], list[str]]:
-    """References and hypotheses as their words are compared."""
-    normalise = metrics.normaliser(normaliser)
-    references, texts = _texts(results)
+def normalized_texts(results: Sequence[Result], normalizer: str) -> tuple[list[str], list[str]]:
+    """Returns references and transcripts as `score` compares their words."""
+    normalize = make_normalizer(normalizer)
+    references, transcripts = _texts(results)
     references = [tidy(without_tags(text)) for text in references]
-    return [normalise(text) for text in references], [normalise(text) for text in texts]
+    return [normalize(text) for text in references], [normalize(text) for text in transcripts]
 
 
-def score(results: Sequence[Result], normaliser: str) -> dict:
-    """The fields of an Evaluation that come of the words: rates, and `results` with their errors.
-
-    `normaliser` is as in `evaluate`.
-    """
-    references, texts = normalised(results, normaliser)
-    rows = [
-        row
-        for row, reference in enumerate(references)
-        if normaliser == "none" or reference not in metrics.NOT_SCORED
-    ]
-    references, texts = [references[row] for row in rows], [texts[row] for row in rows]
-    counts = metrics.word_counts(references, texts, merge_compounds=normaliser in metrics.MERGING)
-    errors, lengths = counts[:, :3].sum(1), counts[:, 3]
-    scored = list(results)
-    for row, wrong, length in zip(rows, errors.tolist(), lengths.tolist(), strict=True):
-        scored[row] = scored[row]._replace(errors=wrong, reference_words=length)
-    return {
-        "results": scored,
-        "words": metrics.pooled(counts),
-        "characters": metrics.character_error_rate(references, texts),
-        "interval": metrics.confidence_interval(errors, lengths),
-        "not_scored": len(results) - len(rows),
-    }
+def _texts(results: Sequence[Result]) -> tuple[list[str], list[str]]:
+    """Returns references and transcripts as they are."""
+    return [each.reference for each in results], [each.transcript.text for each in results]

@@ -1,13 +1,17 @@
-"""Evaluations as a table in Markdown."""
+"""Writes evaluations as a table in Markdown."""
 
 import math
 from collections.abc import Sequence
 
 from tdt_jax.inference.evaluation import Evaluation, average
+from tdt_jax.inference.metrics import ErrorRate
 
 
 def markdown(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
-    """A row for each named evaluation; of several also their mean, and all words together."""
+    """Returns a table with a row for each named evaluation.
+
+    Two rows more of several: the mean of the sets, and all words together.
+    """
     with_bleu = any(each.bleu is not None for _, each in evaluations)
     names = ["WER %", "95 % interval", "sub", "del", "ins", "words", "CER %"]
     names += ["BLEU"] if with_bleu else []
@@ -39,7 +43,8 @@ def markdown(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _words(words, interval) -> list[str]:
+def _words(words: ErrorRate, interval: tuple[float, float]) -> list[str]:
+    """Returns the six columns of word errors."""
     low, high = interval
     counts = words.substitutions, words.deletions, words.insertions, words.reference_length
     return [_percent(words.rate), f"{_percent(low)} to {_percent(high)}", *map(str, counts)]

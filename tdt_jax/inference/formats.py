@@ -1,7 +1,7 @@
-"""A transcript as text: plain, SubRip and WebVTT subtitles, JSON, tab-separated, NIST CTM.
+"""Writes a transcript as text: plain, SubRip and WebVTT subtitles, JSON, tab-separated, NIST CTM.
 
-Subtitles are made of the words: of all the ways to divide them into cues that fit the rules, the
-one that costs least (`_cost`) on the whole. Their times are in whole milliseconds.
+Of all divisions of the words into cues that keep the rules, subtitles have the one whose costs
+(`_cost`) have the smallest sum. Their times are in whole milliseconds.
 
 A line has `max_chars` columns, of which a wide character (Japanese, Chinese, Korean, full-width)
 takes two or more: `max_wide_chars` of them fill it, as is the custom (13 to 16 in Japanese, 16 in
@@ -15,8 +15,9 @@ import html
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tdt_jax.inference.transcript import CLOSING, Transcript, ends_sentence
 from tdt_jax.orthography import is_wide, may_part
@@ -28,7 +29,7 @@ CLAUSE_ENDS = ",;:–—،؛、，；：､"
 
 @dataclass(frozen=True)
 class SubtitleRules:
-    """What a cue may be. A word that alone is beyond a limit stands alone, on its line or cue."""
+    """The limits of a cue; a word that alone is beyond a limit has a line or a cue of its own."""
 
     max_chars: int = 42  # of a line
     max_lines: int = 2
@@ -55,11 +56,11 @@ class SubtitleRules:
 
     @property
     def size(self) -> int:
-        """Of a line, on a scale on which all sizes are whole numbers."""
+        """The size of a line, in units in which all sizes are whole numbers."""
         return self.max_chars * self.max_wide_chars
 
     def size_of(self, text: str) -> int:
-        """Of text: a character takes its part of a line."""
+        """Returns the size of a text: each character takes its share of a line."""
         wide = sum(map(is_wide, text))
         narrow_size, wide_size = self.max_wide_chars, max(self.max_chars, 2 * self.max_wide_chars)
         return (len(text) - wide) * narrow_size + wide * wide_size
@@ -76,13 +77,15 @@ def render(
     rules: SubtitleRules = DEFAULT_RULES,
     highlight_words: bool = False,
 ) -> str:
-    """The transcript in one of FORMATS; unless it is empty, it ends in a newline.
+    """Returns the transcript in one of FORMATS; unless it is empty, it ends in a newline.
 
     Args:
-      name: the recording's: JSON's "file" and CTM's first column.
+      transcript: of a recording.
+      format: one of FORMATS.
+      name: of the recording, for JSON's "file" and CTM's first column.
       rules: of srt and vtt.
-      highlight_words: srt repeats a cue for each word, underlined while it is said; vtt has
-        timestamps between the words. The other formats know nothing of it.
+      highlight_words: srt repeats a cue for each word, underlined while it is spoken; vtt has
+        timestamps between the words. The other formats ignore it.
 
     Raises: ValueError for another format.
     """
@@ -102,19 +105,24 @@ def render(
 
 def _json(transcript: Transcript, name: str) -> str:
     named = {"file": name} if name else {}
-    value = _rounded(named | dataclasses.asdict(transcript))
+    value: dict[str, Any] = {
+        key: _rounded(each, key) for key, each in (named | dataclasses.asdict(transcript)).items()
+    }
     for word in itertools.chain(value["words"], *(each["words"] for each in value["segments"])):
         if word["space_before"]:  # as most words of most languages have
             del word["space_before"]
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def _rounded(value, key: str = ""):
-    """Numbers to the digits of their key; one that is not finite has no JSON and becomes null."""
+def _rounded(value: Any, key: str) -> Any:
+    """Returns a value with its numbers rounded to the digits of their key.
+
+    JSON has no numbers that are not finite: they become null.
+    """
     if isinstance(value, dict):
         return {k: _rounded(v, k) for k, v in value.items()}
     if isinstance(value, list):
-        return [_rounded(v) for v in value]
+        return [_rounded(v, "") for v in value]
     if key not in DIGITS:
         return value
     return round(float(value), DIGITS[key]) if math.isfinite(value) else None
@@ -138,6 +146,8 @@ def _ctm(transcript: Transcript, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Word:
+    """A word of a cue."""
+
     text: str  # not empty; no whitespace but single spaces
     start: int  # milliseconds
     end: int
@@ -155,6 +165,8 @@ class _Word:
 
 @dataclass(frozen=True)
 class _Cue:
+    """A subtitle."""
+
     start: int  # milliseconds
     end: int
     lines: list[list[_Word]]
@@ -164,16 +176,16 @@ class _Cue:
         return [word for line in self.lines for word in line]
 
     def layout(self, texts: Iterable[str]) -> str:
-        """The lines, of `texts` in place of the words."""
+        """Returns the lines, with `texts` in place of the words."""
         spaced = (
             " " * (word.space > 0) + text for word, text in zip(self.words, texts, strict=True)
         )
         return "\n".join("".join(next(spaced) for _ in line).lstrip() for line in self.lines)
 
     def turns(self) -> list[tuple[int, list[int]]]:
-        """When which words are said, by their positions: the first from the cue's start.
+        """Returns (time, positions of words): when each word begins, the first at the cue's start.
 
-        Times rise and are before the cue's end; words that have none of their own share one.
+        Times increase and are before the cue's end; words without a time of their own share one.
         """
         turns = [(self.start, [0])]
         for position, word in enumerate(self.words[1:], 1):
@@ -189,8 +201,8 @@ def _srt(cues: list[_Cue], highlight_words: bool) -> str:
         texts = [word.text.replace("-->", "→") for word in cue.words]  # it marks a line of times
         turns = cue.turns() if highlight_words else [(cue.start, [])]
         ends = [start for start, _ in turns[1:]] + [cue.end]
-        for (start, said), end in zip(turns, ends, strict=True):
-            marked = [f"<u>{text}</u>" if i in said else text for i, text in enumerate(texts)]
+        for (start, current), end in zip(turns, ends, strict=True):
+            marked = [f"<u>{text}</u>" if i in current else text for i, text in enumerate(texts)]
             shown.append((start, end, cue.layout(marked)))
     return "\n".join(
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
@@ -204,15 +216,15 @@ def _vtt(cues: list[_Cue], highlight_words: bool) -> str:
         texts = [html.escape(word.text, quote=False) for word in cue.words]
         if highlight_words:
             texts = [f"<c>{text}</c>" for text in texts]
-            for start, said in cue.turns()[1:]:
-                texts[said[0]] = f"<{_clock(start, '.')}>{texts[said[0]]}"
+            for start, (first, *_) in cue.turns()[1:]:
+                texts[first] = f"<{_clock(start, '.')}>{texts[first]}"
         times = f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}"
         blocks.append(f"{times}\n{cue.layout(texts)}\n")
     return "\n".join(blocks)
 
 
 def _cues(transcript: Transcript, rules: SubtitleRules) -> list[_Cue]:
-    """All the words as cues, in order: each of positive length, none into the next."""
+    """Returns the words as cues, in order: each of positive length, none overlapping the next."""
     words = _words(transcript, rules)
     duration = _ms(transcript.duration)
     groups = _divide(words, duration, rules)
@@ -232,24 +244,24 @@ def _cues(transcript: Transcript, rules: SubtitleRules) -> list[_Cue]:
 
 
 def _words(transcript: Transcript, rules: SubtitleRules) -> list[_Word]:
-    """The words that are not empty; one that may begin no line is put to the word before."""
-    found: list[_Word] = []
+    """Returns the words that are not empty; one that may not begin a line joins the word before."""
+    words: list[_Word] = []
     for word in transcript.words:
         text, start, end = " ".join(word.text.split()), _ms(word.start), _ms(word.end)
         if not text:
             continue
-        if found and not word.space_before and not may_part(found[-1].text, text):
-            before = found.pop()
+        if words and not word.space_before and not may_part(words[-1].text, text):
+            before = words.pop()
             text, start, end = before.text + text, before.start, max(before.end, end)
             space = before.space
         else:
             space = rules.size_of(" ") * word.space_before
-        found.append(_Word(text, start, end, rules.size_of(text), space))
-    return found
+        words.append(_Word(text, start, end, rules.size_of(text), space))
+    return words
 
 
 def _divide(words: Sequence[_Word], duration: int, rules: SubtitleRules) -> list[Sequence[_Word]]:
-    """The words of each cue: those that cost least, by the least cost of the words up to each."""
+    """Returns the words of each cue, by the least cost of all words up to each word."""
     costs, before = [0.0] + [math.inf] * len(words), [0] * (len(words) + 1)
     for first in range(len(words)):
         for last, cost in _candidates(words, first, duration, rules):
@@ -262,8 +274,10 @@ def _divide(words: Sequence[_Word], duration: int, rules: SubtitleRules) -> list
     return groups[::-1]
 
 
-def _candidates(words: Sequence[_Word], first: int, duration: int, rules: SubtitleRules):
-    """Yield (position of the last word, cost) of each cue that may begin with the word `first`."""
+def _candidates(
+    words: Sequence[_Word], first: int, duration: int, rules: SubtitleRules
+) -> Iterator[tuple[int, float]]:
+    """Yields (position of the last word, cost) of each cue that may begin with the word `first`."""
     start = end = words[first].start
     num_lines, width, whole, sentences = 0, rules.size, -words[first].space, 0
     for last in range(first, len(words)):
@@ -296,15 +310,16 @@ def _cost(
     short: bool,
     is_inside: bool = False,
 ) -> float:
-    """What a cue costs: few, evenly filled ones that end where the speech does cost least.
+    """Returns the cost of a cue: few, evenly filled cues that end with the speech cost least.
 
     Args:
       last: its last word.
-      fullness: 1 where it has all the characters or the seconds that it may have.
+      fullness: 1 for a cue of the most characters or the most seconds.
       pause: seconds after it; infinite where it has to end.
-      sentences: that end inside it. Each costs more than one more cue, so sentences share one
-        only where the cue would be `short` otherwise: gone from the screen sooner than allowed.
-      is_inside: no space follows, where others end a phrase.
+      sentences: how many end inside it. Each costs more than one more cue, so sentences share a
+        cue only if it would be `short` otherwise.
+      short: whether it leaves the screen sooner than allowed.
+      is_inside: whether no space follows, so that a phrase may be cut.
     """
     cost = 1 + fullness**2 / 2 + 2 * sentences + 3 * short
     if pause == math.inf or last.ends_sentence:
@@ -315,7 +330,7 @@ def _cost(
 
 
 def _lines(words: Sequence[_Word], size: int) -> list[list[_Word]]:
-    """As few lines as can be; of these the narrowest, the lower ones filled first.
+    """Returns as few lines as possible, as narrow as possible, the lower ones filled first.
 
     Where words have no spaces between them, lines end at spaces and at the ends of clauses if
     that takes no more lines.
@@ -331,6 +346,7 @@ def _lines(words: Sequence[_Word], size: int) -> list[list[_Word]]:
 
 
 def _phrases(words: Sequence[_Word]) -> list[list[_Word]]:
+    """Returns the words between spaces or ends of clauses."""
     phrases: list[list[_Word]] = []
     for word in words:
         before = phrases[-1][-1] if phrases else None
@@ -341,14 +357,14 @@ def _phrases(words: Sequence[_Word]) -> list[list[_Word]]:
 
 
 def _size(words: Sequence[_Word]) -> int:
-    """Of a line of words."""
+    """Returns the size of a line of words."""
     return sum(word.space + word.size for word in words) - words[0].space
 
 
 def _filled(units: Sequence[list[_Word]], width: int) -> list[list[_Word]]:
-    """Lines of at most `width`, or of one unit, filled from the last upwards."""
+    """Returns lines of at most `width`, or of one unit, filled from the last upwards."""
     lines: list[list[_Word]] = []
-    room, space = 0, 0  # left on the line; before the word that begins it
+    room, space = 0, 0  # left on the line; the space before its first word
     for unit in reversed(units):
         size = _size(unit)
         room -= space + size

@@ -1,8 +1,9 @@
-"""Samples to hypotheses, on the device that a model lies on, or on several by rows."""
+"""Decodes samples to hypotheses, on the device that a model lies on, or by rows on several."""
 
 import functools
 
 import jax
+import numpy as np
 
 from tdt_jax.decoding.ctc import ctc_decode
 from tdt_jax.decoding.greedy import greedy_decode
@@ -12,37 +13,39 @@ from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.runtime import sharding
 
 
-def decode_samples(model: Transducer, samples, num_samples, *, decoder: str = "") -> Hypothesis:
-    """Samples [B, S] of lengths [B] to hypotheses: three compiled programs, one after another.
+def decode_samples(
+    model: Transducer,
+    samples: jax.Array | np.ndarray,
+    num_samples: jax.Array | np.ndarray,
+    *,
+    decoder: str = "",
+) -> Hypothesis:
+    """Decodes samples [B, S] of lengths [B]: features, frames and hypothesis, a program each.
 
-    `decoder` is "transducer" or "ctc", of a model that has both; by default the first that it has.
+    Args:
+      decoder: "transducer" or "ctc", of a model that has both; by default the first that it has.
+
+    Raises:
+      ValueError: for a decoder that the model does not have.
     """
-    features, num_features = log_mel(samples, num_samples, model.config.features)
-    frames, num_frames = encode(model, features, num_features)
     decoders = model.config.decoders
     if decoder and decoder not in decoders:
         raise ValueError(f"no decoder {decoder!r} in this model; it has {' and '.join(decoders)}")
-    if (decoder or decoders[0]) == "ctc":
-        return ctc_decode(model, frames, num_frames)
-    return greedy_decode(model, frames, num_frames, max_symbols=model.config.max_symbols)
-
-
-def devices_of(model: Transducer) -> int:
-    """How many devices share the rows of a batch: those that the model lies on."""
-    mesh = _mesh(model)
-    return 1 if mesh is None else mesh.size
+    features, num_features = log_mel(samples, num_samples, model.config.features)
+    frames, num_frames = encode(model, features, num_features)
+    return _decode_frames(model, frames, num_frames, decoder or decoders[0])
 
 
 def decode_samples_on_mesh(
-    model: Transducer, samples, num_samples, *, decoder: str = ""
+    model: Transducer, samples: np.ndarray, num_samples: np.ndarray, *, decoder: str = ""
 ) -> Hypothesis:
-    """As `eval_step`, of arrays in the host's memory, on all devices that the model lies on.
+    """Decodes samples in the host's memory on all devices that the model lies on.
 
-    Each of them has a copy (`tdt_jax.runtime.sharding.replicated`), takes rows of its own, and
-    waits for none.
+    As `decode_samples`. Each device has a copy of the model
+    (`tdt_jax.runtime.sharding.replicated`), decodes rows of its own, and waits for no other.
 
     Raises:
-      ValueError: as `eval_step`, and if B is not a multiple of the number of devices.
+      ValueError: as `decode_samples`, and if B is not a multiple of the number of devices.
     """
     mesh = _mesh(model)
     if mesh is None:
@@ -51,14 +54,36 @@ def decode_samples_on_mesh(
     return _decode_samples_on(model, *arrays, mesh=mesh, decoder=decoder)
 
 
+def devices_of(model: Transducer) -> int:
+    """Returns the number of devices that share the rows of a batch: those the model lies on."""
+    mesh = _mesh(model)
+    return 1 if mesh is None else mesh.size
+
+
+def _decode_frames(
+    model: Transducer, frames: jax.Array, num_frames: jax.Array, decoder: str
+) -> Hypothesis:
+    """Decodes frames [B, T, D] of lengths [B]; the one place that knows the decoders."""
+    if decoder == "ctc":
+        return ctc_decode(model, frames, num_frames)
+    return greedy_decode(model, frames, num_frames, max_symbols=model.config.max_symbols)
+
+
 @functools.partial(jax.jit, static_argnames=("mesh", "decoder"))
-def _decode_samples_on(model, samples, num_samples, *, mesh, decoder: str) -> Hypothesis:
+def _decode_samples_on(
+    model: Transducer,
+    samples: jax.Array,
+    num_samples: jax.Array,
+    *,
+    mesh: jax.sharding.Mesh,
+    decoder: str,
+) -> Hypothesis:
     run = functools.partial(decode_samples, decoder=decoder)
     return sharding.map_rows(run, mesh, num_replicated=1)(model, samples, num_samples)
 
 
 def _mesh(model: Transducer) -> jax.sharding.Mesh | None:
-    """That of more than one device which the model lies on."""
+    """Returns the mesh that the model lies on, if it is of more than one device."""
     placed = jax.tree.leaves(model)[0].sharding
-    several = isinstance(placed, jax.sharding.NamedSharding) and placed.mesh.size > 1
-    return placed.mesh if several else None
+    mesh = placed.mesh if isinstance(placed, jax.sharding.NamedSharding) else None
+    return mesh if isinstance(mesh, jax.sharding.Mesh) and mesh.size > 1 else None

@@ -1,25 +1,26 @@
-"""Recognition while it is being said: the encoder hears a window, the decoder goes on.
+"""Transcribes audio while it comes: the encoder sees a window, the decoder continues.
 
-    |------ left ------|-- chunk --|-- right --|               the encoder hears the whole window,
-                |------ left ------|-- chunk --|-- right --|   the decoder takes the chunk alone
+    |------ left ------|-- chunk --|-- right --|               the window is encoded,
+                |------ left ------|-- chunk --|-- right --|   the chunk's frames are decoded
 
-An encoder with full attention needs what comes after a frame as well as what came before, so a
-chunk waits for `right` seconds more. The decoder's state is carried from chunk to chunk: it makes
-of the frames what it would make of them all at once.
+An encoder with full attention needs the audio after a frame as well as before it, so a chunk waits
+for `right` more seconds. The decoder's state is carried from chunk to chunk: its output is that of
+all frames decoded at once.
 
-A window starts at a whole frame `first`, that is 8 feature frames: its feature m is centred where
-feature 8 first + m of the whole is, and its frame t, subsampled from its features 8t - 7 to 8t + 7,
-is frame first + t of the whole.
+A window starts at a whole frame `first`, that is 8 feature frames: its feature m is feature
+8 first + m of the stream, and its frame t, subsampled from its features 8t - 7 to 8t + 7, is frame
+first + t of the stream.
 
-Digital silence before and after the sound that a chunk is part of is not heard, nor what sounds on
-the other side of more than `pieces.SILENCE` seconds of it: the window is that much shorter. A chunk
-without any sound is left out.
+A window is shortened to the sound that its chunk is part of: digital silence at both ends is left
+out, and so are sounds beyond more than `long_form.SILENCE` seconds of silence. A chunk without any
+sound is not decoded.
 """
 
 import functools
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ from tdt_jax.inference.transcript import (
 )
 from tdt_jax.models.encoder import subsampled_length
 from tdt_jax.models.features import log_mel
-from tdt_jax.models.transducer import encode
+from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
 
 
@@ -51,7 +52,7 @@ class StreamedWord(Word):
 
     @property
     def begins(self) -> bool:
-        """`space_before`; False also where it goes on with the word before."""
+        """`space_before`; also False if it continues the word before."""
         return self.space_before
 
 
@@ -59,11 +60,22 @@ _start = jax.jit(start_decoding, static_argnames="batch_size")
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _hear(model, samples, num_samples, first, count, state, *, size: int):
-    """Decode the frames [first, first + count) of a window of samples [1, S], those that it has.
+def _decode_window(
+    model: Transducer,
+    samples: jax.Array,
+    num_samples: jax.Array,
+    first: jax.Array,
+    count: jax.Array,
+    state: DecoderState,
+    *,
+    size: int,
+) -> tuple[Hypothesis, DecoderState]:
+    """Encodes a window of samples [1, S] and decodes its frames [first, first + count).
+
+    `count` is `size` at most, and may be more than the window has.
 
     Returns the Hypothesis, its times counted from `first`, and the decoder's state after `count`
-    frames, of which there are `size` at most.
+    frames.
     """
     frames, num_frames = encode(model, *log_mel(samples, num_samples, model.config.features))
     chunk = jax.lax.dynamic_slice_in_dim(frames, first, size, axis=1)
@@ -71,16 +83,16 @@ def _hear(model, samples, num_samples, first, count, state, *, size: int):
     hypothesis, state = decode_chunk(
         model, chunk, num_here, state, max_symbols=model.config.max_symbols
     )
-    return hypothesis, _later(state, count - num_here)
+    return hypothesis, _after_silence(state, count - num_here)
 
 
-def _later(state: DecoderState, count) -> DecoderState:
-    """The state after `count` frames [] or [B] that nothing is said in."""
+def _after_silence(state: DecoderState, count: jax.Array | int) -> DecoderState:
+    """Returns the state after `count` frames [] or [B] of silence."""
     return state._replace(skip=jnp.maximum(state.skip - count, 0))
 
 
 class Stream:
-    """What is said in a stream of samples, word by word.
+    """Transcribes a stream of samples word by word.
 
         stream = Stream(recogniser)
         for samples in blocks:
@@ -89,16 +101,16 @@ class Stream:
         for word in stream.finish():
             ...
 
-    A word is given when it is certain: the next has begun, a second of silence follows, or the
-    stream ends. One of more than two seconds, such as a telephone number, is given in parts.
-    How the samples are cut into blocks makes no difference. Memory is bounded, but for the text.
+    A word is emitted when it is certain: the next has begun, a second of silence follows, or the
+    stream ends. A word of more than two seconds, such as a telephone number, is emitted in parts.
+    The sizes of the blocks make no difference. Memory is bounded, but for the text.
 
     Attributes:
-      text: all words given.
-      pending: what was heard of the next, as it goes on from `text`: their sum is all there is.
-      seconds: of audio that are decoded.
-      language: that tags have named most often; None if there was none.
-      latency: seconds from a sound to its decoding, computation left out: chunk + right.
+      text: all words emitted.
+      pending: the words decoded but not certain yet; `text` + `pending` is everything decoded.
+      seconds: length of the audio decoded.
+      language: the one that tags have named most often; None without any.
+      latency: seconds from a sound to its decoding, without computation: chunk + right.
     """
 
     def __init__(
@@ -110,15 +122,17 @@ class Stream:
         right: float = 1.6,
         keep_tags: bool = False,
     ):
-        """Start a stream.
+        """Starts a stream. `chunk`, `left` and `right` are rounded to whole frames.
 
         Args:
           recogniser: with a transducer.
           chunk: seconds that are decoded at a time.
-          left: seconds that the encoder hears before a chunk; None: 8, or for a model trained on
-            shorter pieces what is left of them.
-          right: seconds that it hears after. All three are rounded to whole frames.
-          keep_tags: as of `tdt_jax.inference.transcription`.
+          left: seconds that the encoder sees before a chunk; None: 8, or less for a model trained
+            on shorter audio than left + chunk + right.
+          right: seconds that it sees after a chunk.
+          keep_tags: as of `tdt_jax.transcribe`.
+
+        Raises: ValueError for a CTC model, a chunk of less than a frame, or a negative length.
         """
         config = recogniser.config
         if config.predictor is None:
@@ -146,7 +160,7 @@ class Stream:
         self._state = _start(recogniser.model, batch_size=1)
         self._tail = _Tail(recogniser, keep_tags)
         self._languages: Counter[str] = Counter()
-        self._words: list[StreamedWord] = []  # certain, to be given
+        self._words: list[StreamedWord] = []  # certain, to be emitted
         self._text: list[str] = []
         self.pending = ""
 
@@ -163,16 +177,15 @@ class Stream:
         return commonest(self._languages)
 
     def warm_up(self) -> None:
-        """Compile what `push` needs."""
+        """Compiles the program that `push` runs."""
         jax.block_until_ready(self._step(self._window[0, :0], 0, 0, self._state))
 
-    def push(self, samples) -> list[StreamedWord]:
-        """Take an array of samples [S] of any length and of the types that `transcribe` takes.
+    def push(self, samples: Any) -> list[StreamedWord]:
+        """Takes samples [S] of any length and of the types that `transcribe` takes.
 
-        Returns:
-          the words that are certain by now.
+        Returns: the words that have become certain.
         Raises:
-          AudioError: if they cannot be used.
+          AudioError: if the samples cannot be used.
           ValueError: after `finish`.
         """
         if self._ended:
@@ -187,26 +200,28 @@ class Stream:
             self._num_samples += len(part)
             if self._filled == wanted:
                 self._decode(self._chunk)
-        return self._given()
+        return self._emitted()
 
     def finish(self) -> list[StreamedWord]:
-        """End the stream: hear what is left of it. Returns the words not given yet."""
+        """Ends the stream and decodes the rest of it. Returns the words not emitted yet."""
         self._ended = True
         end = self._first + subsampled_length(self._filled // self._hop)
         while self._decoded < end:
             self._decode(min(self._chunk, end - self._decoded))
         self._settle(math.inf)
-        return self._given()
+        return self._emitted()
 
-    def _step(self, sound: np.ndarray, first: int, count: int, state: DecoderState):
-        """Decode `count` frames of samples [S] from frame `first` on."""
+    def _step(
+        self, sound: np.ndarray, first: int, count: int, state: DecoderState
+    ) -> tuple[Hypothesis, DecoderState]:
+        """Decodes `count` frames of samples [S] from frame `first` on."""
         samples = np.zeros_like(self._window)
         samples[0, : len(sound)] = sound
-        given = samples, np.full(1, len(sound), np.int32), np.int32(first), np.int32(count)
-        return _hear(self._recogniser.model, *given, state, size=self._chunk)
+        arrays = samples, np.full(1, len(sound), np.int32), np.int32(first), np.int32(count)
+        return _decode_window(self._recogniser.model, *arrays, state, size=self._chunk)
 
-    def _listen(self, num_frames: int) -> tuple[Hypothesis | None, DecoderState]:
-        """What is said in the next frames, None if they are silent, and the state after them."""
+    def _decode_next(self, num_frames: int) -> tuple[Hypothesis | None, DecoderState]:
+        """Decodes the next frames. Returns None if they are silent, and the state after them."""
         frame, begin = 8 * self._hop, self._decoded - self._first  # from here on in the window
         end = begin + num_frames
         window = self._window[0, : self._filled]
@@ -217,34 +232,35 @@ class Stream:
             if start < end * frame and stop > begin * frame
         ]
         if not sounds:
-            return None, _later(self._state, num_frames)
+            return None, _after_silence(self._state, num_frames)
         first, stop = sounds[0][0], sounds[-1][1]
         begin, silent = max(first, begin), max(first - begin, 0)
+        state = _after_silence(self._state, silent)
         hypothesis, state = self._step(
-            window[first * frame : stop], begin - first, end - begin, _later(self._state, silent)
+            window[first * frame : stop], begin - first, end - begin, state
         )
-        found = take(jax.device_get(hypothesis), 0)
-        return found._replace(times=found.times + self._first + begin), state
+        hypothesis = take(jax.device_get(hypothesis), 0)
+        return hypothesis._replace(times=hypothesis.times + self._first + begin), state
 
     def _decode(self, num_frames: int) -> None:
-        """Decode the next frames, and move the window on."""
-        found, state = self._listen(num_frames)
+        """Decodes the next frames, and moves the window on."""
+        hypothesis, state = self._decode_next(num_frames)
         decoded = self._decoded + num_frames
         leaving = max(0, decoded - self._left - self._first)
         kept = self._window[0, leaving * 8 * self._hop : self._filled].copy()
-        # From here on all at once: an interrupt must not have a chunk decoded twice.
+        # All at once, lest a chunk be decoded twice after an interrupt.
         self._state, self._decoded = state, decoded
         self._filled, self._first = len(kept), self._first + leaving
         self._window[0, : len(kept)] = kept
-        if found is not None:
-            self._languages.update(self._recogniser.tokenizer.languages(found.labels))
-            self._tail.add(found)
+        if hypothesis is not None:
+            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels.tolist()))
+            self._tail.add(hypothesis)
         self._settle(self.seconds)
 
-    def _settle(self, heard: float) -> None:
-        """Take the words that are certain when `heard` seconds are decoded."""
+    def _settle(self, decoded: float) -> None:
+        """Takes the words that are certain when `decoded` seconds are decoded."""
         duration = self._num_samples / self._recogniser.config.features.sample_rate
-        certain, rest = self._tail.settle(heard, duration)
+        certain, rest = self._tail.settle(decoded, duration)
         for word in certain:
             self._words.append(StreamedWord(**vars(to_word(word))))
             self._text.append(self._spaced(word))
@@ -253,33 +269,33 @@ class Stream:
     def _spaced(self, word: TimedWord) -> str:
         return " " + word.text if word.space_before and self._text else word.text
 
-    def _given(self) -> list[StreamedWord]:
+    def _emitted(self) -> list[StreamedWord]:
         words, self._words = self._words, []
         return words
 
 
 class _Tail:
-    """The labels that are not certain yet, in frames of the stream."""
+    """The labels that are not certain yet, with times in frames of the stream."""
 
     def __init__(self, recogniser: Recogniser, keep_tags: bool = False):
-        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
+        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((), np.int32)
         self._hypothesis = Hypothesis(whole, zero, whole, whole, real, real, zero)
-        self._before: list[int] = []  # the last label dropped that is no whitespace
+        self._before: list[int] = []  # the last dropped label that is not whitespace
         self._recogniser, self._keep_tags = recogniser, keep_tags
 
     def add(self, hypothesis: Hypothesis) -> None:
-        """Take the labels of a chunk, cut to those it has."""
+        """Takes one utterance's hypothesis of a chunk."""
         if not self._keep_tags:
-            hypothesis = drop_tags(hypothesis, self._recogniser.tokenizer)
+            hypothesis = drop_tags(hypothesis, self._recogniser.tokenizer.tags)
         both = zip(self._hypothesis, hypothesis, strict=True)
         self._hypothesis = Hypothesis(
             *(np.append(*pair) if pair[1].ndim else pair[1] for pair in both)
         )
 
-    def settle(self, heard: float, duration: float) -> tuple[list[TimedWord], list[TimedWord]]:
-        """Drop the words that are certain when `heard` seconds are decoded.
+    def settle(self, decoded: float, duration: float) -> tuple[list[TimedWord], list[TimedWord]]:
+        """Drops the words that are certain when `decoded` seconds are decoded.
 
-        Returns them, and those that are not: one or none.
+        Returns them, and those that are not certain: one or none.
         """
         tokenizer, labels = self._recogniser.tokenizer, self._hypothesis.labels.tolist()
         options = dict(keep_tags=self._keep_tags)
@@ -290,7 +306,7 @@ class _Tail:
         places = [word.positions for word in tokenizer.words(labels, **options)]
         words[0] = replace(words[0], space_before=self._space_before(labels))
         *words, last = words
-        if heard - last.end >= PAUSE:
+        if decoded - last.end >= PAUSE:
             self._drop(places[-1][-1] + 1)
             return [*words, last], []
         head, tail = (
@@ -298,22 +314,22 @@ class _Tail:
         )
         if last.end - last.start > LONG_WORD and head and tail and head + tail == last.text:
             self._drop(places[-1][-1])
-            given = replace(last, labels=last.labels[:-1], tokens=last.tokens[:-1], text=head)
+            part = replace(last, labels=last.labels[:-1], tokens=last.tokens[:-1], text=head)
             rest = TimedWord(last.labels[-1:], last.tokens[-1:], tail, space_before=False)
-            return [*words, given], [rest]
+            return [*words, part], [rest]
         if words:
             self._drop(places[-2][-1] + 1)
         return words, [last]
 
     def _space_before(self, labels: list[int]) -> bool:
-        """Whether a space is before the first word of labels, after what was dropped."""
+        """Returns whether a space is before the first word of labels, after the dropped ones."""
         words = self._recogniser.tokenizer.words(self._before + labels, keep_tags=self._keep_tags)
         first = next(word for word in words if word.positions[-1] >= len(self._before))
-        goes_on = first.positions[0] < len(self._before)
-        return first.space_before and not goes_on
+        continues = first.positions[0] < len(self._before)
+        return first.space_before and not continues
 
     def _drop(self, count: int) -> None:
-        """Drop so many labels, but for whitespace at their end: what follows is apart by it."""
+        """Drops labels, but keeps whitespace at their end: it parts them from the next."""
         decode = self._recogniser.tokenizer.decode
         dropped = self._hypothesis.labels[:count].tolist()
         while dropped and not decode(dropped[-1:], keep_tags=True):

@@ -1,4 +1,4 @@
-"""What was said and when: from the labels of a hypothesis to tokens, words and segments.
+"""Builds transcripts: from the labels of a hypothesis to tokens, words and segments with times.
 
 Times are in seconds from the start of the audio: a token starts at the frame of its emission and
 lasts for its predicted duration, as in NeMo. Confidence comes from the decoder's own outputs:
@@ -7,32 +7,35 @@ lasts for its predicted duration, as in NeMo. Confidence comes from the decoder'
                   probabilities: 1 where it is certain, 0 where all are equally probable
                   (Gibbs entropy, normalised exponentially; Laptev & Ginsburg, 2022,
                   arXiv 2212.08703)
-    probability = that of the token that was chosen
+    probability = that of the chosen token
 
 A word has those of its least certain token, a segment those of its least certain word.
 
-What a word is, and which labels are tags, say tdt_jax.tokenizer and tdt_jax.orthography.
+tdt_jax.tokenizer and tdt_jax.orthography define what a word is, and which labels are tags.
 """
 
 import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tdt_jax.decoding.hypothesis import Hypothesis
+from tdt_jax.recogniser import Recogniser
 
 PAUSE = 1.0  # seconds of silence that end a segment
 SENTENCE_ENDS = ".?!…。．？！｡।॥؟۔።។៕။‼⁇⁈⁉"
-CLOSING = "\"'”’“‘»«›‹)]}）］｝」』】〉》〕〙〛"  # may stand behind a sentence's end
+CLOSING = "\"'”’“‘»«›‹)]}）］｝」』】〉》〕〙〛"  # may follow the mark that ends a sentence
 ABBREVIATION = re.compile(r"(Mrs?|Ms|Dr|Prof|St|[A-Z])\.")
 
 
 @dataclass(frozen=True)
 class Token:
+    """A label of the tokenizer, as it was emitted."""
+
     text: str  # the piece
     start: float  # seconds
     end: float
@@ -42,6 +45,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Word:
+    """A word, its punctuation included."""
+
     text: str
     start: float  # seconds
     end: float
@@ -64,24 +69,24 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in one recording, and when."""
+    """The text of one recording, with times and confidence."""
 
     text: str
     tokens: list[Token]  # that spell the words
     words: list[Word]
     segments: list[Segment]
     duration: float  # seconds of audio
-    language: str | None = None  # as a tag names it ("en", "pt-BR"), the commonest if many do
+    language: str | None = None  # of the tags ("en", "pt-BR"); of several the commonest
 
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word with what it is made of, or a part of one."""
+    """A word with its labels and tokens, or a part of one."""
 
     labels: tuple[int, ...]
     tokens: tuple[Token, ...]
     text: str
-    begins: bool = True  # False: goes on with the part before
+    begins: bool = True  # False: continues the part before
     is_part: bool = False  # of a word that was split
     space_before: bool = True  # as of Word
 
@@ -103,27 +108,45 @@ class TimedWord:
 
 
 def to_transcript(
-    hypothesis: Hypothesis, recogniser, duration: float, *, keep_tags: bool = False
+    hypothesis: Hypothesis, recogniser: Recogniser, duration: float, *, keep_tags: bool = False
 ) -> Transcript:
-    """The transcript of one utterance's hypothesis.
+    """Returns the transcript of one utterance's hypothesis.
 
     Args:
       hypothesis: of numpy arrays without the batch dimension, cut to its labels.
-      recogniser: a `tdt_jax.Recogniser`.
+      recogniser: which has decoded it.
       duration: seconds of the audio; no time is beyond.
       keep_tags: tags are words, of no length.
     """
     words = timed_words(hypothesis, recogniser, duration, keep_tags=keep_tags)
-    languages = recogniser.tokenizer.languages(hypothesis.labels)
+    languages = recogniser.tokenizer.languages(hypothesis.labels.tolist())
     return build_transcript(words, duration, commonest(languages))
 
 
+def build_transcript(
+    words: Sequence[TimedWord], duration: float, language: str | None = None
+) -> Transcript:
+    """Returns the transcript of words, in order, in a recording of `duration` seconds."""
+    public = [to_word(word) for word in words]
+    groups: list[list[Word]] = []
+    for word in public:
+        if not groups or _ends_segment(groups[-1][-1], word):
+            groups.append([])
+        groups[-1].append(word)
+    segments = []
+    for group in groups:
+        end = max(word.end for word in group)
+        segments.append(Segment(_joined(group), group[0].start, end, *_least(group), group))
+    tokens = [token for word in words for token in word.tokens]
+    return Transcript(_joined(public), tokens, public, segments, duration, language)
+
+
 def timed_words(
-    hypothesis: Hypothesis, recogniser, duration: float, *, keep_tags: bool = False
+    hypothesis: Hypothesis, recogniser: Recogniser, duration: float, *, keep_tags: bool = False
 ) -> list[TimedWord]:
-    """The words of one utterance's hypothesis; arguments as of `to_transcript`."""
+    """Returns the words of one utterance's hypothesis; arguments as of `to_transcript`."""
     if not keep_tags:
-        hypothesis = drop_tags(hypothesis, recogniser.tokenizer)
+        hypothesis = drop_tags(hypothesis, recogniser.tokenizer.tags)
     labels = hypothesis.labels.tolist()
     words = recogniser.tokenizer.words(labels, keep_tags=keep_tags)
     tokens = _tokens(hypothesis, recogniser, duration, [word.positions for word in words])
@@ -138,70 +161,57 @@ def timed_words(
     ]
 
 
-def drop_tags(hypothesis: Hypothesis, tokenizer) -> Hypothesis:
-    """One utterance's hypothesis without the labels that are tags."""
-    stay = ~np.isin(hypothesis.labels, list(tokenizer.tags))
+def to_word(word: TimedWord) -> Word:
+    """Returns the word without its labels and tokens."""
+    confidence, probability = _least(word.tokens)
+    return Word(word.text, word.start, word.end, confidence, probability, word.space_before)
+
+
+def shifted(word: TimedWord, offset: Callable[[float], float]) -> TimedWord:
+    """Returns the word with its tokens later by `offset` of their starts, in seconds."""
+    tokens = []
+    for token in word.tokens:
+        seconds = offset(token.start)
+        tokens.append(replace(token, start=token.start + seconds, end=token.end + seconds))
+    return replace(word, tokens=tuple(tokens))
+
+
+def drop_tags(hypothesis: Hypothesis, tags: Collection[int]) -> Hypothesis:
+    """Returns one utterance's hypothesis without the labels that are tags."""
+    stay = ~np.isin(hypothesis.labels, list(tags))
     return Hypothesis(*(x[stay] if np.ndim(x) else x for x in hypothesis))
 
 
 def commonest(languages: Iterable[str]) -> str | None:
-    """The language that is named most often, the first of these; None if there is none."""
+    """Returns the most frequent language, the first of equally frequent ones; None without any."""
     return next((language for language, _ in Counter(languages).most_common(1)), None)
 
 
-def to_word(word: TimedWord) -> Word:
-    """The word as users have it."""
-    times = word.start, word.end
-    return Word(word.text, *times, *_least(word.tokens), space_before=word.space_before)
+def is_blank(piece: str) -> bool:
+    """Returns whether a piece is whitespace alone."""
+    return not piece.replace("▁", "").strip()
 
 
-def build_transcript(
-    words: Sequence[TimedWord], duration: float, language: str | None = None
-) -> Transcript:
-    """The transcript of words, in order, in a recording of `duration` seconds."""
-    found = [to_word(word) for word in words]
-    groups: list[list[Word]] = []
-    for word in found:
-        if not groups or _ends_segment(groups[-1][-1], word):
-            groups.append([])
-        groups[-1].append(word)
-    segments = [
-        Segment(
-            _joined(group),
-            group[0].start,
-            max(word.end for word in group),
-            *_least(group),
-            group,
-        )
-        for group in groups
-    ]
-    tokens = [token for word in words for token in word.tokens]
-    return Transcript(_joined(found), tokens, found, segments, duration, language)
+def ends_sentence(text: str) -> bool:
+    """Returns whether a sentence ends with a word; abbreviations such as "Mr." end none."""
+    ends = text.rstrip(CLOSING).endswith(tuple(SENTENCE_ENDS))
+    return ends and not ABBREVIATION.fullmatch(text)
 
 
 def _joined(words: Sequence[Word]) -> str:
     return "".join(" " * word.space_before + word.text for word in words).lstrip()
 
 
-def shifted(word: TimedWord, later: Callable[[float], float]) -> TimedWord:
-    """The same word, its tokens so many seconds later as `later` says of their starts."""
-    tokens = []
-    for token in word.tokens:
-        seconds = later(token.start)
-        tokens.append(replace(token, start=token.start + seconds, end=token.end + seconds))
-    return replace(word, tokens=tuple(tokens))
-
-
 def _tokens(
-    hypothesis: Hypothesis, recogniser, duration: float, words: Sequence[Sequence[int]]
+    hypothesis: Hypothesis, recogniser: Recogniser, duration: float, words: Sequence[Sequence[int]]
 ) -> list[Token]:
-    """From the frame of emission, for the predicted duration.
+    """Returns the tokens: each from the frame of its emission, for the predicted duration.
 
     A label of duration 0 (all of an RNN-T's) lasts one frame, but not into the next label's.
 
-    What is not said (punctuation, tags, a lone "▁") has no length: it stands at the end of the
-    token before it; if it opens a word, where the first letter of that is said. Only a "▁" that is
-    followed by its word at once keeps its time, and the word begins with it.
+    Labels that are not spoken (punctuation, tags, a lone "▁") have no length: they stand at the end
+    of the token before; at the beginning of a word, where its first spoken label starts. Only a
+    "▁" that its word follows at once keeps its time, and the word begins with it.
 
     Args:
       words: positions of the labels of each word.
@@ -216,12 +226,12 @@ def _tokens(
     ends = np.where(hypothesis.durations == 0, np.minimum(ends, np.maximum(later, starts)), ends)
     last = None
     for positions in words:
-        said = [i for i in positions if labels[i] not in tags and _is_said(pieces[i])]
-        onset = said[0] if said else -1  # where the word begins
+        spoken = [i for i in positions if labels[i] not in tags and _is_spoken(pieces[i])]
+        onset = spoken[0] if spoken else -1  # where the word begins
         if onset - 1 in positions and is_blank(pieces[onset - 1]):
             onset -= bool(ends[onset - 1] >= starts[onset])
         for i in positions:
-            if i in said:
+            if i in spoken:
                 last = i
             elif i < onset:
                 starts[i] = ends[i] = starts[onset]
@@ -237,32 +247,21 @@ def _tokens(
     return [Token(piece, *each) for piece, each in zip(pieces, numbers, strict=True)]
 
 
-def is_blank(piece: str) -> bool:
-    """Whether a piece is whitespace alone."""
-    return not piece.replace("▁", "").strip()
-
-
-def _is_said(piece: str) -> bool:
-    """Whether a piece is more than punctuation; an apostrophe that begins a word is."""
+def _is_spoken(piece: str) -> bool:
+    """Returns whether a piece is more than punctuation; an apostrophe that begins a word is."""
     text = piece.replace("▁", "").strip()
     return piece == "▁'" or any(unicodedata.category(character)[0] != "P" for character in text)
 
 
 def _least(parts: Sequence[Token | Word]) -> tuple[float, float]:
-    """The least confidence and the least probability; one that is not a number shows."""
+    """Returns the least confidence and the least probability; NaN is less than any number."""
 
-    def least(values):
+    def least(values: Iterable[float]) -> float:
         return min(values, key=lambda value: -math.inf if math.isnan(value) else value)
 
     return least([p.confidence for p in parts]), least([p.probability for p in parts])
 
 
-def ends_sentence(text: str) -> bool:
-    """Whether a sentence ends with a word; abbreviations such as "Mr." end none."""
-    ends = text.rstrip(CLOSING).endswith(tuple(SENTENCE_ENDS))
-    return ends and not ABBREVIATION.fullmatch(text)
-
-
 def _ends_segment(word: Word, following: Word) -> bool:
-    """Whether a segment ends between two words."""
+    """Returns whether a segment ends between two words."""
     return ends_sentence(word.text) or following.start - word.end >= PAUSE

@@ -1,7 +1,7 @@
-"""Where the tokens of a transcript lie: the best path through the lattice, and all of them.
+"""Forced alignment for TDT and RNN-T: where the labels of a transcript lie in the audio.
 
-Forced alignment for TDT and RNN-T on the lattice of the loss, with the loss's own walk over tiles:
-the logits of all nodes are never held.
+It searches or sums the lattice of the loss, scored tile by tile as in `tdt_jax.losses.tiled`: the
+logits of all nodes are never held.
 """
 
 import functools
@@ -11,23 +11,23 @@ import jax
 import jax.numpy as jnp
 
 from tdt_jax.losses import lattice
-from tdt_jax.losses.nodes import plan_joint, score_nodes
-from tdt_jax.losses.scores import Spec, arcs
+from tdt_jax.losses.nodes import JointFunction, ProjectedJoint, plan_joint, score_nodes
+from tdt_jax.losses.scores import make_spec, scores_to_arcs
 
 
 class Alignment(NamedTuple):
-    """The most probable alignment; of U, the first `num_labels` entries hold."""
+    """The most probable alignment; the first `num_labels` entries of a row are valid."""
 
     times: jax.Array  # [B, U] int32, frame at which each label is emitted
     durations: jax.Array  # [B, U] int32, frames that its arc moves on (RNN-T: 0)
     scores: jax.Array  # [B, U] float32, log-probability of its token and duration there
-    log_probability: jax.Array  # [B] float32, of the whole path, blanks and all
+    log_probability: jax.Array  # [B] float32, of the whole path, blanks included
 
 
 class Occupancy(NamedTuple):
     """The posterior probability of every arc, given the transcript.
 
-    `label.sum(-1)` [B, T, U] is when each label is emitted, and sums up to 1 over T.
+    `label.sum(-1)` [B, T, U] is the distribution of each label's time of emission.
     """
 
     blank: jax.Array  # [B, T, U+1, N] float32, by duration; none of duration 0 (RNN-T: N = 1)
@@ -36,24 +36,24 @@ class Occupancy(NamedTuple):
 
 
 def align(
-    joint,
-    frames,
-    states,
-    labels,
-    num_frames,
-    num_labels,
+    joint: ProjectedJoint | JointFunction,
+    frames: jax.Array,
+    states: jax.Array,
+    labels: jax.Array,
+    num_frames: jax.Array,
+    num_labels: jax.Array,
     *,
     durations: tuple[int, ...] | None,
     chunk: int | None = None,
 ) -> Alignment:
-    """The most probable alignment of given labels: the loss's recursion with max for logsumexp.
+    """Returns the most probable alignment of given labels (max for logsumexp in the recursion).
 
-    With one frame every `config.seconds_per_frame` seconds, label u is said at
+    With one frame every `config.seconds_per_frame` seconds, label u lasts from
 
         times[b, u] * seconds_per_frame   to   (times[b, u] + durations[b, u]) * seconds_per_frame
 
-    (Xu et al., 2023, section 4, of the decoder). An RNN-T says nothing of durations. Where no
-    alignment exists, `log_probability` is about -1e30, and the rest is zero.
+    (Xu et al., 2023, section 4, of the decoder). An RNN-T predicts no durations. Where no alignment
+    exists, `log_probability` is about -1e30, and the rest is zero.
 
     Args:
       joint, frames, states, labels, num_frames, num_labels, durations, chunk: as in
@@ -65,23 +65,22 @@ def align(
     Raises:
       ValueError: if shapes, durations or chunk don't fit.
     """
-    return _on_lattice(
-        _best_path, joint, frames, states, labels, num_frames, num_labels, durations, chunk
-    )
+    arguments = joint, frames, states, labels, num_frames, num_labels
+    return _on_lattice(_best_path, *arguments, durations=durations, chunk=chunk)
 
 
 def occupancy(
-    joint,
-    frames,
-    states,
-    labels,
-    num_frames,
-    num_labels,
+    joint: ProjectedJoint | JointFunction,
+    frames: jax.Array,
+    states: jax.Array,
+    labels: jax.Array,
+    num_frames: jax.Array,
+    num_labels: jax.Array,
     *,
     durations: tuple[int, ...] | None,
     chunk: int | None = None,
 ) -> Occupancy:
-    """The posterior probability of every arc: where each label sits, and with what certainty.
+    """Returns the posterior probability of every arc: where each label lies, and how certainly.
 
     Where no alignment exists, `log_likelihood` is about -1e30, and the posteriors are zero.
 
@@ -95,25 +94,26 @@ def occupancy(
     Raises:
       ValueError: if shapes, durations or chunk don't fit.
     """
-    return _on_lattice(
-        _posteriors, joint, frames, states, labels, num_frames, num_labels, durations, chunk
-    )
+    arguments = joint, frames, states, labels, num_frames, num_labels
+    return _on_lattice(_posteriors, *arguments, durations=durations, chunk=chunk)
 
 
-def _on_lattice(function, joint, frames, states, labels, num_frames, num_labels, durations, chunk):
-    spec = Spec(None if durations is None else tuple(durations), 0.0, 0.0)
-    problem, *inputs = plan_joint(
-        joint, frames, states, labels, num_frames, num_labels, spec, chunk=chunk
-    )
-    return _run(function, problem, *inputs, labels, num_frames, num_labels)
+def _on_lattice(
+    function, joint, frames, states, labels, num_frames, num_labels, *, durations, chunk
+):
+    """Returns `function` of the arcs of each utterance."""
+    spec = make_spec(durations)
+    lengths = labels, num_frames, num_labels
+    plan, *inputs = plan_joint(joint, frames, states, *lengths, spec.durations, chunk=chunk)
+    return _jitted(function, plan, spec, *inputs, *lengths)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _run(function, problem, joint, frames, states, labels, num_frames, num_labels):
-    _, scores = score_nodes(problem, joint, frames, states, labels, num_frames, num_labels)
-    blanks, labels, *durations = arcs(scores, problem.spec)
-    result = jax.vmap(lambda *arrays: function(*arrays, *durations))
-    return result(blanks, labels, num_frames, num_labels)
+def _jitted(function, plan, spec, joint, frames, states, labels, num_frames, num_labels):
+    _, scores = score_nodes(plan, spec, joint, frames, states, labels, num_frames, num_labels)
+    blanks, labels, *durations = scores_to_arcs(scores, spec)
+    batched = jax.vmap(lambda *arrays: function(*arrays, *durations))
+    return batched(blanks, labels, num_frames, num_labels)
 
 
 def _best_path(*arguments) -> Alignment:

@@ -18,7 +18,7 @@ def ctc_loss(
     Args:
       logits: [B, T, V+1].
       num_frames: [B] int, in [0, T].
-      labels: [B, U] int; beyond `num_labels` anything.
+      labels: [B, U] int; entries from `num_labels` on are ignored.
       num_labels: [B] int, in [0, U].
       blank: the index of blank.
 
@@ -36,7 +36,7 @@ def ctc_loss(
 
 
 def ctc_fits(num_frames: jax.Array, labels: jax.Array, num_labels: jax.Array) -> jax.Array:
-    """Returns whether labels [B, U] fit into the frames: equal neighbours need a blank between."""
+    """Returns whether labels [B, U] fit into the frames: equal neighbors need a blank between."""
     padding = _padding(num_labels, labels.shape[1])
     repeats = jnp.sum((labels[:, 1:] == labels[:, :-1]) & ~padding[:, 1:], axis=1)
     return num_labels + repeats <= num_frames

@@ -1,25 +1,27 @@
-"""The nodes of a batch of lattices in small tiles, and a walk over those that matter.
+"""The nodes of a batch of lattices, cut into small tiles, and a schedule of the tiles that matter.
 
-    frames [B, T, J]  -> rows [B * T/t, t, J]         every tile of t x u nodes is one row
-    states [B, U+1, J] -> columns [B * U/u, u, J]     against one column of its utterance
+    frames [B, T, J]   -> rows [B * T/t, t, J]         a tile of t x u nodes pairs one row
+    states [B, U+1, J] -> columns [B * U/u, u, J]      with one column of its utterance
 
-Shapes are static, so a program for [B, T, U+1] pays for all of it, padding too. A walk visits tiles
-in groups of a fixed size, those that matter first, and ends with the last of them: its number of
-groups is a value, and the rest costs nothing.
+Shapes are static, so a program for [B, T, U+1] computes all of it, padding included. A schedule
+puts the tiles that matter first, in groups of a fixed size, and ends with the last of them: its
+number of groups is a value, and the tiles behind it cost nothing.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-# Nodes along each side of a tile. Small ones lie closer to the alignment; a TPU's registers hold 8
-# rows, and with fewer half of every sum over a tile would be wasted.
+# Nodes along each side of a tile. Small tiles follow the alignment more closely; a TPU's registers
+# hold 8 rows, and with fewer, half of every sum over a tile would be wasted.
 SIDE, SIDE_ON_TPU = 4, 8
 
 
 class Grid(NamedTuple):
-    """Which tiles there are of [B, T, U+1] nodes."""
+    """How [B, T, U+1] nodes are cut into tiles."""
 
     batch: int
     frames: int  # T
@@ -28,50 +30,50 @@ class Grid(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Tiles along time of one utterance."""
+        """The number of tiles along time of one utterance."""
         return -(-self.frames // self.side)
 
     @property
     def columns(self) -> int:
-        """Tiles along labels of one utterance."""
+        """The number of tiles along labels of one utterance."""
         return -(-self.states // self.side)
 
     @property
     def size(self) -> int:
-        """Tiles in all."""
+        """The number of tiles of all utterances."""
         return self.batch * self.rows * self.columns
 
-    def group(self, nodes: int) -> int:
-        """Tiles in a group, if all are visited about `nodes` nodes at a time."""
+    def group_size(self, nodes: int) -> int:
+        """Returns the number of tiles in a group of about `nodes` nodes, all groups alike."""
         return -(-self.size // max(1, round(self.size * self.side**2 / nodes)))
 
-    def place(self, tile):
-        """Tile indices -> utterance, row of `split_frames` and column of `split_states`.
+    def locate(self, tiles: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns the utterance, row of `split_frames` and column of `split_states` of each tile.
 
-        An index beyond the last tile leads beyond the last of each.
+        An index beyond the last tile gives indices beyond the last of each.
         """
-        utterance = tile // (self.rows * self.columns)
-        row = tile // self.columns
-        column = utterance * self.columns + tile % self.columns
+        utterance = tiles // (self.rows * self.columns)
+        row = tiles // self.columns
+        column = utterance * self.columns + tiles % self.columns
         return utterance, row, column
 
-    def split_frames(self, x):
+    def split_frames(self, x: jax.Array) -> jax.Array:
         """[B, T, ...] -> [B * rows, side, ...]."""
         return _split(x, self.rows, self.side)
 
-    def split_states(self, x):
+    def split_states(self, x: jax.Array) -> jax.Array:
         """[B, U+1, ...] -> [B * columns, side, ...]."""
         return _split(x, self.columns, self.side)
 
-    def join_frames(self, x):
+    def join_frames(self, x: jax.Array) -> jax.Array:
         """The inverse of `split_frames`."""
         return x.reshape(self.batch, -1, *x.shape[2:])[:, : self.frames]
 
-    def join_states(self, x):
+    def join_states(self, x: jax.Array) -> jax.Array:
         """The inverse of `split_states`."""
         return x.reshape(self.batch, -1, *x.shape[2:])[:, : self.states]
 
-    def split_nodes(self, x):
+    def split_nodes(self, x: jax.Array) -> jax.Array:
         """[B, T, U+1, ...] -> [tiles, side, side, ...]."""
         rest, side = x.shape[3:], self.side
         padding = (self.rows * side - self.frames, self.columns * side - self.states)
@@ -79,7 +81,7 @@ class Grid(NamedTuple):
         x = x.reshape(self.batch, self.rows, side, self.columns, side, *rest)
         return jnp.swapaxes(x, 2, 3).reshape(self.size, side, side, *rest)
 
-    def join_nodes(self, x):
+    def join_nodes(self, x: jax.Array) -> jax.Array:
         """The inverse of `split_nodes`."""
         rest, side = x.shape[3:], self.side
         x = x.reshape(self.batch, self.rows, self.columns, side, side, *rest)
@@ -88,48 +90,40 @@ class Grid(NamedTuple):
         return x[:, : self.frames, : self.states]
 
 
-def _split(x, count: int, side: int):
-    # With copies of the last row: a joint network sees nothing that it could not see elsewhere.
-    padding = [(0, 0), (0, count * side - x.shape[1])] + [(0, 0)] * (x.ndim - 2)
-    return jnp.pad(x, padding, mode="edge").reshape(-1, side, *x.shape[2:])
-
-
 class TileSchedule(NamedTuple):
-    """Tiles in the order of a visit, in groups of one size."""
+    """The order in which tiles are processed, in groups of one size."""
 
-    order: jax.Array  # [groups, group size]; an index beyond the last tile is no tile
-    num_groups: jax.Array  # groups with a tile that matters
-    size: int  # tiles in all
+    order: jax.Array  # [groups, group size] tiles; an index beyond the last tile is no tile
+    num_groups: jax.Array  # groups that are processed: those with a tile that matters
+    num_tiles: int
 
-    def fold(self, body, state):
-        """body(group, tiles, state) -> state for each group that matters."""
+    def fold(self, body: Callable, state):
+        """Returns the last state of body(group, tiles, state) -> state, group by group."""
 
         def step(group, state):
             return body(group, self.order[group], state)
 
         return jax.lax.fori_loop(0, self.num_groups, step, state)
 
-    def restore(self, x):
-        """[groups, group size, ...] in the order of the visit -> [tiles, ...] in their own."""
-        places = jnp.argsort(self.order.reshape(-1))[: self.size]
+    def restore(self, x: jax.Array) -> jax.Array:
+        """[groups, group size, ...] in the schedule's order -> [tiles, ...] in the grid's."""
+        places = jnp.argsort(self.order.reshape(-1))[: self.num_tiles]
         return x.reshape(-1, *x.shape[2:])[places]
 
 
-def schedule(matters, group: int) -> TileSchedule:
-    """A tour of the tiles that matter [tiles], `group` of them at a time."""
-    size = matters.shape[0]
+def schedule(matters: jax.Array, group_size: int) -> TileSchedule:
+    """Returns the schedule of the tiles that matter, bool [tiles], in groups of `group_size`."""
+    num_tiles = matters.shape[0]
     order = jnp.argsort(~matters, stable=True).astype(jnp.int32)
-    order = jnp.pad(order, (0, -size % group), constant_values=size)
-    return TileSchedule(order.reshape(-1, group), (jnp.sum(matters) + group - 1) // group, size)
+    order = jnp.pad(order, (0, -num_tiles % group_size), constant_values=num_tiles)
+    num_groups = (jnp.sum(matters) + group_size - 1) // group_size
+    return TileSchedule(order.reshape(-1, group_size), num_groups, num_tiles)
 
 
-def take(x, index):
-    """Rows of x, zeros where the index is beyond the last."""
-    return x.at[index].get(mode="fill", fill_value=0)
-
-
-def reachable_tiles(grid: Grid, num_frames, num_labels, shortest: int):
-    """Which tiles hold a node that a path can go through [tiles].
+def reachable_tiles(
+    grid: Grid, num_frames: jax.Array, num_labels: jax.Array, shortest: int
+) -> jax.Array:
+    """Returns which tiles hold a node that a path can go through, bool [tiles].
 
     A label takes the `shortest` duration or more, and the path ends with a blank of 1 or more.
     """
@@ -138,23 +132,39 @@ def reachable_tiles(grid: Grid, num_frames, num_labels, shortest: int):
     num_frames, num_labels = (
         jnp.asarray(x, jnp.int32)[:, None, None] for x in (num_frames, num_labels)
     )
-    left = (num_labels - u) * shortest + 1
-    nodes = (u <= num_labels) & (t >= u * shortest) & (t + left <= num_frames)
+    remaining = (num_labels - u) * shortest + 1
+    nodes = (u <= num_labels) & (t >= u * shortest) & (t + remaining <= num_frames)
     return jnp.any(grid.split_nodes(nodes), axis=(1, 2))
 
 
-def tiles_with_mass(mass, grid: Grid, neglect: float):
-    """Which tiles matter [tiles], if those with least mass, `neglect` in all, do not.
+def tiles_with_mass(mass: jax.Array, grid: Grid, neglect: ArrayLike) -> jax.Array:
+    """Returns all tiles but those of least mass, which sum up to `neglect` at most; bool [tiles].
 
     Args:
       mass: [tiles], not negative.
-      grid: whose tiles they are.
-      neglect: the sum of masses of each utterance that may be left out.
+      grid: of the tiles.
+      neglect: the mass of each utterance that may be left out.
     """
     mass = mass.reshape(grid.batch, -1)
     ascending = jnp.argsort(mass, axis=1)
-    below = jnp.cumsum(jnp.take_along_axis(mass, ascending, axis=1), axis=1)
+    sums = jnp.cumsum(jnp.take_along_axis(mass, ascending, axis=1), axis=1)
     matters = jax.vmap(lambda order, x: jnp.zeros_like(x).at[order].set(x))(
-        ascending, below > neglect
+        ascending, sums > neglect
     )
     return matters.reshape(-1)
+
+
+def rows_or_zeros(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns rows of x, zeros where the index is beyond the last."""
+    return x.at[index].get(mode="fill", fill_value=0)
+
+
+def rows_or_last(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns rows of x, the last where the index is beyond it."""
+    return x.at[index].get(mode="clip")
+
+
+def _split(x, count: int, side: int):
+    # Filled up with copies of the last entry: a joint sees no inputs but real ones.
+    padding = [(0, 0), (0, count * side - x.shape[1])] + [(0, 0)] * (x.ndim - 2)
+    return jnp.pad(x, padding, mode="edge").reshape(-1, side, *x.shape[2:])

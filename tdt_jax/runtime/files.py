@@ -23,7 +23,7 @@ def is_writable(folder: Path) -> bool:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file (UTF-8) so that no reader ever sees a part of it."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    part = path.with_name(f".tdt_jax_{uuid.uuid4().hex}")  # not longer than names may be
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)

@@ -1,4 +1,4 @@
-"""Live audio: PCM and WAV from pipes, and a microphone."""
+"""Live audio: PCM and WAV from pipes, and a microphone that is not there."""
 
 import io
 import struct
@@ -11,8 +11,10 @@ import soundfile
 import soxr
 from models import noise
 
-from tdt_jax.audio.errors import AudioError
 from tdt_jax.audio.live import microphone, pcm_blocks
+from tdt_jax.audio.reading import AudioError
+
+# PCM and WAV
 
 
 class Pipe(io.RawIOBase):
@@ -61,7 +63,7 @@ def test_raw_pcm():
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_blocks_are_yielded_as_they_arrive(buffered):
+def test_samples_are_taken_as_they_come(buffered):
     """Blocks are as long as what came, and samples may come in halves."""
     for data in (SAMPLES.tobytes(), wav(SAMPLES.tobytes())):
         pipe = Pipe(data, [1, 7, 200, 2001])
@@ -77,7 +79,7 @@ def test_wav_of_any_size_in_its_header(size):
     np.testing.assert_array_equal(read(wav(SAMPLES.tobytes(), size=size, before=listed)), FLOATS)
 
 
-def test_what_follows_the_samples_of_a_wav_is_ignored():
+def test_what_follows_the_samples_of_a_wav_is_left_out():
     listed = b"LIST" + struct.pack("<I", 6) + b"words."
     np.testing.assert_array_equal(read(wav(SAMPLES.tobytes()) + listed), FLOATS)
 

@@ -158,9 +158,10 @@ TONES = {"a": 300, "b": 500, "c": 700, "ab": 900}
 
 def test_training_reads_segments(manifest):
     buckets = (Bucket(1.2, 4, 2),)
-    selection = select(read_manifest(manifest), Characters("abc"), buckets)
+    units = dict(sample_rate=RATE, samples_per_frame=1280)
+    selection = select(read_manifest(manifest), Characters("abc"), buckets, **units)
     assert len(selection.entries) == 5 and not selection.skipped
-    batches = ManifestBatches(selection, buckets, seed=0)
+    batches = ManifestBatches(selection, buckets, seed=0, **units)
     seen = set()
     for step, row in itertools.product(range(6), range(2)):
         batch = batches[step]

@@ -1,67 +1,53 @@
-"""The encoder's benchmark: its operations are counted right, and it says what it cannot do."""
+"""The encoder's benchmark: it measures, counts operations, and compares with transformers."""
 
-import dataclasses
-import functools
-
-import jax
 import models
 import pytest
 
-from tdt_jax.benchmarks import cases, encoder, loss
-from tdt_jax.benchmarks.encoder import Speed
-from tdt_jax.cli import main
+from tdt_jax.benchmarks import cases, encoder
+from tdt_jax.benchmarks.timing import Measurement
 from tdt_jax.models.transducer import encode
 
 
-@pytest.mark.parametrize("context", [None, (16, 16)])
-def test_operations_are_those_that_the_compiler_counts(context):
-    """But for what is not products: norms, softmaxes and activations."""
-    config = dataclasses.replace(
-        models.config(),
-        encoder=models.encoder_config(width=64, attention_context=context, unroll=2),
-    )
-    model = encoder._random_model(config, "float32")
-    features, lengths = encoder._features(config, 5.12, 1)
-    function = jax.jit(functools.partial(encode.__wrapped__))
-    cost = function.lower(model, features, lengths).compile().cost_analysis()
-    counted = encoder.flops(config, 512)
-    if context is None:
-        assert 0.75 * cost["flops"] < counted < cost["flops"]
-    else:  # the compiler counts one round of the loop over chunks
-        assert counted < encoder.flops(
-            dataclasses.replace(config, encoder=models.encoder_config(width=64)), 512
-        )
+def config(**changes):
+    return models.config(encoder=models.encoder_config(width=64, num_layers=1, **changes))
 
 
-def test_it_measures(monkeypatch, capsys):
-    monkeypatch.setitem(cases.MODELS, "tiny", models.config())
+@pytest.mark.slow
+def test_operations_are_those_that_the_compiler_counts():
+    """But for what is no product: norms, softmaxes and activations."""
+    model = cases.random_model(config(), "float32")
+    features, lengths = cases.random_features(config(), 5.12, 1)
+    cost = encode.lower(model, features, lengths).compile().cost_analysis()
+    assert 0.75 * cost["flops"] < encoder.encoder_flops(config(), 5.12, 1) < cost["flops"]
+
+
+def test_operations_grow_with_the_batch_and_shrink_with_the_context():
+    one, two = (encoder.encoder_flops(config(), 5.12, batch) for batch in (1, 2))
+    assert 1.8 * one < two < 2 * one  # the positions are projected once
+    assert encoder.encoder_flops(config(attention_context=(8, 8)), 5.12, 1) < one
+
+
+@pytest.mark.parametrize(
+    ("context", "dtype"),
+    [((4, 4), "bfloat16"), pytest.param(None, "float32", marks=pytest.mark.slow)],
+)
+def test_it_measures(context, dtype, monkeypatch):
+    tiny = models.config(encoder=models.encoder_config(num_layers=1))
+    monkeypatch.setitem(cases.MODELS, "tiny", tiny)
     monkeypatch.setattr(encoder, "in_subprocess", lambda function, *args: function(*args))
-    arguments = ["benchmark", "encoder", "--case", "tiny", "--seconds", "1", "--repeats", "1"]
-    assert main.main(arguments) == 0
-    assert main.main([*arguments, "--local-attention", "4,4", "--dtype", "bfloat16"]) == 0
-    full, local = capsys.readouterr().out.strip().split("tiny: ")[1:]
-    assert "attention full" in full and "attention (4, 4)" in local
-    for report in (full, local):
-        assert "x real time" in report and "temporaries" in report
+    (report,) = encoder.encoder_reports(
+        ["tiny"], seconds=1.0, batch=1, dtype=dtype, repeats=1, attention_context=context,
+        peers=False,
+    )  # fmt: skip
+    table = str(report)
+    assert table.startswith("tiny: encoder of 1 x 1 s, attention " + str(context or "full"))
+    assert "x real time" in table and "temporaries" in table
+    assert report.rows[0]["method"] == "tdt_jax" and report.rows[0]["seconds"] > 0
 
 
-def test_the_table_sets_ours_beside_theirs():
-    ours = Speed(2.0, 1.0, 4e9, 1_000_000, None, "cpu")
-    text = encoder.describe(
-        "x", models.config(), 30.0, 1, 4e9, {"tdt_jax": ours, "peer": ours._replace(seconds=4.0)}
-    )
-    assert "0.50 of the products' rate" in text and "0.50 = ours / theirs" in text
-
-
-def test_what_cannot_be_measured_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(encoder, "installed", lambda package: False)
-    for arguments, message in (
-        (["encoder", "--case", "huge"], "no case 'huge'; there are 110m, 0.6b"),
-        (["encoder", "--peers"], "needs torch and transformers"),
-        (["parity"], "needs torch and transformers"),
-    ):
-        assert main.main(["benchmark", *arguments]) == 2
-        assert message in capsys.readouterr().err
-    monkeypatch.setattr(encoder, "installed", lambda package: True)
-    assert main.main(["benchmark", "parity", "--case", "huge"]) == 2
-    assert loss.installed("jax")
+def test_the_table_compares_with_transformers(monkeypatch):
+    monkeypatch.setattr(encoder, "encoder_flops", lambda *_: 4e9)
+    ours = Measurement(2.0, 1.0, 1_000_000, None, "abacus")
+    methods = {"tdt_jax": ours, "transformers": ours._replace(seconds=4.0)}
+    table = str(encoder.make_report("x", models.config(), 30.0, 1, 4e9, methods))
+    assert "0.50 of the products' rate" in table and "0.50 = ours / theirs" in table

@@ -1,4 +1,4 @@
-"""A batch job: what it finds, where it writes, and what it leaves alone."""
+"""A job of many recordings: which files it reads, where it writes, and what it leaves alone."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tdt_jax.audio.reading import AudioError
+from tdt_jax.audio.errors import AudioError
 from tdt_jax.cli import job
 from tdt_jax.cli.job import Output, Source
 from tdt_jax.inference.transcript import Transcript
@@ -33,45 +33,47 @@ def names(sources, folder):
 
 
 def test_folders_patterns_and_files(tree):
-    found = job.find([str(tree)])
+    found = job.find_sources([str(tree)])
     assert names(found, tree) == ["a.flac", "b.wav", "deep/a.WAV", "deep/er/c.mp3"]
     assert [source.parent for source in found] == [".", ".", "deep", "deep/er"]
-    assert names(job.find([f"{tree}/*.*"]), tree) == ["a.flac", "b.wav", "read.me"]
-    assert names(job.find([f"{tree}/**/*.mp3"]), tree) == ["deep/er/c.mp3"]
-    twice = job.find([str(tree / "b.wav"), f"{tree}/deep/../b.wav", str(tree)])
+    assert names(job.find_sources([f"{tree}/*.*"]), tree) == ["a.flac", "b.wav", "read.me"]
+    assert names(job.find_sources([f"{tree}/**/*.mp3"]), tree) == ["deep/er/c.mp3"]
+    twice = job.find_sources([str(tree / "b.wav"), f"{tree}/deep/../b.wav", str(tree)])
     assert len(twice) == 4 and names(twice[:1], tree) == ["b.wav"]
     (tree / "._a.wav").touch()  # what a Mac leaves beside a file
-    assert len(job.find([str(tree)])) == 4
-    assert job.find(["gone.wav"])[0].path == Path("gone.wav")  # the job reports it
-    assert len(job.find(["x" * 5000])) == 1  # likewise
+    assert len(job.find_sources([str(tree)])) == 4
+    assert job.find_sources(["gone.wav"])[0].path == Path("gone.wav")  # the job reports it
+    assert len(job.find_sources(["x" * 5000])) == 1  # likewise
     for name in ("link.wav", "broken.wav"):
         (tree / "deep" / name).symlink_to(tree / ("b.wav" if name == "link.wav" else "nowhere"))
-    linked = job.find([str(tree)])  # a link is a name of its own; one to nothing is for the job
+    linked = job.find_sources(
+        [str(tree)]
+    )  # a link is a name of its own; one to nothing is for the job
     assert names(linked, tree)[2:5] == ["deep/a.WAV", "deep/broken.wav", "deep/er/c.mp3"]
     assert len(linked) == 6
     for name in ("link.wav", "broken.wav"):
         (tree / "deep" / name).unlink()
     odd = tree / "what[1].wav"  # a pattern, if there were no such file
     odd.touch()
-    assert names(job.find([str(odd)]), tree) == ["what[1].wav"]
+    assert names(job.find_sources([str(odd)]), tree) == ["what[1].wav"]
     for paths, message in (([str(tree / "empty")], "no audio in"), (["*.nothing"], "no file")):
         with pytest.raises(ValueError, match=message):
-            job.find(paths)
+            job.find_sources(paths)
 
 
-def test_what_a_folder_has_besides_is_counted_and_named(tree):
-    said = []
-    job.find([str(tree)], report=said.append)
-    assert said == [
-        f"1 of 5 files in {tree} are left out, their names being none of audio: read.me"
+def test_other_files_of_a_folder_are_counted_and_named(tree):
+    messages = []
+    job.find_sources([str(tree)], report=messages.append)
+    assert messages == [
+        f"1 of 5 files in {tree} are left out, as their names are not of audio: read.me"
     ]
     for name in "abcdef":
         (tree / "deep" / f"{name}.pdf").touch()
     (tree / ".hidden").touch()
-    job.find([str(tree), str(tree / "b.wav")], report=said.append)
-    assert said[1].startswith(f"7 of 11 files in {tree} are left out")
+    job.find_sources([str(tree), str(tree / "b.wav")], report=messages.append)
+    assert messages[1].startswith(f"7 of 11 files in {tree} are left out")
     five = ", ".join(f"deep/{name}.pdf" for name in "abcde")
-    assert said[1].endswith(f"their names being none of audio: {five} and 2 more")
+    assert messages[1].endswith(f"as their names are not of audio: {five} and 2 more")
 
 
 def test_usual_names_are_taken(tmp_path):
@@ -79,7 +81,7 @@ def test_usual_names_are_taken(tmp_path):
     wmv wma asf ogv mka amr awb 3gp 3g2 qt ac3 eac3 dts mp1 mp2 dss caf au aiff w64""".split()
     for name in usual:
         (tmp_path / f"a.{name.upper()}").touch()
-    assert len(job.find([str(tmp_path)], report=pytest.fail)) == len(usual)
+    assert len(job.find_sources([str(tmp_path)], report=pytest.fail)) == len(usual)
 
 
 def test_names_follow_the_template(tmp_path):
@@ -104,15 +106,15 @@ def test_two_recordings_never_share_a_transcript(tmp_path):
         job.check_names(sources, Output(("txt",), tmp_path))
     apart = Output(("txt",), tmp_path, "{parent}/{stem}.{suffix}")
     job.check_names(sources, apart)
-    assert job.missing(sources, apart) == sources
+    assert job.without_transcripts(sources, apart) == sources
 
 
 def test_one_bad_name_does_not_end_a_job(tmp_path, monkeypatch):
     """A transcript that cannot be written is reported; where none could be, the job ends."""
     names = ["a", "x" * 255, "b"]
     sources = [Source(Path(f"{name}.wav")) for name in names]
-    heard = [(i, RecordingResult(NOTHING, 0, 0, 0)) for i in range(3)]
-    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", lambda *_, **__: iter(heard))
+    results = [(i, RecordingResult(NOTHING, 0, 0, 0)) for i in range(3)]
+    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", lambda *_, **__: iter(results))
     reports = []
     assert job.run(None, sources, Output(("txt",), tmp_path), report=reports.append) == 1
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.txt", "b.txt"]
@@ -129,9 +131,9 @@ def test_one_bad_name_does_not_end_a_job(tmp_path, monkeypatch):
 
 def test_standard_output_is_in_order_and_names_are_shown(monkeypatch, capsys):
     odd = Path(os.fsdecode(b"caf\xe9\t1.wav"))
-    heard = [(1, AudioError(f"{odd} is empty")), (2, RecordingResult(NOTHING, 0, 0, 0)),
-             (0, RecordingResult(NOTHING, 0, 0, 0))]  # fmt: skip
-    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", lambda *_, **__: iter(heard))
+    result = RecordingResult(NOTHING, 0, 0, 0)
+    results = [(1, AudioError(f"{odd} is empty")), (2, result), (0, result)]
+    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", lambda *_, **__: iter(results))
     reports = []
     sources = [Source(Path("z.wav")), Source(odd), Source(odd)]
     assert job.run(None, sources, Output(), report=reports.append) == 1
@@ -143,13 +145,17 @@ def test_a_transcript_is_whole_or_not_there(tmp_path, monkeypatch):
     source, output = Source(Path("a.wav"), "deep"), Output(("txt", "vtt"), tmp_path)
     job.write(output, source, NOTHING)
     assert (tmp_path / "deep" / "a.txt").read_text() == "\n"
-    assert job.missing([source], output) == []
+    assert job.without_transcripts([source], output) == []
     (tmp_path / "deep" / "a.vtt").unlink()
-    assert job.missing([source], output) == [source]
+    assert job.without_transcripts([source], output) == [source]
 
     def fail(*_):
         raise OSError("the disk is full")
 
+    longest = Source(Path("x" * 251 + ".wav"), "deep")  # with .txt as long as names may be
+    job.write(Output(("txt",), tmp_path), longest, NOTHING)
+    assert job.without_transcripts([longest], Output(("txt",), tmp_path)) == []
+    os.unlink(tmp_path / "deep" / ("x" * 251 + ".txt"))
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="full"):
         job.write(output, source, NOTHING)
@@ -160,7 +166,7 @@ def test_hours_are_added_up_from_headers(tmp_path):
     for seconds in (1, 3):
         soundfile.write(tmp_path / f"{seconds}.wav", np.zeros(8000 * seconds), 8000)
     (tmp_path / "bad.wav").write_bytes(b"bad")  # not known: as long as the others' mean
-    sources = job.find([str(tmp_path), "gone.wav"])
+    sources = job.find_sources([str(tmp_path), "gone.wav"])
     assert job.total_seconds(sources) == pytest.approx(4 + 4 / 3)
 
 
@@ -180,7 +186,7 @@ def test_standard_input_is_spooled_and_gone_afterwards():
         (("txt", "srt"), 1, "need --output-dir"),
     ],
 )  # fmt: skip
-def test_standard_output_takes_what_can_be_told_apart(formats, number, message):
+def test_standard_output_takes_what_can_follow_each_other(formats, number, message):
     sources = [Source(Path(f"{i}.wav")) for i in range(number)]
     if not message:
         job.check_names(sources, Output(formats))
@@ -193,15 +199,15 @@ def test_warnings_name_recordings_as_they_are_shown(tmp_path, monkeypatch):
     odd = Path(os.fsdecode(b"caf\xe9.wav"))
     stdin = Source(tmp_path / "spool", is_stdin=True)
 
-    def heard(recogniser, paths, *, warn, **options):
+    def transcribe_each(recogniser, paths, *, warn, **options):
         for path in paths:
             warn(f"no sound in {path}")
         return iter([])
 
-    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", heard)
-    said = []
-    job.run(None, [Source(odd), stdin], Output(), report=pytest.fail, warn=said.append)
-    assert said == ["no sound in caf\ufffd.wav", "no sound in -"]
+    monkeypatch.setattr("tdt_jax.cli.job.transcribe_each", transcribe_each)
+    messages = []
+    job.run(None, [Source(odd), stdin], Output(), report=pytest.fail, warn=messages.append)
+    assert messages == ["no sound in caf\ufffd.wav", "no sound in -"]
 
 
 def test_one_ctm_has_every_recording_once():

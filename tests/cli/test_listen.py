@@ -1,107 +1,72 @@
-"""Listening: lines of words, on a terminal or not."""
+"""tdt-jax listen: a pipe, what else there may be at its end, and its options."""
 
-from models import make_recogniser, noise
+import io
+import types
 
-from tdt_jax.cli import listen
-from tdt_jax.inference.streaming import Stream, StreamedWord
-from tdt_jax.orthography import width
+import numpy as np
+import pytest
+import soundfile
 
+import tdt_jax as tdt
+from tdt_jax.cli import main, terminal
 
-class Script:
-    """A stream that hears what it is pushed: (words, pending, seconds); the rest at its end."""
-
-    def __init__(self, recogniser, rest=()):
-        self.pending, self.seconds, self.rest = "", 0.0, rest
-
-    def warm_up(self):
-        pass
-
-    def push(self, step):
-        words, self.pending, self.seconds = step
-        return [
-            StreamedWord(text, start, end, 1.0, 1.0, text[0] != "+") for text, start, end in words
-        ]
-
-    def finish(self):
-        return self.push((self.rest, "", self.seconds))
+SIZES = dict(chunk=0.4, left=0.4, right=0.4)  # seconds
 
 
-def written(steps, monkeypatch, **options):
-    monkeypatch.setattr(listen, "Stream", Script)
-    parts = []
-    listen.listen(None, steps, parts.append, **options)
-    return parts
+@pytest.fixture
+def pipe(monkeypatch):
+    """Puts bytes on standard input."""
+
+    def put(data):
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+
+    return put
 
 
-STEPS = [
-    ([], "one", 1.0),
-    ([("one", 0.5, 0.9)], " tw", 2.0),
-    ([], " tw", 2.1),
-    ([("two", 1.5, 1.8)], "", 3.0),  # and a pause
-    ([("three", 3.2, 3.5), ("four", 5.0, 5.2)], " five", 6.0),
-]
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments of `write_words`, which reads its blocks and writes nothing."""
+    calls = []
+
+    def write_words(recogniser, blocks, write, **options):
+        calls.append((recogniser, np.concatenate([*blocks]), options))
+
+    monkeypatch.setattr(terminal, "write_words", write_words)
+    return calls
 
 
-def test_words_are_written_as_they_come_a_line_up_to_each_pause(monkeypatch):
-    parts = written(STEPS, monkeypatch, rest=[("five", 5.3, 5.6)])
-    assert "".join(parts) == "one two\nthree\nfour five\n"
-    assert parts[:3] == ["one", " two", "\n"]
-    assert written([], monkeypatch) == []
-
-
-def test_a_word_that_goes_on_has_no_space(monkeypatch):
-    steps = [([("ab", 0.5, 2.5)], "c", 3.0), ([("+cd", 2.5, 3.0), ("e", 3.1, 3.2)], "", 3.5)]
-    assert "".join(written(steps, monkeypatch)).replace("+", "") == "abcd e\n"
-
-
-def test_lines_of_japanese_are_as_wide_as_they_look(monkeypatch):
-    texts = ["+東京", "+で", "+Para", "+を", "+使う。"] * 4
-    words = [(text, 0.3 * i, 0.3 * i + 0.2) for i, text in enumerate(texts)]
-    parts = written([(words, "東京で", 6.0)], monkeypatch, columns=12, rest=[("+は", 8.0, 8.2)])
-    lines = [line.replace("+", "") for line in screen(parts)]
-    assert "".join(lines) == "".join(texts + ["は"]).replace("+", "")
-    assert max(map(width, lines)) < 12 + 2 and lines[-2] == "は"  # a pause is before it
-    assert not any(line[:1] == "。" for line in lines)
-
-
-def test_a_terminal_shows_what_is_pending(monkeypatch):
-    parts = written(STEPS, monkeypatch, columns=80, rest=[("five", 5.3, 5.6)])
-    assert screen(parts) == ["one two", "three", "four five", ""]
-    assert [screen(parts[:i])[-1] for i in (1, 4)] == ["one", "one tw"]
-    assert "".join(parts).count("tw") == 2  # not again where nothing has changed
-
-
-def test_lines_do_not_leave_the_terminal(monkeypatch):
-    words = [(f"word{i}", 0.3 * i, 0.3 * i + 0.2) for i in range(20)]
-    parts = written(
-        [(words[:10], " unending", 3.0), (words[10:], "", 6.0)], monkeypatch, columns=20
-    )
-    lines = screen(parts)
-    assert max(map(len, lines)) < 20
-    assert " ".join(lines).split() == [text for text, _, _ in words]
-
-
-def screen(parts):
-    """The lines that a terminal shows."""
-    lines = [""]
-    for part in "".join(parts).replace("\033[K", "\0").split("\n"):
-        shown = part.rsplit("\r", 1)[-1]
-        lines[-1] = shown.replace("\0", "")
-        lines.append("")
-    return lines[:-1]
-
-
-def test_an_interrupt_ends_the_stream():
-    """What was heard until then is written; the streams agree."""
-    recogniser, samples = make_recogniser(), noise(2.0)
-
-    def interrupted():
-        yield samples
-        raise KeyboardInterrupt
-
-    options, parts = dict(chunk=0.4, left=0.4, right=0.4), []
-    listen.listen(recogniser, interrupted(), parts.append, **options)
-    stream = Stream(recogniser, **options)
-    stream.push(samples)
+def test_a_pipe_is_transcribed(saved, random_recogniser, folder, capsys, pipe):
+    """With the model itself, in small chunks."""
+    pipe((folder / "0.wav").read_bytes())
+    options = [f"--{name}={value}" for name, value in SIZES.items()]
+    assert main.main(["listen", str(saved), "-", *options]) == 0
+    stream = tdt.Stream(random_recogniser, **SIZES)
+    stream.push(soundfile.read(folder / "0.wav", dtype="float32")[0])
     stream.finish()
-    assert "".join(parts).split() == stream.text.split() and stream.text
+    assert capsys.readouterr().out.split() == stream.text.split() != []
+
+
+def test_options_arrive(loads, folder, pipe, calls):
+    pipe((folder / "0.wav").read_bytes())
+    sizes = ["--chunk", "0.8", "--left", "3", "--right", "0.4", "--keep-tags"]
+    assert main.main(["listen", "MODEL", "-", *sizes]) == 0
+    recogniser, samples, options = calls[0]
+    assert recogniser is loads.recogniser
+    np.testing.assert_array_equal(samples, soundfile.read(folder / "0.wav", dtype="float32")[0])
+    assert options == dict(columns=0, chunk=0.8, left=3.0, right=0.4, keep_tags=True)
+
+
+def test_the_microphone_is_the_default(loads, monkeypatch, capsys, calls):
+    block = np.ones(160, np.float32)
+    monkeypatch.setattr("tdt_jax.audio.live.microphone", lambda rate: iter([block, block]))
+    assert main.main(["listen", "MODEL"]) == 0
+    assert len(calls[0][1]) == 320
+    assert capsys.readouterr().err == "tdt-jax: listening; Ctrl-C ends\n"
+
+
+def test_other_input_is_refused(loads, capsys, pipe, calls):
+    pipe(b"fLaC" * 99)
+    assert main.main(["listen", "MODEL", "-"]) == 2
+    assert "must be PCM or WAV, got FLAC" in capsys.readouterr().err
+    assert main.main(["listen", "MODEL", "a.wav"]) == 2
+    assert "the source is - " in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Every experiment in configs/ and every size of presets builds and traces."""
 
 import ast
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +15,41 @@ from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.step import BatchArrays, init_state, train_step
 
-FILES = sorted((ROOT / "configs").glob("*.py"))
+FOLDER = ROOT / "configs"
+PARAKEET = [
+    f"parakeet.py:{name}"
+    for name in (
+        "tdt_0_6b_v2", "tdt_0_6b_v3", "tdt_1_1b", "tdt_ctc_110m",
+        "rnnt_0_6b", "rnnt_1_1b", "ctc_0_6b", "ctc_1_1b",
+    )
+]  # fmt: skip
+NAMES = [path.name for path in sorted(FOLDER.glob("*.py")) if path.stem != "parakeet"] + PARAKEET
+# One of each kind of model and loss, and all kinds of augmentation.
+TRACED = {"quickstart.py", "librispeech_rnnt.py", "parakeet.py:ctc_0_6b"}
+
+load = functools.cache(lambda name: configs.load(f"{FOLDER}/{name}"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_config_traces_a_step(path):
-    config = configs.load(path)
+@pytest.mark.parametrize("name", NAMES)
+def test_config_builds(name):
+    config = load(name)
     assert configs.from_json(configs.to_json(config)) == config
-    assert f"--config configs/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+    file = name.partition(":")[0]
+    docstring = ast.get_docstring(ast.parse((FOLDER / file).read_text()))
+    assert f"--config configs/{file}" in docstring
+    assert name.removeprefix("parakeet.py:") in docstring or file != "parakeet.py"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in TRACED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
+def test_config_traces_a_step(name):
+    config = load(name)
     bucket = config.data.buckets[-1]
+    num_samples = bucket_samples(bucket, config.model.features.sample_rate)
     batch = BatchArrays(
-        jax.ShapeDtypeStruct((bucket.batch_size, bucket_samples(bucket)), jnp.float32),
+        jax.ShapeDtypeStruct((bucket.batch_size, num_samples), jnp.float32),
         jax.ShapeDtypeStruct((bucket.batch_size,), jnp.int32),
         jax.ShapeDtypeStruct((bucket.batch_size, bucket.tokens), jnp.int32),
         jax.ShapeDtypeStruct((bucket.batch_size,), jnp.int32),
@@ -37,6 +62,22 @@ def test_config_traces_a_step(path):
         )
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert metrics.loss.dtype == jnp.float32
+
+
+def test_parakeet_needs_the_name_of_a_checkpoint():
+    for name, message in (
+        ("parakeet.py", r"no checkpoint is named; choose one of tdt_0_6b_v2, .*, ctc_1_1b, as in"),
+        ("parakeet.py:tdt", r"there is no checkpoint 'tdt'; choose one of tdt_0_6b_v2, "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            configs.load(f"{FOLDER}/{name}")
+    kinds = {name: load(name).model.kind for name in PARAKEET}
+    assert all(
+        name.startswith(f"parakeet.py:{kind.lower().replace('-', '')}_")
+        for name, kind in kinds.items()
+    )
+    sources = [load(name).training.init_from for name in PARAKEET]
+    assert len(set(sources)) == 8 and all(each.startswith("nvidia/parakeet-") for each in sources)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +93,7 @@ def test_preset_has_the_published_size(name, millions):
 
 
 def test_twins_differ_in_the_model_alone():
-    tdt, rnnt = (
-        configs.load(FILES[0].parent / f"librispeech_{kind}.py") for kind in ("tdt", "rnnt")
-    )
+    tdt, rnnt = load("librispeech_tdt.py"), load("librispeech_rnnt.py")
     assert (tdt.model.kind, rnnt.model.kind) == ("TDT", "RNN-T")
     for name in ("optimizer", "augment", "tokenizer", "data"):
         assert getattr(tdt, name) == getattr(rnnt, name)

@@ -1,71 +1,19 @@
-"""What is said of several evaluations, and of the words that are wrong."""
+"""Which words are wrong: the worst utterances, and the commonest confusions."""
 
 import json
-import math
 
-import pytest
+from evaluations import CLEAN, NOISY, evaluated
 
-from tdt_jax.inference import evaluation
-from tdt_jax.inference.error_analysis import Comparison, errors
-from tdt_jax.inference.evaluation import Evaluation, average, merged
-from tdt_jax.inference.evaluation_table import markdown
-from tdt_jax.inference.metrics import ErrorRate, confidence_interval
-from tdt_jax.inference.transcript import Transcript
+from tdt_jax.inference.error_analysis import Comparison, confusions, errors
 
 
-def evaluated(texts, normaliser="none", seconds=2.0, failed=()) -> Evaluation:
-    """Of (reference, transcript), a second of audio each."""
-    results = [
-        evaluation.Result(f"{i}.wav", reference, Transcript(text, [], [], [], 1.0), 3, 12, 2)
-        for i, (reference, text) in enumerate(texts)
-    ]
-    return Evaluation(
-        **evaluation.score(results, normaliser),
-        audio_seconds=float(len(results)),
-        seconds=seconds,
-        compile_seconds=0.0,
-        failed={name: "bad" for name in failed},
-        normaliser=normaliser,
+def test_confusions_are_counted_and_sorted():
+    pairs = [("a", "b"), ("c", "c"), ("", "x"), ("a", "b"), ("d", ""), ("a", "c")]
+    assert confusions(pairs) == (
+        [("a", "b", 2), ("a", "c", 1)],
+        [("d", 1)],
+        [("x", 1)],
     )
-
-
-CLEAN = [("one two", "one two"), ("three four five", "three four fine"), ("six", "six")]
-NOISY = [("one two", "many one too"), ("Um.", "no"), ("a white paper", "a whitepaper")]
-
-
-def test_leaderboard_merges_compounds_and_leaves_out_what_has_no_words():
-    found = evaluated(NOISY, "leaderboard")
-    assert found.words == ErrorRate(3 / 4, 3, 1, 0, 2, 4)  # "one two" is 12: one word
-    assert found.not_scored == 1 and found.results[1].errors is None
-    assert found.results[2].errors == 0 and found.results[2].reference_words == 3
-    assert evaluated(NOISY, "whisper").words.errors == 5
-
-
-def test_average_is_the_mean_of_sets_and_of_all_words():
-    both = average([evaluated(CLEAN, seconds=1.0), evaluated(NOISY, seconds=3.0)])
-    assert both.wer == pytest.approx((1 / 6 + 5 / 6) / 2)
-    assert both.words == ErrorRate(6 / 12, 6, 4, 1, 1, 12)
-    assert both.interval == confidence_interval([0, 1, 0, 2, 1, 2], [2, 3, 1, 2, 1, 3])
-    assert both.rtfx == 6 / 4
-    assert "WER 50.00 % as the mean of the sets, 50.00 % (" in both.summary()
-    assert both.as_dict()["wer_mean"] == both.wer and both.as_dict()["wer_pooled"] == 0.5
-    nothing = average([evaluated(CLEAN), evaluated([], failed=["a"])])
-    assert math.isnan(nothing.wer) and nothing.words.rate == 1 / 6
-    assert nothing.as_dict()["wer_mean"] is None
-    with pytest.raises(ValueError, match="no evaluation"):
-        average([])
-
-
-def test_merged_counts_by_the_rules_of_its_parts():
-    whole = evaluated(NOISY, "leaderboard")
-    parts = [
-        whole._replace(results=whole.results[i::2], audio_seconds=1.0, seconds=s)
-        for i, s in ((0, 1.0), (1, 4.0))
-    ]
-    found = merged(parts[::-1], ["0.wav", "1.wav", "2.wav"])
-    assert found.words == whole.words and found.results == whole.results
-    assert found.normaliser == "leaderboard" and found.seconds == 4.0
-    assert found.interval == whole.interval and found.not_scored == 1
 
 
 def test_errors_are_the_worst_utterances_and_the_commonest_confusions():
@@ -125,20 +73,3 @@ def test_long_and_wide_texts_are_wrapped():
         "  reference  日本 ** 語", "  transcript 日本 後 か", "                  I  S"
     ]  # fmt: skip
     assert " ".join(row.removeprefix("  reference  ") for row in rows[1:]) == said + " *"
-
-
-def test_markdown():
-    named = [("clean|set", evaluated(CLEAN)), ("noisy", evaluated(NOISY, failed=["x", "y"]))]
-    lines = markdown(named).splitlines()
-    assert lines[0] == (
-        "| set | WER % | 95 % interval | sub | del | ins | words | CER % "
-        "| utterances | hours | steps/s | RTFx |"
-    )
-    assert lines[2].startswith("| clean\\|set | 16.67 | 0.00 to 33.33 | 1 | 0 | 0 | 6 |")
-    assert "| 3 (2 not read) |" in lines[3] and lines[3].endswith(" | 0.00 | 3.00 | 1.5 |")
-    assert lines[4].startswith("| mean of the sets | 50.00 |  |")
-    assert lines[5].startswith("| all words | 50.00 | ")
-    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
-    assert len(markdown(named[:1]).splitlines()) == 3
-    nothing = markdown([("gone", evaluated([], failed=["a"]))]).splitlines()[2]
-    assert nothing.startswith("| gone |  |  |  |") and "| 0 (1 not read) |" in nothing

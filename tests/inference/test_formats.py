@@ -235,10 +235,11 @@ RULES = [
 ]
 
 
+@pytest.mark.parametrize("count", [25, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rules", RULES)
-def test_any_subtitles(rules):
+def test_any_subtitles(rules, count):
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(count):
         transcript = random_transcript(rng)
         shown = parse(render(transcript, "srt", rules=rules))
         assert parse(render(transcript, "vtt", rules=rules)) == shown

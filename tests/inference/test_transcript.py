@@ -1,17 +1,20 @@
-"""Transcripts of many scripts: times of what is said and of what is not, tags, segments."""
+"""Transcripts of many scripts: times of spoken labels and of others, tags, segments."""
 
 import itertools
 
 import mixed
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixed import JAPANESE, RECOGNISER, any_hypothesis, emitted
+from mixed import JAPANESE, any_hypothesis, emitted
+from models import hypothesis, spell, without_model
 
-from tdt_jax.inference import evaluation
-from tdt_jax.inference.transcript import Transcript, to_transcript
+from tdt_jax import tokenizer as tokenizers
+from tdt_jax.inference.transcript import to_transcript
 
 FRAME = 0.08
+RECOGNISER = without_model(mixed.tokenizer())
 QUICK = settings(deadline=None, derandomize=True)
 
 
@@ -45,7 +48,7 @@ def test_an_opening_mark_stands_where_its_word_is_said():
     found = transcript(("▁it", 2, 3), ("▁¿", 6, 1), ("Qué", 30, 4), ("?", 35, 1), ("▁-", 50, 1))
     assert frames(found.words) == [("it", 2, 5), ("¿Qué?", 30, 34), ("-", 34, 34)]
     assert frames(found.tokens)[1:3] == [("▁¿", 30, 30), ("Qué", 30, 34)]
-    found = transcript(("▁it", 2, 3), ("▁'", 6, 1), ("i", 7, 2))  # this is said with its word
+    found = transcript(("▁it", 2, 3), ("▁'", 6, 1), ("i", 7, 2))  # this is spoken with its word
     assert frames(found.words) == [("it", 2, 5), ("'i", 6, 9)]
 
 
@@ -97,16 +100,40 @@ def test_any_labels(found, keep_tags):
             assert one.end <= other.start + 1e-9
 
 
-def test_references_are_scored_as_transcripts_are_written():
-    """Without tags and spaces before closing marks, which no transcript can have."""
-    texts = [("<|fr|> vrai ? oui", "vrai? oui"), ("¿ qué <|es|>", "¿qué"), ("a - b", "a- b")]
-    results = [
-        evaluation.Result(
-            str(i), reference, Transcript(text, [], [], [], 1.0), num_steps=0, num_frames=1,
-            num_labels=0,
-        )
-        for i, (reference, text) in enumerate(texts)
-    ]  # fmt: skip
-    found = evaluation.score(results, "none")
-    assert [each.errors for each in found["results"]] == [0, 0, 2]
-    assert [each.reference for each in found["results"]] == [reference for reference, _ in texts]
+def test_words_carry_times_and_their_least_confidence():
+    characters = without_model(tokenizers.train_characters(["ab c."]))
+    labels = spell(characters, "a", "b", ".", " ", "c")
+    found = to_transcript(hypothesis(labels, [2, 2, 5, 20, 21], [0, 3, 2, 1, 4]), characters, 2.0)
+    assert found.text == "ab. c" and found.duration == 2.0
+    assert [(t.text, round(t.start, 3), round(t.end, 3)) for t in found.tokens] == [
+        ("a", 0.16, 0.16),  # duration 0, and "b" starts at the same frame
+        ("b", 0.16, 0.4),
+        (".", 0.4, 0.4),  # punctuation has no length
+        ("c", 1.68, 2.0),
+    ]
+    words = [(w.text, round(w.start, 3), round(w.end, 3)) for w in found.words]
+    assert words == [("ab.", 0.16, 0.4), ("c", 1.68, 2.0)]
+    np.testing.assert_allclose([w.probability for w in found.words], [0.5, 1.0], rtol=1e-6)
+    vocab = characters.config.vocab_size  # entropy -log(p): exp(-H) = p
+    np.testing.assert_allclose(found.words[0].confidence, ((vocab + 1) * 0.5 - 1) / vocab)
+    assert found.words[1].confidence == 1.0
+    assert [(s.text, round(s.start, 3)) for s in found.segments] == [("ab.", 0.16), ("c", 1.68)]
+
+
+def test_segments_end_with_sentences_and_pauses():
+    characters = without_model(tokenizers.train_characters(["Mr. Ox? it's\" no"]))
+    text = "Mr. Ox?\" it's no"
+    labels = characters.tokenizer.encode(text)
+    times = np.arange(len(labels)) + 20 * (np.arange(len(labels)) >= text.index("no"))
+    found = to_transcript(hypothesis(labels, times, np.ones_like(times)), characters, 9.0)
+    assert [segment.text for segment in found.segments] == ['Mr. Ox?"', "it's", "no"]
+    assert [len(segment.words) for segment in found.segments] == [2, 1, 1]
+    for segment in found.segments:
+        assert segment.confidence == min(word.confidence for word in segment.words)
+        assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
+
+
+def test_times_do_not_leave_the_audio():
+    characters = without_model(tokenizers.train_characters(["ab"]))
+    found = to_transcript(hypothesis(spell(characters, "a", "b"), [0, 6], [1, 4]), characters, 0.5)
+    assert found.tokens[1].end == 0.5 and found.words[-1].end == 0.5

@@ -1,86 +1,28 @@
-"""Transcripts: times, words, pieces of long audio, and one answer whatever the batch."""
+"""Transcription from audio to transcripts: batches, long audio, and what cannot be read."""
 
 import dataclasses
 import io
 import time
 import weakref
 
+import bursts
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 import soxr
-from models import hypothesis, make_recogniser, noise, spell, with_tags
+from bursts import LENGTH, WORDS, talk
+from models import make_recogniser, noise, with_tags
 from run_config import get_config
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.audio.reading import AudioError
-from tdt_jax.decoding.hypothesis import Hypothesis
-from tdt_jax.inference import transcription
-from tdt_jax.inference.long_form import cut
-from tdt_jax.inference.recognition import decode_samples_on_mesh, devices_of
-from tdt_jax.inference.transcript import to_transcript
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.inference import long_form, transcription
 from tdt_jax.inference.transcription import shapes, transcribe_each, warm_up
 from tdt_jax.recogniser import PIECE_SECONDS
-from tdt_jax.runtime import process, sharding
-
-
-@pytest.fixture(scope="module")
-def recogniser():
-    return make_recogniser()
-
-
-def test_words_carry_times_and_their_least_confidence():
-    characters = make_recogniser(tokenizer=tokenizers.train_characters(["ab c."]))
-    labels = spell(characters, "a", "b", ".", " ", "c")
-    found = to_transcript(hypothesis(labels, [2, 2, 5, 20, 21], [0, 3, 2, 1, 4]), characters, 2.0)
-    assert found.text == "ab. c" and found.duration == 2.0
-    assert [(t.text, round(t.start, 3), round(t.end, 3)) for t in found.tokens] == [
-        ("a", 0.16, 0.16),  # duration 0, and "b" starts at the same frame
-        ("b", 0.16, 0.4),
-        (".", 0.4, 0.4),  # punctuation has no length
-        ("c", 1.68, 2.0),
-    ]
-    words = [(w.text, round(w.start, 3), round(w.end, 3)) for w in found.words]
-    assert words == [("ab.", 0.16, 0.4), ("c", 1.68, 2.0)]
-    np.testing.assert_allclose([w.probability for w in found.words], [0.5, 1.0], rtol=1e-6)
-    vocab = characters.config.vocab_size  # entropy -log(p): exp(-H) = p
-    np.testing.assert_allclose(found.words[0].confidence, ((vocab + 1) * 0.5 - 1) / vocab)
-    assert found.words[1].confidence == 1.0
-    assert [(s.text, round(s.start, 3)) for s in found.segments] == [("ab.", 0.16), ("c", 1.68)]
-
-
-def test_segments_end_with_sentences_and_pauses():
-    characters = make_recogniser(tokenizer=tokenizers.train_characters(["Mr. Ox? it's\" no"]))
-    text = "Mr. Ox?\" it's no"
-    labels = characters.tokenizer.encode(text)
-    times = np.arange(len(labels)) + 20 * (np.arange(len(labels)) >= text.index("no"))
-    found = to_transcript(hypothesis(labels, times, np.ones_like(times)), characters, 9.0)
-    assert [segment.text for segment in found.segments] == ['Mr. Ox?"', "it's", "no"]
-    assert [len(segment.words) for segment in found.segments] == [2, 1, 1]
-    for segment in found.segments:
-        assert segment.confidence == min(word.confidence for word in segment.words)
-        assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
-
-
-def test_times_do_not_leave_the_audio():
-    characters = make_recogniser(tokenizer=tokenizers.train_characters(["ab"]))
-    found = to_transcript(hypothesis(spell(characters, "a", "b"), [0, 6], [1, 4]), characters, 0.5)
-    assert found.tokens[1].end == 0.5 and found.words[-1].end == 0.5
-
-
-def test_the_same_whatever_the_batch(recogniser):
-    audio = [noise(s, i) for i, s in enumerate((0.5, 2.0, 3.1, 1.2, 4.9))]
-    together = tdt.transcribe(recogniser, audio, batch_seconds=11.0)
-    alone = [tdt.transcribe(recogniser, [a], batch_seconds=0.1)[0] for a in audio]
-    assert any(len(t.words) > 1 for t in alone)
-    for a, b in zip(together, alone, strict=True):
-        assert a.text == b.text and a.duration == b.duration
-        assert [(t.text, t.start, t.end) for t in a.tokens] == [
-            (t.text, t.start, t.end) for t in b.tokens
-        ]
+from tdt_jax.runtime import process
 
 
 def test_files_and_arrays_agree(recogniser, tmp_path):
@@ -91,10 +33,22 @@ def test_files_and_arrays_agree(recogniser, tmp_path):
     assert a == b == c
 
 
+def test_the_same_whatever_the_batch(recogniser):
+    audio = [noise(s, i) for i, s in enumerate((0.5, 2.0, 3.1, 1.2, 4.9))]
+    together = tdt.transcribe(recogniser, audio)
+    alone = [tdt.transcribe(recogniser, [a], batch_seconds=0.1)[0] for a in audio]
+    assert any(len(t.words) > 1 for t in alone)
+    for a, b in zip(together, alone, strict=True):
+        assert a.text == b.text and a.duration == b.duration
+        assert [(t.text, t.start, t.end) for t in a.tokens] == [
+            (t.text, t.start, t.end) for t in b.tokens
+        ]
+
+
 def test_tags_are_shown_on_demand():
     recogniser, samples = with_tags(), noise(5.0)
-    (hidden,) = tdt.transcribe(recogniser, [samples], piece_seconds=2.0)
-    (shown,) = tdt.transcribe(recogniser, [samples], piece_seconds=2.0, keep_tags=True)
+    (hidden,) = tdt.transcribe(recogniser, [samples])
+    (shown,) = tdt.transcribe(recogniser, [samples], keep_tags=True)
     tags = [word for word in shown.words if word.text[0] == "<"]
     assert "<|ja|>" in {word.text for word in tags} and all(w.start == w.end for w in tags)
     assert {word.text for word in shown.words} - {"<|ja|>", "<unk>", "<|endoftext|>"} > {"it"}
@@ -102,15 +56,16 @@ def test_tags_are_shown_on_demand():
     assert hidden.language == shown.language == "ja"
 
 
-def test_nothing_to_hear(recogniser):
-    """Shorter than a frame, and nothing at all."""
-    (found,) = tdt.transcribe(recogniser, [np.zeros(100, np.float32)])
+def test_audio_without_a_frame(recogniser):
+    """Shorter than a frame, and no audio at all."""
+    with pytest.warns(tdt.AudioWarning, match="no sound in the array"):
+        (found,) = tdt.transcribe(recogniser, [np.zeros(100, np.float32)])
     assert found.text == "" and found.words == [] and found.segments == []
     assert tdt.transcribe(recogniser, []) == []
 
 
 def test_digital_silence_around_speech_changes_times_only(recogniser):
-    """Though features are normalised by all that a piece holds."""
+    """Though features are normalized over all of a window."""
     recording, silence = noise(3.0), np.zeros(44000, np.float32)
     around = np.concatenate([silence, recording, silence])
     between = np.concatenate([recording, silence, recording])
@@ -135,66 +90,88 @@ def test_bad_audio_is_an_error_or_reported(recogniser, tmp_path):
     assert sorted(failed) == [1, 2, 3] and "none.wav" in failed[2]
 
 
-def test_one_program_a_shape(recogniser):
-    """A folder of mixed lengths, and what was compiled before."""
-    options = dict(batch_seconds=11.0)
-    table = shapes(recogniser.config, 11.0)
-    assert [(b.seconds, b.batch_size) for b in table] == [
-        (2.56, 1), (2.56, 4), (5.12, 1), (5.12, 2), (10.24, 1), (20.48, 1), (30.72, 1)
+def test_shapes_are_one_row_and_a_whole_batch_of_each_length(recogniser):
+    table = shapes(recogniser.config, batch_seconds=11.0, piece_seconds=30.72)
+    assert [(shape.seconds, shape.rows) for shape in table] == [
+        (2.56, 1), (2.56, 4), (5.12, 1), (5.12, 2), (10.24, 1), (20.48, 1), (30.72, 1),
     ]  # fmt: skip
-    assert list(warm_up(recogniser, **options)) == table
+    table = shapes(recogniser.config, batch_seconds=0.1, piece_seconds=4.0)
+    assert [(shape.seconds, shape.rows) for shape in table] == [(2.56, 1), (4.0, 1)]
+
+
+@pytest.mark.parametrize("options", [{}, dict(batch_seconds=5.0, piece_seconds=5.12)])
+def test_one_program_a_shape(recogniser, options):
+    """For recordings of mixed lengths, and compiled by `warm_up`."""
+    assert list(warm_up(recogniser, **options)) == shapes(recogniser.config, **options)
     before = process.compile_seconds()
     programs = tdt.encode._cache_size(), tdt.greedy_decode._cache_size()
-    audio = [
-        noise(s, i) for i, s in enumerate((0.5, 2.0, 4.0, 1.2, 4.9, 8.0, 2.5, 0.1, 12.0, 40.0))
-    ]
+    audio = [noise(s, i) for i, s in enumerate((0.5, 2.0, 4.0, 1.2, 4.9, 2.5, 0.1, 12.0))]
     assert all(tdt.transcribe(recogniser, audio, **options))
     assert (tdt.encode._cache_size(), tdt.greedy_decode._cache_size()) == programs
     assert process.compile_seconds() == before
+
+
+def test_seconds_of_compilation_are_counted():
+    before = process.compile_seconds()
     start = time.perf_counter()
     jax.jit(lambda x: jax.jit(jnp.sin)(x) + 1)(1.0)
     assert before < process.compile_seconds() < before + time.perf_counter() - start
 
 
+def test_warm_up_leaves_long_shapes_to_when_they_are_needed(recogniser, monkeypatch):
+    compiled = []
+
+    def start_decoding(recogniser, decoder, samples, num_samples):
+        compiled.append(samples.shape)
+        return lambda: None
+
+    monkeypatch.setattr(transcription, "_start_decoding", start_decoding)
+    local = tdt.with_attention_context(recogniser, (128, 128))
+    warm = list(warm_up(local, batch_seconds=11.0))
+    assert [(shape.seconds, shape.rows) for shape in warm] == [
+        (2.56, 1), (2.56, 4), (5.12, 1), (5.12, 2), (10.24, 1), (20.48, 1), (30.72, 1),
+    ]  # fmt: skip
+    assert compiled == [(shape.rows, round(shape.seconds * 16000)) for shape in warm]
+
+
 def test_an_rnnt_transcribes_too():
-    rnnt = make_recogniser(durations=None, blank_bias=5.0)
-    (found,) = tdt.transcribe(rnnt, [noise(2.0)])
-    assert found.tokens and all(t.start <= t.end <= 2.0 for t in found.tokens)
-    assert jnp.all(jnp.diff(jnp.array([t.start for t in found.tokens])) >= 0)
+    rnnt = make_recogniser(durations=None, blank_bias=5.0, piece_seconds=2.56)
+    transcript = tdt.transcribe(rnnt, noise(2.0))
+    assert transcript.tokens and all(t.start <= t.end <= 2.0 for t in transcript.tokens)
+    assert np.all(np.diff([t.start for t in transcript.tokens]) >= 0)
 
 
-def test_a_tokenizer_of_another_size_is_refused(recogniser):
-    with pytest.raises(ValueError, match="the tokenizer has 3 pieces, the model"):
-        tdt.Recogniser(recogniser.model, tokenizers.train_characters(["ab"]))
-
-
-def test_with_local_attention_long_audio_goes_in_one_piece(recogniser):
-    """No cut: what is heard is what the encoder and the decoder make of the whole."""
+def test_with_local_attention_long_audio_is_not_cut(recogniser):
+    """The transcript is what the encoder and the decoder make of the whole."""
     local = tdt.with_attention_context(recogniser, (16, 8))
-    samples = noise(40.0)
-    (transcript,) = tdt.transcribe(local, [samples])
-    padded = np.zeros((1, round(61.44 * 16000)), np.float32)
+    samples = noise(5.0)
+    whole = tdt.transcribe(local, samples, batch_seconds=0.1)
+    padded = np.zeros((1, round(5.12 * 16000)), np.float32)
     padded[0, : len(samples)] = samples
-    features = tdt.log_mel(padded, np.array([len(samples)]))
-    decoded = tdt.greedy_decode(local.model, *tdt.encode(local.model, *features))
-    expected = decoded.labels[0, : int(decoded.num_labels[0])]
-    assert transcript.text == local.tokenizer.decode(expected)
-    (cut,) = tdt.transcribe(recogniser, [samples])
-    assert cut.text != transcript.text and cut.duration == transcript.duration == 40.0
+    features = tdt.log_mel(padded, np.array([len(samples)], np.int32))
+    frames = tdt.encode(local.model, *features)
+    decoded = jax.device_get(tdt.greedy_decode(local.model, *frames))
+    assert whole.text == local.tokenizer.decode(decoded.labels[0, : decoded.num_labels[0]])
+    cut = tdt.transcribe(recogniser, samples)
+    assert cut.text != whole.text and cut.duration == whole.duration == 5.0
 
 
 def test_shapes_hold_two_hours_with_local_attention_only(recogniser):
-    assert shapes(recogniser.config)[-1].seconds == PIECE_SECONDS
-    local = tdt.with_attention_context(recogniser, (128, 128))
-    assert shapes(local.config)[-1].seconds >= 7200
-    assert shapes(local.config, piece_seconds=100.0)[-1].seconds == 100.0
+    config = dataclasses.replace(recogniser.config, piece_seconds=None)
+    assert shapes(config)[-1].seconds == PIECE_SECONDS
+    local = dataclasses.replace(
+        config, encoder=dataclasses.replace(config.encoder, attention_context=(128, 128))
+    )
+    assert shapes(local)[-1].seconds >= 7200
+    assert shapes(local, piece_seconds=100.0)[-1].seconds == 100.0
     for sizes in ((0, None), (None, 0.5), (np.nan, None), (np.inf, None), (None, 1e309)):
         with pytest.raises(ValueError, match="batch_seconds must be above 0 and piece_seconds"):
-            shapes(recogniser.config, *sizes)
+            shapes(config, *sizes)
 
 
-def test_pieces_are_what_the_model_was_trained_on(recogniser, tmp_path):
+def test_windows_are_as_long_as_the_model_was_trained_on(tmp_path):
     """A run's longest bucket, kept when it is saved again; half a minute for others."""
+    recogniser = make_recogniser()
     config = dataclasses.replace(get_config(), model=recogniser.config)
     tdt.save(recogniser, tmp_path / "run", config=config)
     run = tdt.load(tmp_path / "run")
@@ -204,140 +181,8 @@ def test_pieces_are_what_the_model_was_trained_on(recogniser, tmp_path):
     tdt.save(recogniser, tmp_path / "other")
     other = tdt.load(tmp_path / "other").config
     assert other.piece_seconds is None and shapes(other)[-1].seconds == PIECE_SECONDS
-    with pytest.raises(ValueError, match="piece_seconds must be >= 1 or none, got 0"):
+    with pytest.raises(ValueError, match="piece_seconds must be >= 1, got 0"):
         dataclasses.replace(recogniser.config, piece_seconds=0.0)
-
-
-# A recogniser with perfect hearing: a word is a burst, its amplitude says which
-
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-
-
-@pytest.fixture
-def listener(monkeypatch):
-    """Hears bursts that are wholly in its piece, and half a word of those that are not."""
-    characters = make_recogniser(tokenizer=tokenizers.train_characters([" ".join(WORDS)]))
-    batches = []
-
-    def hear(model, samples, num_samples, *, decoder):
-        batches.append(samples.shape)
-        rows = [
-            _burst_labels(row[:size], characters.tokenizer)
-            for row, size in zip(samples, num_samples, strict=True)
-        ]
-        size = max(1, *(len(labels) for labels, _ in rows))
-        table = np.zeros((len(rows), size), np.int32)
-        times = np.zeros_like(table)
-        for row, (labels, starts) in enumerate(rows):
-            table[row, : len(labels)], times[row, : len(labels)] = labels, starts
-        count = np.array([len(labels) for labels, _ in rows])
-        real = np.zeros(table.shape, np.float32)
-        return Hypothesis(table, count, times, np.ones_like(table), real, real, count)
-
-    monkeypatch.setattr(transcription, "decode_samples_on_mesh", decode_samples_on_mesh)
-    return characters, batches
-
-
-def test_several_devices_hear_what_one_hears(recogniser):
-    """Rows of a batch on devices of their own; batches that the recordings do not fill."""
-    audio = [noise(seconds, seed) for seed, seconds in enumerate((1.0, 2.2, 2.4, 0.5, 4.0, 23.0))]
-    mesh = sharding.make_mesh(jax.devices()[:4], fsdp=2)
-    everywhere = jax.device_put(recogniser.model, sharding.replicated(mesh))
-    assert (devices_of(recogniser.model), devices_of(everywhere)) == (1, 4)
-    several = tdt.Recogniser(everywhere, recogniser.tokenizer)
-    options = dict(piece_seconds=5.12)
-    one, all_four = (tdt.transcribe(each, audio, **options) for each in (recogniser, several))
-    assert [each.text for each in one] == [each.text for each in all_four]
-    assert [[(w.start, w.end) for w in each.words] for each in one] == [
-        [(w.start, w.end) for w in each.words] for each in all_four
-    ]
-    samples = np.stack([noise(1.0, seed) for seed in range(4)])
-    found = decode_samples_on_mesh(everywhere, samples, np.full(4, 16000, np.int32))
-    assert len(found.labels.sharding.device_set) == 4
-    with pytest.raises(ValueError, match="a batch of 3 cannot be split among 4 devices"):
-        decode_samples_on_mesh(everywhere, samples[:3], np.full(3, 16000, np.int32))
-
-
-def _burst_labels(samples, tokenizer):
-    loud = np.abs(np.asarray(samples)) > 0.05
-    edges = np.flatnonzero(np.diff(np.pad(loud.astype(np.int8), 1)))
-    labels, times = [], []
-    for first, end in edges.reshape(-1, 2):
-        word = WORDS[round(float(samples[first]) * 20) - 2]
-        if end - first < 0.99 * LENGTH:  # cut: only a part is heard
-            word = word[: len(word) // 2]
-        spelt = tokenizer.encode(word)
-        labels += [*spelt, tokenizer.pieces.index(" ")]
-        at = np.linspace(first, end - 1280, len(spelt) + 1) / 1280
-        times += np.maximum(at, first / 1280).astype(int).tolist()
-    return labels, times
-
-
-LENGTH = 6400  # samples of a burst: 5 frames
-
-
-def bursts(seconds, seed, rate=16000):
-    """Samples and their words: bursts close together, some pauses, and never two cuts alike."""
-    rng = np.random.default_rng(seed)
-    samples = rng.uniform(-1, 1, round(seconds * rate)).astype(np.float32) * 1e-3
-    words, at = [], rng.integers(0, 3000)
-    while at + LENGTH < len(samples):
-        number = int(rng.integers(len(WORDS)))
-        samples[at : at + LENGTH] = (number + 2) / 20
-        words.append(WORDS[number])
-        at += LENGTH + int(rng.choice([400, 1600, 3200, 16000], p=[0.3, 0.4, 0.2, 0.1]))
-    return samples, words
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_no_word_is_lost_or_doubled_in_long_audio(listener, seed):
-    recogniser, batches = listener
-    samples, words = bursts(150.0 + 7 * seed, seed)
-    (found,) = tdt.transcribe(recogniser, [samples], batch_seconds=40.0)
-    assert found.text.split() == words
-    starts = [word.start for word in found.words]
-    assert starts == sorted(starts) and found.duration == len(samples) / 16000
-    assert all(word.start <= word.end <= found.duration for word in found.words)
-    assert max(seconds for _, seconds in batches) == 30.72 * 16000
-
-
-def test_a_word_at_every_cut_is_heard_once(listener):
-    """Speech without a pause: every cut is inside a word, which only the overlap hears whole."""
-    recogniser, _ = listener
-    numbers = np.random.default_rng(0).integers(len(WORDS), size=150)
-    samples = np.concatenate([np.full(LENGTH + 64, (n + 2) / 20, np.float32) for n in numbers])
-    samples += 0.001 * (-1) ** np.arange(len(samples), dtype=np.float32)  # a constant is silence
-    samples[:: LENGTH + 64] = samples[1 :: LENGTH + 64] = 0  # a gap too short to cut in
-    (found,) = tdt.transcribe(recogniser, [samples], piece_seconds=10.0)
-    assert found.text.split() == [WORDS[n] for n in numbers]
-
-
-def test_brief_words_between_long_silences_keep_their_times(listener):
-    """Heard together, with half a second of zeros for the silence that is in the recording."""
-    recogniser, batches = listener
-    samples = np.zeros(60 * 16000, np.float32)
-    starts = [3.0, 9.5, 10.2, 31.0, 58.0]
-    ripple = 0.001 * (-1) ** np.arange(LENGTH)  # a constant is silence
-    for number, start in enumerate(starts):
-        first = round(start * 16000)
-        samples[first : first + LENGTH] = (number + 2) / 20 + ripple
-    (found,) = tdt.transcribe(recogniser, [samples])
-    assert [word.text for word in found.words] == WORDS[:5]
-    np.testing.assert_allclose([word.start for word in found.words], starts, atol=0.09)
-    lengths = [word.end - word.start for word in found.words]
-    assert min(lengths) > 0.2 and max(lengths) < 0.4  # as long as the listener says
-    assert found.duration == 60.0 and len(batches) == 1  # once, in one piece
-
-
-def test_a_long_recording_does_not_wait_for_a_rare_one(listener):
-    """A batch that fills slowly starts at last; what is finished is given."""
-    recogniser, _ = listener
-    lengths = [4.0, *[1.0] * 60]
-    heard = transcribe_each(
-        recogniser, (bursts(s, i)[0] for i, s in enumerate(lengths)), batch_seconds=11.0
-    )
-    order = [position for position, _ in heard]
-    assert order.index(0) < 30 and sorted(order) == list(range(61))
 
 
 def test_one_recording_gives_one_transcript(recogniser, tmp_path):
@@ -386,22 +231,79 @@ def test_every_bad_item_reaches_failed(recogniser):
             tdt.transcribe(recogniser, [item])
 
 
-def test_what_a_transcript_does_not_show_is_said(recogniser, tmp_path):
+def test_what_a_transcript_does_not_show_is_reported(recogniser, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
     with pytest.warns(tdt.AudioWarning, match=r"no sound in .*a\.wav"):
         assert tdt.transcribe(recogniser, tmp_path / "a.wav").text == ""
-    said = []
-    heard = list(transcribe_each(recogniser, [tmp_path / "a.wav", noise(1.0)], warn=said.append))
-    assert len(heard) == 2 and said == [f"no sound in {tmp_path / 'a.wav'}"]
+    warnings = []
+    audio = [tmp_path / "a.wav", noise(1.0)]
+    results = list(transcribe_each(recogniser, audio, warn=warnings.append))
+    assert len(results) == 2 and warnings == [f"no sound in {tmp_path / 'a.wav'}"]
     for wrong in (dict(track=0), dict(damaged="no")):
         with pytest.raises(ValueError, match=r"tracks are counted|damaged must be"):
             tdt.transcribe(recogniser, [], **wrong)
 
 
+# Long audio, by a recogniser without errors
+
+
+@pytest.fixture
+def listener(monkeypatch):
+    """A recogniser of bursts, which notes the shapes of its batches."""
+    recogniser = make_recogniser(tokenizer=tokenizers.train_characters([" ".join(WORDS)]))
+    batches = []
+
+    def decode(model, samples, num_samples, *, decoder):
+        batches.append(samples.shape)
+        return bursts.decode(samples, num_samples, recogniser.tokenizer)
+
+    monkeypatch.setattr(transcription, "decode_samples_on_mesh", decode)
+    return recogniser, batches
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_word_is_lost_or_doubled_in_long_audio(listener, seed):
+    recogniser, batches = listener
+    samples, words = talk(150.0 + 7 * seed, seed)
+    (transcript,) = tdt.transcribe(recogniser, [samples], batch_seconds=40.0)
+    assert transcript.text.split() == words
+    starts = [word.start for word in transcript.words]
+    assert starts == sorted(starts) and transcript.duration == len(samples) / 16000
+    assert all(word.start <= word.end <= transcript.duration for word in transcript.words)
+    assert max(seconds for _, seconds in batches) == 30.72 * 16000
+
+
+def test_a_word_at_every_cut_is_emitted_once(listener):
+    """Speech without a pause: every cut is inside a word, which only the overlap holds whole."""
+    recogniser, _ = listener
+    numbers = np.random.default_rng(0).integers(len(WORDS), size=150)
+    samples = np.concatenate([np.full(LENGTH + 64, (n + 2) / 20, np.float32) for n in numbers])
+    samples += 0.001 * (-1) ** np.arange(len(samples), dtype=np.float32)  # a constant is silence
+    samples[:: LENGTH + 64] = samples[1 :: LENGTH + 64] = 0  # a gap too short to cut in
+    (transcript,) = tdt.transcribe(recogniser, [samples], piece_seconds=10.0)
+    assert transcript.text.split() == [WORDS[n] for n in numbers]
+
+
+def test_brief_words_between_long_silences_keep_their_times(listener):
+    """In one window, with half a second of zeros for the silence that is in the recording."""
+    recogniser, batches = listener
+    samples = np.zeros(60 * 16000, np.float32)
+    starts = [3.0, 9.5, 10.2, 31.0, 58.0]
+    for number, start in enumerate(starts):
+        first = round(start * 16000)
+        samples[first : first + LENGTH] = bursts.burst(number)
+    (transcript,) = tdt.transcribe(recogniser, [samples])
+    assert [word.text for word in transcript.words] == WORDS[:5]
+    np.testing.assert_allclose([word.start for word in transcript.words], starts, atol=0.09)
+    lengths = [word.end - word.start for word in transcript.words]
+    assert min(lengths) > 0.2 and max(lengths) < 0.4  # as long as they are
+    assert transcript.duration == 60.0 and len(batches) == 1
+
+
 def test_words_after_damage_keep_their_places(listener, tmp_path):
     """What is lost is left out; everything else is as it is in the whole."""
     recogniser, _ = listener
-    samples, words = bursts(60.0, 2)
+    samples, words = talk(60.0, 2)
     path = tmp_path / "a.flac"
     soundfile.write(path, samples, 16000)
     whole = tdt.transcribe(recogniser, path)
@@ -412,63 +314,64 @@ def test_words_after_damage_keep_their_places(listener, tmp_path):
     with pytest.raises(AudioError, match=r"a\.flac is truncated or damaged"):
         tdt.transcribe(recogniser, path)
     with pytest.warns(tdt.AudioWarning, match=r"0\.\d\d s of 60\.00 s could not be read"):
-        found = tdt.transcribe(recogniser, path, damaged="skip")
-    assert found.duration == 60.0
+        transcript = tdt.transcribe(recogniser, path, damaged="skip")
+    assert transcript.duration == 60.0
     times = {round(word.start, 2): word.text for word in whole.words}
-    same = [word for word in found.words if times.get(round(word.start, 2)) == word.text]
+    same = [word for word in transcript.words if times.get(round(word.start, 2)) == word.text]
     assert len(whole.words) == len(words) and len(same) >= len(words) - 3
-    assert found.words[-1] == whole.words[-1]
+    assert transcript.words[-1] == whole.words[-1]
 
 
 def test_many_recordings_share_batches_and_stay_apart(listener):
     recogniser, batches = listener
-    made = [bursts(seconds, i) for i, seconds in enumerate((70, 1, 4, 33, 2, 2, 100, 3, 1.5, 2))]
+    made = [talk(seconds, i) for i, seconds in enumerate((70, 1, 4, 33, 2, 2, 100, 3, 1.5, 2))]
     done, order = [], []
-    for position, heard in transcribe_each(
+    for position, result in transcribe_each(
         recogniser, (samples for samples, _ in made), batch_seconds=11.0, progress=done.append
     ):
         order.append(position)
-        assert heard.transcript.text.split() == made[position][1]
-        assert heard.num_steps >= sum(len(word) for word in made[position][1])
+        assert result.transcript.text.split() == made[position][1]
+        assert result.num_steps >= sum(len(word) for word in made[position][1])
     assert sorted(order) == list(range(len(made)))
     assert sum(done) == pytest.approx(sum(len(samples) for samples, _ in made) / 16000)
     assert set(batches) <= {
-        (b.batch_size, round(b.seconds * 16000)) for b in shapes(recogniser.config, 11.0)
+        (shape.rows, round(shape.seconds * 16000)) for shape in shapes(recogniser.config, 11.0)
     }
 
 
 def test_long_recordings_are_never_held_whole(listener, tmp_path, monkeypatch):
-    """A quarter of an hour takes the memory of a few pieces, read and heard."""
+    """Four minutes take the memory of a few windows, read and decoded."""
     recogniser, _ = listener
     alive, most = weakref.WeakSet(), []
+    cut = long_form.cut
 
     def watched(*arguments, **options):
-        for piece in cut(*arguments, **options):
-            alive.add(piece)
+        for window in cut(*arguments, **options):
+            alive.add(window)
             most.append(sum(len(each.samples) for each in alive))
-            yield piece
+            yield window
 
-    monkeypatch.setattr("tdt_jax.inference.long_form.cut", watched)
+    monkeypatch.setattr(long_form, "cut", watched)
     path, words = tmp_path / "long.flac", []
     with soundfile.SoundFile(path, "w", 16000, 1) as file:
-        for seed in range(30):
-            samples, more = bursts(30.0, seed)
+        for seed in range(8):
+            samples, more = talk(30.0, seed)
             file.write(samples)
             words += more
-    (found,) = tdt.transcribe(recogniser, [path], batch_seconds=65.0)
-    assert found.duration == 900.0 and found.text.split() == words
-    assert len(most) > 30 and max(most) <= 12 * 30.72 * 16000
+    options = dict(batch_seconds=22.0, piece_seconds=10.24)  # two windows in a batch
+    (transcript,) = tdt.transcribe(recogniser, [path], **options)
+    assert transcript.duration == 240.0 and transcript.text.split() == words
+    assert len(most) > 24 and max(most) <= 12 * 10.24 * 16000
 
 
 def test_a_recording_that_breaks_off_is_an_error_and_the_others_finish(listener, tmp_path):
     recogniser, _ = listener
-    samples, words = bursts(80.0, 1)
+    samples, words = talk(80.0, 1)
     soundfile.write(tmp_path / "whole.wav", samples, 16000)
     data = (tmp_path / "whole.wav").read_bytes()
     (tmp_path / "broken.wav").write_bytes(data[: len(data) * 2 // 3])
     failed = {}
-    found = tdt.transcribe(
-        recogniser, [tmp_path / "broken.wav", tmp_path / "whole.wav"], failed=failed
-    )
-    assert found[0] is None and "truncated" in failed[0]
-    assert found[1].text.split() == words
+    audio = [tmp_path / "broken.wav", tmp_path / "whole.wav"]
+    broken, whole = tdt.transcribe(recogniser, audio, failed=failed)
+    assert broken is None and "truncated" in failed[0]
+    assert whole.text.split() == words

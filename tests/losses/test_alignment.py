@@ -1,14 +1,17 @@
 """Alignment and occupancy against every path written out."""
 
-import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lattice_oracle import FRAMES, LABELS, VOCAB, every_path, log_softmax, table_joint
+from lattice_oracle import VOCAB, every_path, log_softmax, table_inputs, table_joint
 
 import tdt_jax as tdt
+
+FRAMES, LABELS = 7, 3
+DURATIONS = [(0, 1, 2), None, pytest.param((1, 2, 4), marks=pytest.mark.slow)]
 
 
 def example(seed, durations):
@@ -20,15 +23,14 @@ def example(seed, durations):
         np.array([FRAMES, 5, 6]),
         np.array([LABELS, 1, 2]),
     )
-    states = jnp.broadcast_to(jnp.eye(LABELS + 1), (3, LABELS + 1, LABELS + 1))
-    return tables, (table_joint, tables.reshape(3, FRAMES, -1), states, *lengths)
+    return tables, (table_joint, *table_inputs(tables), *lengths)
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 2), (1, 2, 4), None])
-def test_align_finds_the_best_of_every_path(durations):
+@pytest.mark.parametrize("durations", DURATIONS)
+def test_align_returns_the_best_of_every_path(durations):
     for seed in range(4):
         tables, arguments = example(seed, durations)
-        alignment = tdt.align(*arguments, durations=durations)
+        alignment = jax.device_get(tdt.align(*arguments, durations=durations))
         labels, num_frames, num_labels = arguments[3:]
         for b in range(3):
             paths = every_path(tables[b], labels[b], num_frames[b], num_labels[b], durations)
@@ -49,10 +51,10 @@ def test_align_finds_the_best_of_every_path(durations):
             np.testing.assert_allclose(alignment.scores[b, :count], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 2), (1, 2, 4), None])
+@pytest.mark.parametrize("durations", DURATIONS)
 def test_occupancy_counts_every_path(durations):
     tables, arguments = example(5, durations)
-    occupancy = tdt.occupancy(*arguments, durations=durations)
+    occupancy = jax.device_get(tdt.occupancy(*arguments, durations=durations))
     labels, num_frames, num_labels = arguments[3:]
     size = len(durations or (1,))
     for b in range(3):
@@ -69,38 +71,41 @@ def test_occupancy_counts_every_path(durations):
     np.testing.assert_allclose(emitted, np.arange(LABELS)[None] < num_labels[:, None], atol=2e-6)
 
 
-def test_what_cannot_be_aligned_is_told_and_the_rest_is():
-    _, (joint, frames, states, labels, _, _) = example(0, (1, 2))
-    arguments = joint, frames, states, labels, np.array([7, 2, 0]), np.array([3, 2, 1])
-    alignment = tdt.align(*arguments, durations=(1, 2))
-    occupancy = tdt.occupancy(*arguments, durations=(1, 2))
+def test_an_utterance_without_alignment_has_zeros_and_the_others_have_theirs():
+    _, (*inputs, labels, _, _) = example(0, (1, 2))
+    arguments = *inputs, labels, np.array([7, 2, 0]), np.array([3, 2, 1])
+    alignment, occupancy = jax.device_get(
+        [function(*arguments, durations=(1, 2)) for function in (tdt.align, tdt.occupancy)]
+    )
     for totals in (alignment.log_probability, occupancy.log_likelihood):
         assert totals[0] > -100 and totals[1] < -1e29 and totals[2] < -1e29
     for array in (*alignment[:3], *occupancy[:2]):
         assert np.any(array[0]) and not np.any(array[1:]) and np.all(np.isfinite(array))
 
 
-def test_among_equals_a_blank_first_and_the_shorter_first():
-    """Of uniform logits: an RNN-T's labels wait for the last frame."""
-    joint = functools.partial(zero_joint, 0)
-    arguments = (jnp.zeros((1, 40, 2)), jnp.zeros((1, 4, 2)), jnp.zeros((1, 3), jnp.int32))
-    lengths = jnp.array([40]), jnp.array([3])
-    alignment = tdt.align(joint, *arguments, *lengths, durations=None)
-    assert alignment.times.tolist() == [[39, 39, 39]]
-    joint = functools.partial(zero_joint, 2)
-    lengths = jnp.array([13]), jnp.array([3])
-    alignment = tdt.align(joint, *arguments, *lengths, durations=(1, 2))
-    assert alignment.times.tolist() == [[5, 7, 9]]
-    assert alignment.durations.tolist() == [[2, 2, 2]]
+@pytest.mark.parametrize(
+    ("durations", "num_frames", "times", "lasting"),
+    [
+        (None, 40, [39, 39, 39], [0, 0, 0]),  # an RNN-T's labels wait for the last frame
+        ((1, 2), 13, [5, 7, 9], [2, 2, 2]),
+    ],
+)
+def test_among_equals_a_blank_first_and_the_shorter_first(durations, num_frames, times, lasting):
+    """Of uniform logits."""
 
+    def joint(frames, states):
+        nodes = (*frames.shape[:2], states.shape[1])
+        return jnp.zeros((*nodes, 5)), jnp.zeros((*nodes, 2))
 
-def zero_joint(num_durations, frames, states):
-    nodes = (*frames.shape[:2], states.shape[1])
-    return jnp.zeros((*nodes, 5)), jnp.zeros((*nodes, num_durations))
+    inputs = np.zeros((1, 40, 2), np.float32), np.zeros((1, 4, 2), np.float32)
+    lengths = np.zeros((1, 3), np.int32), np.array([num_frames]), np.array([3])
+    alignment = tdt.align(joint, *inputs, *lengths, durations=durations)
+    assert alignment.times.tolist() == [times] and alignment.durations.tolist() == [lasting]
 
 
 def test_no_labels():
-    _, (joint, frames, _, _, num_frames, num_labels) = example(0, (0, 1))
-    arguments = joint, frames, jnp.eye(4)[None, :1].repeat(3, 0), np.zeros((3, 0), np.int32)
-    alignment = tdt.align(*arguments, num_frames, num_labels * 0, durations=(0, 1))
+    tables, (joint, *_, num_frames, num_labels) = example(0, (0, 1))
+    lengths = np.zeros((3, 0), np.int32), num_frames, num_labels * 0
+    inputs = table_inputs(tables[:, :, :1])
+    alignment = tdt.align(joint, *inputs, *lengths, durations=(0, 1))
     assert alignment.times.shape == (3, 0) and np.all(np.isfinite(alignment.log_probability))

@@ -82,7 +82,7 @@ def test_relative_positions():
     assert_same(*map(case, (1, 2, 7)))
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 2), None])
+@pytest.mark.parametrize("durations", [(0, 1, 2), pytest.param(None, marks=pytest.mark.slow)])
 def test_the_loss(durations):
     def make():
         return Joint(

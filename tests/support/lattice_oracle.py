@@ -3,17 +3,25 @@
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-VOCAB, FRAMES, LABELS = 4, 7, 3
+VOCAB = 4
 
 
+@jax.tree_util.Partial  # a pytree, so that the losses compile once for it
 def table_joint(frames, states):
     """Each frame holds the logits of all its nodes; each state is one-hot and picks them."""
     tables = frames.reshape(*frames.shape[:2], states.shape[-1], -1)
     logits = jnp.einsum("ntuv,nsu->ntsv", tables, states)
     return logits[..., : VOCAB + 1], logits[..., VOCAB + 1 :]
+
+
+def table_inputs(tables):
+    """Returns the frames and states for `table_joint` of logits [B, T, U+1, V+1+N]."""
+    batch, frames, size, _ = tables.shape
+    return tables.reshape(batch, frames, -1), np.tile(np.eye(size, dtype=np.float32), (batch, 1, 1))
 
 
 def log_softmax(x):
@@ -45,13 +53,13 @@ def every_path(table, labels, num_frames, num_labels, durations):
     return list(follow(0, 0))
 
 
-def brute_force(tokens, durations_logits, labels, num_frames, num_labels, durations, sigma=0.0):
+def brute_force(tokens, duration_logits, labels, num_frames, num_labels, durations, sigma=0.0):
     """Log of the sum over all alignments of one utterance, in float64, one path at a time."""
     tokens = log_softmax(tokens.astype(np.float64)) - sigma
-    lengths = None if durations is None else log_softmax(durations_logits.astype(np.float64))
+    lengths = None if durations is None else log_softmax(duration_logits.astype(np.float64))
 
     def arcs(t, u):
-        """(probability, frames on, labels on) of all that can leave (t, u)."""
+        """(log-probability, frames on, labels on) of all arcs that leave (t, u)."""
         blank, label = tokens[t, u, -1], tokens[t, u, labels[u]] if u < num_labels else None
         if durations is None:
             choices = [(blank, 1, 0)] + ([(label, 0, 1)] if u < num_labels else [])
@@ -63,14 +71,14 @@ def brute_force(tokens, durations_logits, labels, num_frames, num_labels, durati
 
     @functools.cache
     def paths(t, u):
-        """Probability of every path from (t, u) to the end, as a list."""
-        found = []
+        """Log-probability of every path from (t, u) to the end, as a list."""
+        scores = []
         for score, frames, emitted in arcs(t, u):
             if t + frames == num_frames and u + emitted == num_labels and not emitted:
-                found.append(score)
+                scores.append(score)
             elif t + frames < num_frames:
-                found += [score + rest for rest in paths(t + frames, u + emitted)]
-        return found
+                scores += [score + rest for rest in paths(t + frames, u + emitted)]
+        return scores
 
     every = paths(0, 0) if num_frames else []
     return float(np.logaddexp.reduce(every)) if every else -math.inf

@@ -1,7 +1,6 @@
 """A small SentencePiece model of many scripts, with the kinds of pieces that real ones have."""
 
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -76,12 +75,6 @@ def any_hypothesis(draw):
     gaps = [draw(st.sampled_from([0, 0, 0, 1, 3, 20])) for _ in labels]
     times = np.cumsum([0, *durations])[:-1] + np.cumsum(gaps or [0])[: len(labels)]
     return emitted(labels, times, durations)
-
-
-RECOGNISER = SimpleNamespace(
-    tokenizer=tokenizer(),
-    config=SimpleNamespace(seconds_per_frame=0.08, vocab_size=tokenizer().vocab_size),
-)
 
 
 JAPANESE = [

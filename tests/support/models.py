@@ -1,6 +1,9 @@
 """Tiny models with random parameters, for the tests: built without compiling anything."""
 
 import dataclasses
+import functools
+import zlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +22,8 @@ from tdt_jax.config import (
     PredictorConfig,
 )
 from tdt_jax.decoding.hypothesis import Hypothesis
+from tdt_jax.models.transducer import abstract_model
 
-# Compiler options for what is large to compile and small to run, such as gradients.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NUM_MELS = 16
 
 
@@ -46,10 +48,15 @@ def config(durations=(0, 1, 2), encoder=None, **changes) -> ModelConfig:
 
 
 def build(make, seed: int = 0):
-    """What `make()` builds, every parameter of it random, biases and norms as well."""
+    """Returns what `make()` builds, with random values for all parameters, biases and norms too."""
+    return fill(jax.eval_shape(make), seed)
+
+
+def fill(shapes, seed: int = 0):
+    """Returns random values of the given shapes."""
     rng = np.random.default_rng(seed)
 
-    def fill(path, leaf):
+    def leaf_values(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         values = rng.normal(size=leaf.shape)
         if name.removesuffix(".value").endswith("scale"):
@@ -60,42 +67,80 @@ def build(make, seed: int = 0):
             values *= 0.1
         return jnp.asarray(values.astype(leaf.dtype))
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(make))
+    return jax.tree_util.tree_map_with_path(leaf_values, shapes)
 
 
 def transducer(model_config: ModelConfig | None = None, seed: int = 0) -> tdt.Transducer:
-    model_config = model_config or config()
-    return build(lambda: tdt.Transducer(model_config, rngs=nnx.Rngs(0)), seed)
+    """Returns a model with random values for all parameters."""
+    return fill(abstract_model(model_config or config()), seed)
 
 
 def numpy_model(model):
-    """The model with numpy's arrays: what runs operation by operation then compiles nothing."""
+    """Returns the model with numpy's arrays, so that single operations on them compile nothing."""
     return jax.tree.map(np.asarray, model)
 
 
 TEXTS = ["one two three, four five six.", "it's seven eight nine ten"] * 5
 
 
-def make_recogniser(durations=(0, 1, 2), tokenizer=None, blank_bias=2.0):
-    """Random, with heads large enough to say many things."""
-    tokenizer = tokenizer or tokenizers.train_sentencepiece(TEXTS, 40)
+@functools.cache
+def sentencepiece():
+    return tokenizers.train_sentencepiece(TEXTS, 40)
+
+
+def make_recogniser(
+    durations=(0, 1, 2), tokenizer=None, blank_bias=2.0, piece_seconds=None
+) -> tdt.Recogniser:
+    """A random recogniser that emits different labels all along.
+
+    With `piece_seconds` of 2.56, as most tests have it, batches have two shapes only.
+    """
+    tokenizer = tokenizer or sentencepiece()
     config = dataclasses.replace(
-        get_config().model, vocab_size=tokenizer.vocab_size, durations=durations
+        get_config().model,
+        vocab_size=tokenizer.vocab_size,
+        durations=durations,
+        piece_seconds=piece_seconds,
     )
-    model = tdt.Transducer(config, rngs=nnx.Rngs(3))
-    head = model.joint.token_head
-    head.kernel = nnx.Param(head.kernel[...] * 4)
-    head.bias = nnx.Param(head.bias[...].at[-1].set(blank_bias))
+    bias = np.array([piece.startswith("▁") for piece in tokenizer.pieces] + [blank_bias / 2])
+    gains = {"frame_projection": 2, "state_projection": 4, "token_head": 2}
+
+    def fill(path, leaf):
+        """Values that depend on the name and the shape alone; biases are zero."""
+        name = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+        if name == "joint.token_head.bias":
+            values = bias
+        elif "bias" in name:
+            values = np.zeros(leaf.shape)
+        elif len(leaf.shape) < 2:
+            values = np.ones(leaf.shape)
+        else:
+            rng = np.random.default_rng([30, zlib.crc32(name.encode())])
+            fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) == 4 else leaf.shape[-2]
+            gain = next((gains[part] for part in name.split(".") if part in gains), 1)
+            values = rng.normal(size=leaf.shape) * gain
+            values = values if name.endswith("embedding") else values / np.sqrt(fan_in)
+        return jnp.asarray(values.astype(leaf.dtype))
+
+    model = jax.tree_util.tree_map_with_path(fill, abstract_model(config))
     return tdt.Recogniser(model, tokenizer)
 
 
 def with_tags():
-    """Says three words and three tags, one of them of a language."""
-    recogniser = make_recogniser(tokenizer=mixed.tokenizer())
-    labels = np.array(mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>"))
+    """A recogniser that emits three words and three tags, one of them of a language."""
+    recogniser = make_recogniser(tokenizer=mixed.tokenizer(), piece_seconds=2.56)
     head = recogniser.model.joint.token_head
-    head.bias = nnx.Param(head.bias[...].at[labels].add(9.0).at[-1].add(6.0))
+    bias = np.array(jax.device_get(head.bias[...]))
+    bias[mixed.spell("▁the", "▁it", "▁東京", "<|ja|>", "<|endoftext|>", "<unk>")] += 6.0
+    bias[-1] += 4.5
+    head.bias = nnx.Param(jnp.asarray(bias))
     return recogniser
+
+
+def without_model(tokenizer):
+    """A recogniser for transcripts of hypotheses that come from elsewhere."""
+    config = SimpleNamespace(seconds_per_frame=0.08, vocab_size=tokenizer.vocab_size)
+    return SimpleNamespace(tokenizer=tokenizer, config=config)
 
 
 def noise(seconds, seed=0):

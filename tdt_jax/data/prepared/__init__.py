@@ -1,9 +1,9 @@
 """Datasets in tensorflow-datasets' ArrayRecord layout, without TensorFlow.
 
 dataset.py       reads prepared datasets, record by record
-builder.py       what tensorflow-datasets writes of a dataset: features, splits, shards
-prepare.py       writes a dataset, shard by shard; goes on where it was stopped
+builder.py       the builder of tensorflow-datasets that the datasets share
+prepare.py       writes a dataset, shard by shard; resumes where it was stopped
 recordings.py    any recordings with a manifest
 librispeech.py   LibriSpeech
-must_c.py        MuST-C
+must_c.py        MuST-C, speech translation
 """

@@ -1,6 +1,6 @@
-"""What the datasets that are prepared here have in common: a builder of tensorflow-datasets.
+"""The builder of tensorflow-datasets that all datasets prepared here share.
 
-Without TensorFlow: audio is the bytes of a file, since the library's own Audio feature needs it.
+Audio is stored as the bytes of a file, since the library's own Audio feature needs TensorFlow.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,20 +18,24 @@ TEXT = tfds.features.Text()
 
 
 class Recording(NamedTuple):
-    """What becomes a record."""
+    """A recording that becomes a record."""
 
     id: str
-    size: int  # bytes, about
-    fields: dict[str, str | int]  # but id and speech
+    size: int  # bytes, approximately
+    fields: dict[str, str | int]  # the features other than id and speech
 
 
 class Source(NamedTuple):
-    """The recordings of one split, in the order in which `read` gives any of them."""
+    """The recordings of one split.
+
+    `read` takes some of them, in their order, and yields a function for each, which returns the
+    bytes of its file.
+    """
 
     split: str
     recordings: Sequence[Recording]
     read: Callable[[Sequence[Recording]], Iterator[Callable[[], bytes]]]
-    problems: Sequence[str] = ()  # of recordings that were left out already
+    problems: Sequence[str] = ()  # recordings that are left out, and why
 
 
 class SpeechBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -41,7 +45,7 @@ class SpeechBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     features: ClassVar[dict] = {}
 
     def __init__(self, *, examples: dict[str, Iterable] | None = None, **options):
-        """`examples`: split -> (key, features) in the order that is to be kept."""
+        """`examples`: split -> (key, features) in the order of the dataset."""
         self._examples = examples or {}
         super().__init__(**options)
 
@@ -50,7 +54,7 @@ class SpeechBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             builder=self,
             features=tfds.features.FeaturesDict(self.features),
             supervised_keys=("speech", "text"),
-            disable_shuffling=True,  # training shuffles; the index keeps the order of the records
+            disable_shuffling=True,  # the index has the order of the records; training shuffles
         )
 
     def _split_generators(self, download_manager):

@@ -1,8 +1,8 @@
-"""LibriSpeech (Panayotov et al., 2015; openslr.org/12) as a tensorflow-datasets dataset.
+"""LibriSpeech (Panayotov et al., 2015; openslr.org/12), as a dataset.
 
-Keys and splits are those of the library's own LibriSpeech, which imports TensorFlow. The audio is
-OpenSLR's FLAC, byte for byte, as in that one's configuration "lazy_decode"; the text is as written,
-in upper case.
+Keys and splits are those of the LibriSpeech of tensorflow-datasets, which needs TensorFlow. The
+audio is the FLAC of OpenSLR, byte for byte, as in its configuration "lazy_decode"; the text is as
+written there, in upper case.
 """
 
 import os
@@ -46,14 +46,15 @@ class LibriSpeech(SpeechBuilder, skip_registration=True):
 
 
 def find(folder: str | os.PathLike, subsets: Sequence[str] | None = None) -> dict[str, Path]:
-    """Where each subset is: split -> its folder, or its archive SUBSET.tar.gz.
+    """Returns the subsets in a folder: split -> its folder, or its archive SUBSET.tar.gz.
 
     Args:
-      folder: holds the subsets' folders or archives, or the folder LibriSpeech with them.
-      subsets: by OpenSLR's names ("train-clean-100") or the splits' ("train_clean100"); None: all
-        that there are.
+      folder: has the folders or archives of the subsets, or a folder LibriSpeech with them.
+      subsets: names of OpenSLR ("train-clean-100") or of splits ("train_clean100"); None: all that
+        are in the folder.
 
-    Raises: ValueError for names that there aren't, and for subsets that aren't in `folder`.
+    Raises:
+      ValueError: for unknown names, and for subsets that are not in `folder`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,38 +62,39 @@ def find(folder: str | os.PathLike, subsets: Sequence[str] | None = None) -> dic
     names = SUBSETS | {split: split for split in SUBSETS.values()}
     if unknown := [subset for subset in subsets or () if subset not in names]:
         raise ValueError(f"no subset {unknown[0]!r}; there are {', '.join(SUBSETS)}")
-    found = {}
+    paths: dict[str, Path] = {}
     for subset, split in SUBSETS.items():
         for path in (folder / "LibriSpeech" / subset, folder / subset):
             if path.is_dir():
-                found.setdefault(split, path)
+                paths.setdefault(split, path)
         for path in (folder / f"{subset}.tar.gz", folder / "LibriSpeech" / f"{subset}.tar.gz"):
             if path.is_file():
-                found.setdefault(split, path)
-    asked = found if subsets is None else list(dict.fromkeys(names[subset] for subset in subsets))
-    if missing := [split for split in asked if split not in found]:
+                paths.setdefault(split, path)
+    wanted = list(paths) if subsets is None else dict.fromkeys(names[subset] for subset in subsets)
+    if missing := [split for split in wanted if split not in paths]:
         raise ValueError(f"{folder} holds no folder or archive of {', '.join(missing)}")
-    if not asked:
+    if not wanted:
         raise ValueError(
             f"{folder} holds nothing of LibriSpeech: neither folders such as "
             "LibriSpeech/dev-clean nor archives such as dev-clean.tar.gz"
         )
-    return {split: found[split] for split in asked}
+    return {split: paths[split] for split in wanted}
 
 
 def scan(split: str, path: Path) -> Source:
-    """The recordings of a subset, with what lacks a transcript or a file among the problems.
+    """Returns the recordings of a subset; those without a transcript or a file are problems.
 
-    An archive is read once to its end, and nothing of it is unpacked to disk.
+    An archive is read once to its end, and is not unpacked to disk.
 
-    Raises: ValueError for an archive that is damaged.
+    Raises:
+      ValueError: for an archive that is damaged.
     """
     sizes: dict[str, int] = {}  # of the FLAC files, by id, in the order of reading
     texts: dict[str, str] = {}
     problems: list[str] = []
-    for place, size, read in (_members if path.is_file() else _files)(path):
+    for place, size, load in (_members if path.is_file() else _files)(path):
         if place.name.endswith(TRANSCRIPTS):
-            _transcripts(place, read(), texts, problems)
+            _add_transcripts(place, load(), texts, problems)
         else:
             sizes[place.stem] = size
     recordings = []
@@ -114,17 +116,19 @@ def scan(split: str, path: Path) -> Source:
                 yield (path / speaker / chapter / f"{recording.id}.flac").read_bytes
         elif wanted:
             ids = {recording.id for recording in wanted}
-            for place, _, read in _members(path):
+            for place, _, load in _members(path):
                 if place.stem in ids and place.suffix == ".flac":
-                    ids.remove(place.stem)  # an archive may hold a name twice
-                    data = read()
+                    ids.remove(place.stem)  # an archive may have a name twice
+                    data = load()
                     yield lambda data=data: data
 
     return Source(split, recordings, read, problems)
 
 
-def _transcripts(place: PurePosixPath, data: bytes, texts: dict, problems: list[str]) -> None:
-    """Add the lines "ID TEXT" of a chapter."""
+def _add_transcripts(
+    place: PurePosixPath, data: bytes, texts: dict[str, str], problems: list[str]
+) -> None:
+    """Adds the lines "ID TEXT" of a chapter to `texts`."""
     try:
         lines = data.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -139,7 +143,7 @@ def _transcripts(place: PurePosixPath, data: bytes, texts: dict, problems: list[
 
 
 def _files(folder: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], bytes]]]:
-    """What there is in a subset's folder: (SPEAKER/CHAPTER/NAME, bytes, its reading)."""
+    """Yields (SPEAKER/CHAPTER/NAME, bytes, a function that reads it) for files of a subset."""
     for path in sorted(folder.glob("*/*/*")):
         place = PurePosixPath(path.relative_to(folder).as_posix())
         if PLACE.fullmatch(str(place)) and path.is_file():
@@ -147,16 +151,14 @@ def _files(folder: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], byte
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], bytes]]]:
-    """The same of an archive, in its order; what is read must be read before the next comes."""
+    """Yields the same for an archive, in its order; a member must be read before the next one."""
     try:
         with tarfile.open(archive, "r|gz") as file:
             for member in file:
                 place = "/".join(member.name.split("/")[-3:])
-                if member.isfile() and PLACE.fullmatch(place):
-                    yield (
-                        PurePosixPath(place),
-                        member.size,
-                        lambda member=member: file.extractfile(member).read(),
-                    )
+                if not member.isfile() or not PLACE.fullmatch(place):
+                    continue
+                if (content := file.extractfile(member)) is not None:
+                    yield PurePosixPath(place), member.size, content.read
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{archive} is damaged or no archive: {error}") from None

@@ -4,20 +4,21 @@
     en-de/data/SPLIT/txt/SPLIT.yaml    a segment an item: {duration, offset, speaker_id, wav}
     en-de/data/SPLIT/txt/SPLIT.de      a segment a line, in the same order; SPLIT.en likewise
 
-A record's text is the translation, with its case and punctuation; what was said is `source_text`.
+A record's `text` is the translation, with case and punctuation; `source_text` is the transcript.
 """
 
 import functools
 import os
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tdt_jax.audio.encoded import flac
-from tdt_jax.audio.reading import AudioError
+from tdt_jax.audio.encoded import flac_segment
 from tdt_jax.data.prepared.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
 
 SPLITS = {"train": "train", "dev": "dev", "tst-COMMON": "tst_common", "tst-HE": "tst_he"}
+SEGMENT_BYTES = 20_000  # of a second of FLAC, approximately
 
 
 class MustC(SpeechBuilder, skip_registration=True):
@@ -34,24 +35,26 @@ class MustC(SpeechBuilder, skip_registration=True):
 
 
 def find(folder: str | os.PathLike) -> dict[str, Path]:
-    """The splits that a language pair's folder (en-de) has: split -> its folder.
+    """Returns the splits in the folder of a language pair (en-de): split -> its folder.
 
-    Raises: ValueError if there is none.
+    Raises:
+      ValueError: if there is none.
     """
     folder = Path(folder)
     if not re.fullmatch(r"[a-z]{2}-[a-z]{2}", folder.resolve().name):
         raise ValueError(f"{folder} must be named for its two languages, as en-de")
-    there = {split: folder / "data" / name for name, split in SPLITS.items()}
-    found = {split: path for split, path in there.items() if path.is_dir()}
-    if not found:
+    folders = {split: folder / "data" / name for name, split in SPLITS.items()}
+    folders = {split: path for split, path in folders.items() if path.is_dir()}
+    if not folders:
         raise ValueError(f"{folder} is no folder of MuST-C: it has no data/train")
-    return found
+    return folders
 
 
 def scan(split: str, folder: Path) -> Source:
-    """The segments of a split, those of a talk together.
+    """Returns the segments of a split in the order of its list.
 
-    Raises: ValueError for a list of segments that is damaged, or of another length than the texts.
+    Raises:
+      ValueError: if the list of segments is damaged, or has another length than the texts.
     """
     import yaml
 
@@ -76,32 +79,20 @@ def scan(split: str, folder: Path) -> Source:
             f"{len(translations)} of {target}"
         )
     recordings, places = [], {}
-    for number, ((name, offset, seconds, speaker), said, translated) in enumerate(
+    for number, ((name, offset, seconds, speaker), text, translation) in enumerate(
         zip(segments, texts, translations, strict=True)
     ):
         id = f"{Path(name).stem}_{number}"
-        fields = {"text": translated.strip(), "source_text": said.strip(), "speaker_id": speaker}
-        recordings.append(Recording(id, round(seconds * 20_000), fields))
+        fields: dict[str, str | int] = {
+            "text": translation.strip(),
+            "source_text": text.strip(),
+            "speaker_id": speaker,
+        }
+        recordings.append(Recording(id, round(seconds * SEGMENT_BYTES), fields))
         places[id] = (folder / "wav" / name, offset, seconds)
 
-    def read(wanted):
+    def read(wanted: Sequence[Recording]) -> Iterator[Callable[[], bytes]]:
         for recording in wanted:
-            yield functools.partial(_cut, *places[recording.id])
+            yield functools.partial(flac_segment, *places[recording.id])
 
     return Source(split, recordings, read)
-
-
-def _cut(path: Path, offset: float, seconds: float) -> bytes:
-    """A part of a file as FLAC, from `offset`."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            file.seek(round(offset * file.samplerate))
-            samples = file.read(round(seconds * file.samplerate), dtype="int16")
-            rate = file.samplerate
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{path} cannot be read at {offset} s: {error}") from None
-    if len(samples) < (seconds - 0.1) * rate:
-        raise AudioError(f"{path} ends before {offset} s + {seconds} s")
-    return flac(samples, rate)

@@ -1,13 +1,13 @@
-"""Recordings into a dataset of tensorflow-datasets' ArrayRecord format, without TensorFlow.
+"""Writes recordings into a dataset in tensorflow-datasets' ArrayRecord format, without TensorFlow.
 
-A split is written in shards, each by a builder of its own: a shard that is done stays done, so that
-what was killed goes on where it was. The split belongs to the dataset when all shards are in their
-places and dataset_info.json says so, which is the last that is written.
+A split is written in shards, each by a builder of its own. A finished shard is kept, so that a
+process that was killed can be resumed. When all shards are in their places, the split is added to
+dataset_info.json; only then does it belong to the dataset.
 
     DATA_DIR/librispeech/1.0.0/dataset_info.json, features.json
                                librispeech-dev_clean.array_record-00000-of-00002, ...
                                librispeech-dev_clean.index.jsonl
-                               .dev_clean/         while it is being made
+                               .dev_clean/         while it is being written
 """
 
 import concurrent.futures
@@ -24,7 +24,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tdt_jax.audio.encoded import length
 from tdt_jax.audio.reading import AudioError
@@ -36,14 +36,16 @@ from tdt_jax.runtime.lock import locked
 SHARD_BYTES = 1 << 28
 NUM_THREADS = 4  # that read and check recordings
 
+T = TypeVar("T")
+
 
 class Prepared(NamedTuple):
-    """What a split has."""
+    """The contents of a split."""
 
     num_records: int
     seconds: float
     num_shards: int
-    problems: list[str]  # what was left out, and why
+    problems: list[str]  # recordings that were left out, and why
 
 
 def prepare(
@@ -55,19 +57,20 @@ def prepare(
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int], object] = lambda size: None,
 ) -> Prepared:
-    """Write a split of the dataset `builder` below `data_dir`, or what is missing of it.
+    """Writes a split of a dataset, or what is missing of it, and returns its contents.
 
-    Every recording is decoded. One that cannot be is left out and named in `problems`.
+    Every recording is decoded. One that cannot be decoded is left out and named in `problems`.
 
     Args:
-      builder: names the dataset and its features.
-      source: what goes into the split.
-      data_dir: where the dataset is, or is made.
+      builder: has the name of the dataset and its features.
+      source: the recordings of the split.
+      data_dir: the folder that contains the dataset.
       sample_rate: that every recording must have, in Hz; None: any.
-      shard_bytes: of audio in a shard, at most (but for one larger file).
-      progress: called with the bytes of audio that are done.
+      shard_bytes: bytes of audio in a shard, at most (a single larger file is a shard).
+      progress: is called with the bytes of audio that have been written since the last call.
 
-    Raises: ValueError if no recording is left, or if the split is there already with others.
+    Raises:
+      ValueError: if no recording is left, or if the split exists with other recordings.
     """
     folder = Path(data_dir) / builder.name / str(builder.VERSION)
     work = folder / f".{source.split}"
@@ -82,20 +85,28 @@ def prepare(
     return _result(folder, builder.name, source.split, [*source.problems, *problems])
 
 
-def is_there(builder: type[SpeechBuilder], split: str, data_dir: str | os.PathLike) -> bool:
-    """Whether `prepare` has nothing left to do for a split."""
+def is_prepared(builder: type[SpeechBuilder], split: str, data_dir: str | os.PathLike) -> bool:
+    """Returns whether `prepare` has nothing left to do for a split."""
     return split in _info(Path(data_dir) / builder.name / str(builder.VERSION))
 
 
-def _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress) -> list[str]:
-    """What `prepare` does while no other process is at the same split; returns problems."""
+def _prepare(
+    builder: type[SpeechBuilder],
+    source: Source,
+    folder: Path,
+    work: Path,
+    sample_rate: int | None,
+    shard_bytes: int,
+    progress: Callable[[int], object],
+) -> list[str]:
+    """Writes what is missing of a split, while `work` is locked; returns problems."""
     parts = _parts(source.recordings, shard_bytes)
     _start(work, parts)
     remaining = [n for n in range(len(parts)) if not (work / f"{n}.json").is_file()]
     progress(sum(_size(part) for n, part in enumerate(parts) if n not in remaining))
     wanted = [recording for n in remaining for recording in parts[n]]
     pairs = zip(wanted, source.read(wanted), strict=True)
-    checked = _ahead(functools.partial(_check, *pair, sample_rate) for pair in pairs)
+    checked = _in_threads(functools.partial(_check, *pair, sample_rate) for pair in pairs)
     for n in remaining:
         _write_part(builder, source.split, work, n, itertools.islice(checked, len(parts[n])))
         progress(_size(parts[n]))
@@ -104,7 +115,7 @@ def _prepare(builder, source, folder, work, sample_rate, shard_bytes, progress) 
 
 
 def _info(folder: Path) -> dict[str, dict]:
-    """The splits that belong to the dataset, by name."""
+    """Returns the splits that belong to the dataset, by name."""
     path = folder / INFO
     if not path.is_file():
         return {}
@@ -126,7 +137,7 @@ def _size(recordings: Iterable[Recording]) -> int:
 
 
 def _parts(recordings: Sequence[Recording], shard_bytes: int) -> list[list[Recording]]:
-    """What goes into each shard."""
+    """Returns the recordings of each shard."""
     parts, size = [], math.inf
     for recording in recordings:
         if size + recording.size > shard_bytes:
@@ -137,29 +148,29 @@ def _parts(recordings: Sequence[Recording], shard_bytes: int) -> list[list[Recor
     return parts
 
 
-def _digest(recordings) -> str:
+def _digest(recordings: Sequence) -> str:
     return hashlib.sha256(json.dumps(recordings).encode()).hexdigest()
 
 
 def _problems(folder: Path, name: str, split: str, made_of: str) -> list[str]:
-    """What was left out of a split that is there; ValueError if it is of other recordings."""
+    """Returns the problems of an existing split; ValueError if it has other recordings."""
     path = _made_path(folder, name, split)
     made = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if made.get("made_of", made_of) != made_of:
         raise ValueError(
-            f"{folder} has a split {split} of other recordings; choose another place or name, or "
+            f"{folder} has a split {split} of other recordings; choose another folder or name, or "
             f"remove it with {path.name}"
         )
     return made.get("problems", [])
 
 
 def _made_path(folder: Path, name: str, split: str) -> Path:
-    """Where it is kept of what a split was made, and what was left out."""
+    """Returns the file with a digest of a split's recordings, and with its problems."""
     return folder / f"{name}-{split}.made.json"
 
 
 def _start(work: Path, parts: list[list[Recording]]) -> None:
-    """Empty the folder of what is not finished if it is of other recordings."""
+    """Empties the folder of unfinished shards if they are of other recordings."""
     plan = _digest(parts)
     path = work / "plan"
     if not path.is_file() or path.read_text("utf-8") != plan:
@@ -169,28 +180,28 @@ def _start(work: Path, parts: list[list[Recording]]) -> None:
             elif other.name != "lock":
                 other.unlink()
         write_atomically(path, plan)
-    for left in work.glob("tmp*"):  # of a shard in whose middle it was killed
-        shutil.rmtree(left)
+    for unfinished in work.glob("tmp*"):  # of a process that was killed within a shard
+        shutil.rmtree(unfinished)
 
 
 def _check(
     recording: Recording, load: Callable[[], bytes], sample_rate: int | None
 ) -> tuple[Recording, bytes, float | str]:
-    """The recording's bytes, and its seconds or what is wrong with it."""
+    """Returns the recording, its bytes, and its seconds or a message if it is unusable."""
     try:
         data = load()
-        found, num_samples = length(data, recording.id)
+        rate, num_samples = length(data, recording.id)
     except AudioError as error:
         return recording, b"", str(error)
     except OSError as error:
         return recording, b"", f"{recording.id} cannot be read: {error.strerror or error}"
-    if sample_rate not in (None, found):
-        return recording, b"", f"{recording.id} has {found} Hz, not {sample_rate}"
-    return recording, data, num_samples / found
+    if sample_rate not in (None, rate):
+        return recording, b"", f"{recording.id} has {rate} Hz, not {sample_rate}"
+    return recording, data, num_samples / rate
 
 
-def _ahead(calls: Iterable[Callable]) -> Iterator:
-    """Yield what the calls return, in order, while threads make the next ones."""
+def _in_threads(calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yields the results of the calls in order, while threads make the next calls."""
     with concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool:
         pending = deque()
         for call in calls:
@@ -201,8 +212,14 @@ def _ahead(calls: Iterable[Callable]) -> Iterator:
             yield pending.popleft().result()
 
 
-def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> None:
-    """Write shard `n` and, when it is whole, what is known of it."""
+def _write_part(
+    builder: type[SpeechBuilder],
+    split: str,
+    work: Path,
+    n: int,
+    checked: Iterable[tuple[Recording, bytes, float | str]],
+) -> None:
+    """Writes shard `n` and then, as a sign that it is complete, its description."""
     lines, problems = [], []
 
     def examples():
@@ -210,7 +227,7 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
             if isinstance(seconds, str):
                 problems.append(seconds)
                 continue
-            lines.append(index_line(recording.id, seconds, recording.fields["text"]))
+            lines.append(index_line(recording.id, seconds, str(recording.fields["text"])))
             yield len(lines), {"id": recording.id, "speech": data} | recording.fields
 
     good = examples()
@@ -235,7 +252,7 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
             (shard,) = Path(made.data_dir).glob("*.array_record-*")
             for path, name in (
                 (FEATURES, "features"),
-                (INFO, "info"),  # not by its name: what isn't finished is no dataset
+                (INFO, "info"),  # under another name, so that an unfinished folder is no dataset
                 (shard, f"{n}.array_record"),
             ):
                 os.replace(Path(made.data_dir) / path, work / name)
@@ -246,19 +263,19 @@ def _write_part(builder, split: str, work: Path, n: int, checked: Iterator) -> N
 def _finish(
     name: str, split: str, folder: Path, work: Path, num_parts: int, made_of: str
 ) -> list[str]:
-    """Put the shards in their places, and last of all into dataset_info.json; returns problems.
+    """Moves the shards to their places, then adds the split to dataset_info.json; returns problems.
 
-    Killed at any point, it can be done again.
+    If it is killed at any point, it can be repeated.
     """
     known = [json.loads((work / f"{n}.json").read_text("utf-8")) for n in range(num_parts)]
     problems = [problem for part in known for problem in part["problems"]]
     shards = [n for n, part in enumerate(known) if part["lines"]]
     if not shards:
-        shutil.rmtree(work)  # whatever it was, the next attempt reads everything again
+        shutil.rmtree(work)  # so that the next attempt reads everything again
         raise ValueError("\n".join([*problems[:10], f"nothing is left of the split {split}"]))
     start = f"{name}-{split}.array_record-"
     places = [f"{start}{n:05d}-of-{len(shards):05d}" for n in range(len(shards))]
-    for path in folder.glob(f"{start}*"):  # of an attempt with other recordings
+    for path in folder.glob(f"{start}*"):  # of an earlier attempt with other recordings
         if path.name not in places:
             path.unlink()
     for n, place in zip(shards, places, strict=True):

@@ -8,20 +8,22 @@ from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import part_of
 from tdt_jax.data.telephone.compose import Telephone
 from tdt_jax.data.utterance import Batch, Utterance, collate
+from tdt_jax.tokenizer import Tokenizer
 
 
 class TelephoneBatches:
-    """Endless training batches: `batches[step]` is a pure function of (seed, step); thread-safe.
+    """Training batches without end: `batches[step]` is a pure function of (seed, step).
 
-    Every step draws one bucket, with equal chances, from those that the curriculum allows: its
-    entries (first step, index of the largest bucket) count from their step on, and before the first
-    every bucket is allowed. Rows last longer than the next smaller bucket where possible.
+    Every step draws one bucket, with equal probability, from those that the curriculum allows. Each
+    of its entries (first step, index of the largest bucket) applies from its step on; before the
+    first, all buckets are allowed. Utterances are longer than the next smaller bucket where
+    possible. Threads may share the object.
     """
 
     def __init__(
         self,
         telephone: Telephone,
-        tokenizer,
+        tokenizer: Tokenizer,
         buckets: tuple[Bucket, ...],
         *,
         seed: int,
@@ -40,7 +42,7 @@ class TelephoneBatches:
                 )
 
     def bucket_index(self, step: int) -> int:
-        """Which bucket the batch of a step has."""
+        """Returns the index of the bucket that the batch of a step belongs to."""
         if step < 0:
             raise IndexError(f"step must be >= 0, got {step}")
         num_allowed = len(self.buckets)
@@ -53,15 +55,15 @@ class TelephoneBatches:
         return self.rows(step, range(self.buckets[self.bucket_index(step)].batch_size))
 
     def rows(self, step: int, rows: Sequence[int]) -> Batch:
-        """Those rows of `batches[step]`, without making the others."""
+        """Returns some rows of `batches[step]`, without composing the others."""
         index = self.bucket_index(step)
         bucket = part_of(self.buckets[index], rows)
         # Rows count from 1: NumPy makes the same generator from (seed, step) and (seed, step, 0).
-        rows = [self._row(np.random.default_rng((self.seed, step, row + 1)), index) for row in rows]
-        utterances, labels = zip(*rows, strict=True)
+        generators = [np.random.default_rng((self.seed, step, row + 1)) for row in rows]
+        utterances, labels = zip(*(self._row(rng, index) for rng in generators), strict=True)
         return collate(utterances, labels, bucket, sample_rate=self.telephone.sample_rate)
 
-    def _row(self, rng, index: int) -> tuple[Utterance, list[int]]:
+    def _row(self, rng: np.random.Generator, index: int) -> tuple[Utterance, list[int]]:
         bucket = self.buckets[index]
         min_seconds = self.buckets[index - 1].seconds if index else 0.0
         max_words = None

@@ -1,16 +1,21 @@
-"""What people say to a telephone system: a grammar over recorded words, one function for each kind.
+"""A grammar of what people say to a telephone system, over recorded words.
 
-Every function draws one utterance from a `numpy.random.Generator` as a list of units. A unit is
-the text of one recording: a word, or two words that were recorded together ("a m", "you entered").
-`KINDS` holds the functions by name, each with all the units that it can say.
+There is a function for each kind of text ("digits", "date"), which returns a random text as a list
+of units. A unit is the text of one recording: a word, or two words that were recorded together
+("a m", "you entered"). `KINDS`, at the end, holds these functions by name, each with all the units
+that can occur.
 
-Recorded spellings are kept ("fourtieth", "xray"). The letter "o" and the digit "oh" sound alike, so
-no kind says both.
+The spelling of the recordings is kept ("fourtieth", "xray"). The letter "o" and the digit "oh"
+sound alike, so no kind has both.
 """
 
 import datetime
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from numpy.random import Generator
+
+T = TypeVar("T")
 
 
 def split(text: str) -> list[str]:
@@ -59,21 +64,23 @@ COMMANDS = split(
 COMMANDS += ["hello world", "thank you", "i'm sorry"]
 
 
-def pick(rng, options):
+def pick(rng: Generator, options: Sequence[T]) -> T:
+    """Returns one of the options, each with the same probability."""
     return options[int(rng.random() * len(options))]
 
 
-def chance(rng, probability: float) -> bool:
+def chance(rng: Generator, probability: float) -> bool:
+    """Returns True with the probability."""
     return rng.random() < probability
 
 
-def integer(rng, low: int, high: int) -> int:
-    """Uniform over low..high, both included."""
+def integer(rng: Generator, low: int, high: int) -> int:
+    """Returns one of low, ..., high, each with the same probability."""
     return low + int(rng.random() * (high - low + 1))
 
 
 def cardinal(number: int, *, use_and: bool = False) -> list[str]:
-    """425 as "four hundred (and) twenty five", up to 999 million."""
+    """Returns a cardinal number below 1,000,000,000: "four hundred (and) twenty five"."""
     words = []
     for size, name in ((1_000_000, "million"), (1000, "thousand"), (100, "hundred")):
         if number >= size:
@@ -90,26 +97,31 @@ def cardinal(number: int, *, use_and: bool = False) -> list[str]:
 
 
 def ordinal(number: int, *, use_and: bool = False) -> list[str]:
-    """21 as "twenty first", 100 as "one hundredth"."""
+    """Returns an ordinal number: "twenty first", "one hundredth"."""
     *words, last = cardinal(number, use_and=use_and)
     return [*words, ORDINALS[last]]
 
 
 def pair(number: int) -> list[str]:
-    """Two digits as they are said in years, times and telephone numbers: "oh five", "forty two"."""
+    """Returns two digits as in years, times and telephone numbers: "oh five", "forty two"."""
     return ["oh", ONES[number] if number else "oh"] if number < 10 else cardinal(number)
 
 
-def year(rng, number: int) -> list[str]:
-    """1998 as "nineteen ninety eight", 2008 as "two thousand (and) eight"."""
+def year(rng: Generator, number: int) -> list[str]:
+    """Returns a year: "nineteen ninety eight", "two thousand (and) eight"."""
     if 2000 <= number < 2010 or (2010 <= number < 2020 and chance(rng, 0.3)):
         return cardinal(number, use_and=chance(rng, 0.4))
     century, rest = divmod(number, 100)
     return cardinal(century) + (pair(rest) if rest else ["hundred"])
 
 
-def digit_string(rng, length: int, *, names=ONES, repeat: float | None = None) -> list[str]:
-    """Digits one by one; each repeats the one before with a probability that varies by string."""
+def digit_string(
+    rng: Generator, length: int, *, names: Sequence[str] = ONES, repeat: float | None = None
+) -> list[str]:
+    """Returns `length` random digits, or other `names`.
+
+    Each repeats the one before with the probability `repeat`; None: one drawn for the whole string.
+    """
     repeat = pick(rng, (0.0, 0.2, 0.5)) if repeat is None else repeat
     string = [pick(rng, names)]
     while len(string) < length:
@@ -117,20 +129,20 @@ def digit_string(rng, length: int, *, names=ONES, repeat: float | None = None) -
     return string
 
 
-def spoken_digits(rng) -> list[str]:
-    """The names of the ten digits, with "oh" for zero at times."""
+def digit_names(rng: Generator) -> list[str]:
+    """Returns the names of the ten digits, sometimes with "oh" for zero."""
     return ["oh", *ONES[1:]] if chance(rng, 0.4) else ONES
 
 
-def digits(rng) -> list[str]:
-    """PINs, codes and account numbers: "seven seven oh two"."""
+def digits(rng: Generator) -> list[str]:
+    """Returns a PIN, a code or an account number: "seven seven oh two"."""
     length = pick(rng, (1, 2, 3, 4, 4, 4, 5, 6, 6, 7, 8, 9, 10, 12))
-    return digit_string(rng, length, names=spoken_digits(rng))
+    return digit_string(rng, length, names=digit_names(rng))
 
 
-def phone(rng) -> list[str]:
-    """Telephone numbers: "one eight hundred five five five twelve forty two"."""
-    names = spoken_digits(rng)
+def phone(rng: Generator) -> list[str]:
+    """Returns a telephone number: "one eight hundred five five five twelve forty two"."""
+    names = digit_names(rng)
     if chance(rng, 0.15):  # in pairs: "oh six forty two seventeen oh five"
         return [word for _ in range(integer(rng, 3, 5)) for word in pair(integer(rng, 0, 99))]
     start = ["number"] if chance(rng, 0.15) else []
@@ -151,8 +163,11 @@ def phone(rng) -> list[str]:
     return start + exchange + line
 
 
-def round_number(rng, most: int) -> int:
-    """1..10^most - 1: the number of digits is uniform, and longer numbers tend to be round."""
+def round_number(rng: Generator, most: int) -> int:
+    """Returns a number from 1 to 10^most - 1; long numbers tend to be round.
+
+    Every number of digits has the same probability.
+    """
     length = integer(rng, 1, most)
     number = integer(rng, 10 ** (length - 1), 10**length - 1)
     zeros = integer(rng, 0, length - 1) if chance(rng, 0.6) else 0
@@ -160,19 +175,20 @@ def round_number(rng, most: int) -> int:
 
 
 def counted(number: int, noun: str, *, use_and: bool = False) -> list[str]:
+    """Returns a number with its noun: "one dollar", "two dollars"."""
     return [*cardinal(number, use_and=use_and), noun if number == 1 else f"{noun}s"]
 
 
-def amount(rng) -> list[str]:
-    """Sums of money: "four hundred and twenty five dollars"."""
+def amount(rng: Generator) -> list[str]:
+    """Returns a sum of money: "four hundred and twenty five dollars"."""
     if chance(rng, 0.1):  # "twelve hundred dollars"
         return [*cardinal(integer(rng, 11, 19)), "hundred", "dollars"]
     number = round_number(rng, pick(rng, (3, 4, 5, 7)))
     return counted(number, "dollar", use_and=chance(rng, 0.5))
 
 
-def time(rng) -> list[str]:
-    """Times of the day: "ten forty five", "at seven o'clock", "twelve thirty p m"."""
+def time(rng: Generator) -> list[str]:
+    """Returns a time of the day: "ten forty five", "at seven o'clock", "twelve thirty p m"."""
     hour, minute = integer(rng, 1, 12), pick(rng, (0, 15, 30, 45, 5 * integer(rng, 1, 11), -1))
     minute = integer(rng, 1, 59) if minute < 0 else minute
     words = cardinal(hour) + (pair(minute) if minute else [])
@@ -183,8 +199,8 @@ def time(rng) -> list[str]:
     return ["at", *words] if chance(rng, 0.3) else words
 
 
-def date(rng) -> list[str]:
-    """Dates of the calendar: "monday march twenty first", "june third nineteen ninety eight"."""
+def date(rng: Generator) -> list[str]:
+    """Returns a date of the calendar: "march twenty first", "monday june third nineteen ninety"."""
     day = datetime.date.fromordinal(
         integer(rng, datetime.date(1900, 1, 1).toordinal(), datetime.date(2039, 12, 31).toordinal())
     )
@@ -201,13 +217,14 @@ def date(rng) -> list[str]:
     return words
 
 
-def at_time(rng) -> list[str]:
+def at_time(rng: Generator) -> list[str]:
+    """Returns a time of the day that begins with "at"."""
     words = time(rng)
     return words if words[0] == "at" else ["at", *words]
 
 
-def letters(rng) -> list[str]:
-    """Codes that are spelled: "k seven q two", "a b c one two three"."""
+def letters(rng: Generator) -> list[str]:
+    """Returns a spelled code: "k seven q two", "a b c one two three"."""
     names = [*LETTERS[:-1], "zed"] if chance(rng, 0.2) else LETTERS
     code = digit_string(rng, integer(rng, 1, 6), names=names, repeat=0.1)
     if chance(rng, 0.3):  # a number plate
@@ -217,8 +234,8 @@ def letters(rng) -> list[str]:
     return [pick(rng, ("uppercase", "lowercase")), *code] if chance(rng, 0.1) else code
 
 
-def spelling(rng) -> list[str]:
-    """The spelling alphabet, with digits: "kilo niner tango dash four"."""
+def spelling(rng: Generator) -> list[str]:
+    """Returns words of the spelling alphabet, with digits: "kilo niner tango dash four"."""
     names = [*ONES[:-1], "niner"] if chance(rng, 0.6) else ONES
     words = digit_string(rng, integer(rng, 1, 6), names=ALPHABET, repeat=0.1)
     if chance(rng, 0.5):
@@ -226,38 +243,39 @@ def spelling(rng) -> list[str]:
     return words
 
 
-def extension(rng) -> list[str]:
-    """Whom to call: "your extension is four one two", "transfer to extension sixty one"."""
-    number = digit_string(rng, integer(rng, 2, 5), names=spoken_digits(rng))
+def extension(rng: Generator) -> list[str]:
+    """Returns an extension: "your extension is four one two", "transfer to extension sixty"."""
+    number = digit_string(rng, integer(rng, 2, 5), names=digit_names(rng))
     if chance(rng, 0.2):
         number = [*pair(integer(rng, 10, 99)), *(pair(integer(rng, 1, 99)) * chance(rng, 0.5))]
     return [*pick(rng, OPENINGS), *number]
 
 
-def message(rng) -> list[str]:
-    """A voice mailbox: "you have three new messages", "last message from extension six two"."""
+def message(rng: Generator) -> list[str]:
+    """Returns an announcement of a mailbox: "you have three new messages", "last message"."""
     if chance(rng, 0.5):
         words = ["you have", *message_count(rng)]
         return [*words, "and", *message_count(rng)] if chance(rng, 0.3) else words
     words = [*(["your"] if chance(rng, 0.3) else []), pick(rng, ("first", "last", "new", "urgent"))]
     words.append("message")
     if chance(rng, 0.5):
-        caller = digit_string(rng, integer(rng, 2, 4), names=spoken_digits(rng))
+        caller = digit_string(rng, integer(rng, 2, 4), names=digit_names(rng))
         words += ["from", *pick(rng, (["extension", *caller], caller, ["family"], ["friends"]))]
     if chance(rng, 0.5):
         words += ["received", pick(rng, ("today", "yesterday", *WEEKDAYS)), *at_time(rng)]
     return words
 
 
-def message_count(rng) -> list[str]:
+def message_count(rng: Generator) -> list[str]:
+    """Returns a number of messages: "no new messages", "one saved message"."""
     number = pick(rng, (0, 1, 2, 3, 4, 5, integer(rng, 6, 99)))
     count = cardinal(number) if number else ["no"]
     quality = [] if chance(rng, 0.2) else [pick(rng, ("new", "old", "saved", "urgent"))]
     return [*count, *quality, "message" if number == 1 else "messages"]
 
 
-def duration(rng) -> list[str]:
-    """Lengths of time: "two hours fifteen minutes and thirty seconds"."""
+def duration(rng: Generator) -> list[str]:
+    """Returns a length of time: "two hours fifteen minutes and thirty seconds"."""
     parts = [
         [*cardinal(integer(rng, 2, 24)), "hours"],
         counted(integer(rng, 1, 59), "minute"),
@@ -270,8 +288,8 @@ def duration(rng) -> list[str]:
     return [word for part in parts for word in part]
 
 
-def symbols(rng) -> list[str]:
-    """Addresses and commands read out sign by sign: "slash a dash b dot seven"."""
+def symbols(rng: Generator) -> list[str]:
+    """Returns an address or a command, sign by sign: "slash a dash b dot seven"."""
     words = [pick(rng, SYMBOLS)] if chance(rng, 0.5) else []
     for _ in range(integer(rng, 1, 3)):
         words += digit_string(rng, integer(rng, 1, 3), names=pick(rng, (LETTERS, LETTERS, ONES)))
@@ -279,21 +297,21 @@ def symbols(rng) -> list[str]:
     return words if chance(rng, 0.3) else words[:-1]
 
 
-def percent(rng) -> list[str]:
-    """Shares and changes: "minus twelve dot five percent"."""
+def percent(rng: Generator) -> list[str]:
+    """Returns a percentage: "minus twelve dot five percent"."""
     words = [*(["minus"] if chance(rng, 0.3) else []), *cardinal(round_number(rng, 3))]
     if chance(rng, 0.3):
         words += ["dot", *digit_string(rng, integer(rng, 1, 2))]
     return [*words, "percent"]
 
 
-def rank(rng) -> list[str]:
-    """Places in a list: "three hundred and fourtieth"."""
+def rank(rng: Generator) -> list[str]:
+    """Returns a place in a list: "three hundred and fourtieth"."""
     return ordinal(round_number(rng, pick(rng, (2, 3, 7))), use_and=chance(rng, 0.5))
 
 
-def command(rng) -> list[str]:
-    """Words of the menus alone, or a feature and its state: "call waiting enabled"."""
+def command(rng: Generator) -> list[str]:
+    """Returns a single word of a menu, or a feature and its state: "call waiting enabled"."""
     if chance(rng, 0.4):
         return [pick(rng, COMMANDS)]
     words = [pick(rng, FEATURES), pick(rng, STATES)]
@@ -301,9 +319,9 @@ def command(rng) -> list[str]:
 
 
 class Kind(NamedTuple):
-    """A function that draws an utterance, and all the units that it can say."""
+    """A function that returns a random text, and all the units that can occur in it."""
 
-    say: Callable
+    draw: Callable[[Generator], list[str]]
     units: list[str]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +133,7 @@ def test_an_index_of_other_shards_does_not_count(tmp_path):
 
 def test_an_index_that_cannot_be_beside_goes_to_the_cache(tmp_path, monkeypatch):
     folder = elsewhere(tmp_path, EXAMPLES)
-    write = datasets.write_whole
+    write = datasets.write_atomically
 
     def refuse(path, text):
         if path.parent == folder:
@@ -222,19 +221,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         open_dataset(tmp_path, "dev_clean")
 
 
-def test_nothing_is_imported_before_it_is_needed():
-    program = (
-        "import sys, tdt_jax.data.task, tdt_jax.cli.main\n"
-        "print([name for name in ('tensorflow_datasets', 'array_record', 'sacrebleu') "
-        "if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
-
-
 def test_damaged_bytes_are_audio_errors():
     data = flac(pcm(1).astype(np.int16), 16000)
-    np.testing.assert_array_equal(decode(data, "x") * 32768, pcm(1).astype(np.float32))
+    np.testing.assert_array_equal(decode(data, "x", 16000) * 32768, pcm(1).astype(np.float32))
     assert len(decode(data, "x", 8000)) == pytest.approx(len(pcm(1)) / 2, abs=1)
     for bad, message in (
         (b"", "x is damaged or not audio"),
@@ -243,7 +232,7 @@ def test_damaged_bytes_are_audio_errors():
         (flac(pcm(1)[:0].astype(np.int16), 16000), "x"),
     ):
         with pytest.raises(AudioError, match=message):
-            decode(bad, "x")
+            decode(bad, "x", 16000)
 
 
 def test_training_from_a_dataset(tmp_path, caplog):
@@ -253,16 +242,15 @@ def test_training_from_a_dataset(tmp_path, caplog):
         spoiled[f"84-1-{number:04d}"] = {"speech": pcm(number), "text": "NINE", "id": f"n{number}"}
     spoiled["84-1-0002"]["speech"] = np.full(20000, 1 << 20)  # no 16-bit samples
     folder = elsewhere(tmp_path, spoiled)
-    config = configs.load(ROOT / "configs" / "manifest.py")
-    for assignment in (
+    config = configs.override(
+        configs.load(ROOT / "configs" / "manifest.py"),
         f"data.folder={tmp_path}",
         f"data.train=elsewhere/2.1.1:train_clean100,{folder}:dev_clean",
         "data.dev=elsewhere/2.1.1:dev_clean",
         "data.test=elsewhere/2.1.1:dev_clean,elsewhere/2.1.1:train_clean100",
         "data.lowercase=true",
         "tokenizer.kind=characters",
-    ):
-        config = configs.override(config, assignment)
+    )
     buckets = (Bucket(2.0, 20, 4),)
     config = replace(config, data=replace(config.data, buckets=buckets))
     task = make_task(config)

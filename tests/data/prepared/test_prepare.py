@@ -1,30 +1,25 @@
-"""Corpora into datasets: bit for bit, whole or not at all, with what is bad named and left out."""
+"""LibriSpeech into a dataset: bit for bit, whole or not at all; bad recordings are left out."""
 
 import importlib
 import io
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import yaml
 
-from tdt_jax.audio.reading import as_samples, read_audio
+from tdt_jax.audio.reading import read_audio
 from tdt_jax.cli import main
-from tdt_jax.config import TelephoneConfig
-from tdt_jax.data.manifest import read_manifest
-from tdt_jax.data.prepared import librispeech, must_c
+from tdt_jax.data.prepared import librispeech
 from tdt_jax.data.prepared.dataset import open_dataset
 from tdt_jax.data.prepared.prepare import prepare
 from tdt_jax.data.sources import read_source
-from tdt_jax.data.telephone.compose import Telephone, prompts_folder
+from tdt_jax.data.telephone.compose import prompts_folder
 
 WORDS = "zero one two three four five six seven eight nine".split()
 
@@ -187,9 +182,8 @@ def test_bad_recordings_are_named_and_left_out(copy, tmp_path, capsys):
 
 PROGRAM = """
 import os, signal, sys
-from tdt_jax.data import librispeech
-from tdt_jax.data.manifest import read_manifest
-from tdt_jax.data.prepare import prepare
+from tdt_jax.data.prepared import librispeech
+from tdt_jax.data.prepared.prepare import prepare
 
 source = librispeech.scan("dev_clean", librispeech.find(sys.argv[1])["dev_clean"])
 
@@ -333,114 +327,3 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'tdt-jax\[data\]'"):
         importlib.import_module("tdt_jax.data.prepared.builder")
-
-
-def test_manifest(tmp_path, capsys):
-    names = [Path(shutil.copy(digit(number), tmp_path)).name for number in range(3)]
-    soundfile.write(tmp_path / "sine.mp3", 0.5 * np.sin(np.arange(16000) / 9), 16000)
-    (tmp_path / "bad.wav").write_bytes(b"RIFF and nothing else")
-    lines = [
-        {"audio_filepath": name, "duration": 9.0, "text": name}
-        for name in [*names, "sine.mp3", "bad.wav", "gone.wav"]
-    ]
-    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert run("manifest", tmp_path / "all.jsonl", tmp_path, "--split", "train") == 1
-    err = capsys.readouterr().err
-    assert "bad.wav" in err and "no audio file at" in err and "gone.wav" in err
-    records = read_source(f"{tmp_path}:train")
-    assert [record.id for record in records] == [*names, "sine.mp3"]
-    for record in records[:3]:
-        expected = read_audio(tmp_path / record.id)
-        np.testing.assert_allclose(record.audio(16000), expected, atol=1e-6)
-        assert record.seconds == pytest.approx(len(expected) / 16000, abs=0.01)
-    expected = read_audio(tmp_path / "sine.mp3")
-    np.testing.assert_allclose(records[3].audio(16000), expected, atol=1e-4)
-
-
-@pytest.fixture
-def talks(tmp_path):
-    """MuST-C's layout: two talks of 3 s, the second segment of the second beyond its end."""
-    folder = tmp_path / "en-de" / "data" / "dev"
-    (folder / "wav").mkdir(parents=True)
-    (folder / "txt").mkdir()
-    segments = []
-    for talk in (1, 2):
-        samples = np.arange(48000, dtype=np.int16) % (1000 * talk)
-        soundfile.write(folder / "wav" / f"ted_{talk}.wav", samples, 16000)
-        for offset, seconds in ((0.5, 1.25), (2.0, 0.75 * talk)):
-            wav = f"ted_{talk}.wav"
-            segments.append(dict(duration=seconds, offset=offset, speaker_id="spk.1", wav=wav))
-    (folder / "txt" / "dev.yaml").write_text(yaml.safe_dump(segments))
-    (folder / "txt" / "dev.en").write_text("Yes.\nNo.\u2028No.\nGood.\nBad.\n")
-    (folder / "txt" / "dev.de").write_text("Ja.\nNein. Nein.\nGut!\nSchlecht.\n")
-    return tmp_path / "en-de"
-
-
-def test_must_c(talks, tmp_path, capsys):
-    assert run("must_c", talks, tmp_path) == 1
-    captured = capsys.readouterr()
-    assert captured.out.startswith("dev: 3 utterances") and "ted_2.wav ends before" in captured.err
-    records = read_source(f"{tmp_path / 'must_c' / '1.0.0'}:dev")
-    assert [(each.text, each.seconds) for each in records] == [
-        ("Ja.", 1.25), ("Nein. Nein.", 0.75), ("Gut!", 1.25)
-    ]  # fmt: skip
-    samples = np.arange(48000) % 2000 / 32768
-    np.testing.assert_array_equal(records[2].audio(16000), samples[8000:28000].astype(np.float32))
-    said = records[1].dataset[1]["source_text"].bytes_list.value[0].decode()
-    assert said == "No.\u2028No."
-
-
-def test_must_c_that_does_not_add_up(talks):
-    base = talks / "data" / "dev" / "txt"
-    (base / "dev.de").write_text("Ja.\n")
-    with pytest.raises(ValueError, match="4 segments, 4 lines of en and 1 of de"):
-        must_c.scan("dev", talks / "data" / "dev")
-    (base / "dev.yaml").write_text("- {duration: 1, wav: a.wav}")
-    with pytest.raises(ValueError, match=r"dev\.yaml is no list of segments: KeyError\('offset'\)"):
-        must_c.scan("dev", Path(talks / "data" / "dev"))
-
-
-def test_a_split_of_other_recordings_is_not_taken_for_the_same(tmp_path, capsys):
-    """Nor is what was left out forgotten when all is done; texts may hold any line end."""
-    samples = np.random.default_rng(0).normal(size=1600) * 0.1
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / name, samples, 16000)
-    (tmp_path / "bad.wav").write_bytes(b"not audio")
-    manifest = tmp_path / "m.jsonl"
-
-    def write(*names):
-        lines = [{"audio_filepath": name, "text": "one\u2028two\u0085"} for name in names]
-        manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return run("manifest", manifest, tmp_path / "data", "--split", "train")
-
-    assert write("a.wav", "bad.wav") == 1
-    first = capsys.readouterr()
-    assert write("a.wav", "bad.wav") == 1
-    again = capsys.readouterr()
-    assert again.err == first.err and "bad.wav" in again.err
-    assert "was there already" in again.out
-    assert write("a.wav", "b.wav") == 2
-    assert "has a split train of other recordings" in capsys.readouterr().err
-    (record,) = read_source(f"{tmp_path / 'data'}:train")
-    assert record.text == "one\u2028two\u0085"
-
-
-def test_telephone(tmp_path, capsys):
-    config = tmp_path / "few.py"
-    config.write_text(
-        "from tdt_jax.config import Config, DataConfig, TelephoneConfig\n"
-        "def get_config():\n"
-        "    return Config(data=DataConfig(telephone=TelephoneConfig(num_test=3)))\n"
-    )
-    data = tmp_path / "data"
-    assert main.main(["prepare", "telephone", str(config), str(data)]) == 0
-    assert "composed.jsonl: 3 utterances, " in capsys.readouterr().out
-    test = Telephone(TelephoneConfig(num_test=3)).test_set()
-    entries = read_manifest(data / "composed.jsonl")
-    assert [entry.text for entry in entries] == [each.text for each in test]
-    for entry, each in zip(entries, test, strict=True):
-        np.testing.assert_allclose(as_samples(entry.audio), each.samples, atol=2**-15)
-    assert len(read_manifest(data / "phrases.jsonl")) == 39
-    config.write_text(config.read_text().replace("telephone=TelephoneConfig(num_test=3)", ""))
-    assert main.main(["prepare", "telephone", str(config), str(data)]) == 2
-    assert "trains on no telephone speech" in capsys.readouterr().err

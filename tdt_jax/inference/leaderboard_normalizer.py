@@ -1,7 +1,7 @@
-"""The English text normaliser of the Open ASR Leaderboard, as it scores since the summer of 2026.
+"""The English text normalizer of the Open ASR Leaderboard, as it scores since the summer of 2026.
 
 Rules and tables are those of github.com/huggingface/open_asr_leaderboard (Apache-2.0), in its
-`normalizer` folder: Whisper's normaliser (Radford et al., 2022, arXiv 2212.04356, appendix C), and
+`normalizer` folder: Whisper's normalizer (Radford et al., 2022, arXiv 2212.04356, appendix C), and
 
 - "uhhh", "mm-hmm", "ah-ha" and the like are left out, however long they are drawn,
 - "half past three", "3:30" and "ten o'clock", "10:00" come out alike,
@@ -14,6 +14,7 @@ Numbers, contractions and spellings are the package whisper-normalizer's.
 
 import itertools
 import re
+from collections.abc import Iterator
 
 from whisper_normalizer.basic import remove_symbols_and_diacritics
 from whisper_normalizer.english import (
@@ -81,8 +82,8 @@ NAMES = """
 """  # spelling: its variants
 
 
-class Normalizer:
-    """Text in any writing to lower-case words that can be compared."""
+class LeaderboardNormalizer:
+    """Turns English text in any writing into lower-case words that can be compared."""
 
     def __init__(self):
         whisper = EnglishTextNormalizer()
@@ -125,19 +126,19 @@ class Normalizer:
 
 
 class _Numbers(EnglishNumberNormalizer):
-    """Whisper's numbers, but "oh" is a zero only where digits go on after it.
+    """Whisper's numbers, but "oh" is a zero only before another digit.
 
-    With nothing before it takes two more: "four oh one" is 401, "oh seven nine" 079, "oh two" is
+    At the start of a number it takes two: "four oh one" is 401, "oh seven nine" 079, "oh two" is
     "oh 2".
     """
 
-    def process_words(self, words):
+    def process_words(self, words: list[str]) -> Iterator[str]:
         for word in super().process_words(self._marked(words)):
             yield "oh" if word == INTERJECTION else word
 
     def _marked(self, words: list[str]) -> list[str]:
-        """The words, with "o" for an "oh" that is a digit, and INTERJECTION for the others."""
-        result, is_pending = [], False  # whether a number was begun that may go on
+        """Returns the words with "o" for each "oh" that is a digit, INTERJECTION for others."""
+        result, is_pending = [], False  # whether a number has begun that may go on
         for i, word in enumerate(words):
             before = words[i - 1] if i else ""
             if word != "oh":
@@ -163,7 +164,7 @@ class _Numbers(EnglishNumberNormalizer):
         return word.isdecimal() or any(word in group for group in numbers)
 
     def _may_go_on(self, word: str, before: str, is_pending: bool) -> bool:
-        """Whether a number is pending after the word, if an "oh" follows it."""
+        """Returns whether a number is pending after the word, if an "oh" follows it."""
         if word == "and":  # "two hundred and oh five"
             return is_pending and before in self.multipliers
         number = word[1:] if word[0] in self.prefixes else word
@@ -176,7 +177,7 @@ class _Numbers(EnglishNumberNormalizer):
 
 
 class _Times:
-    """Times of day in words or digits to H:MM, or to H on the hour."""
+    """Turns times of day, in words or digits, into H:MM, or H on the hour."""
 
     def __init__(self, numbers: EnglishNumberNormalizer):
         self.numbers = numbers
@@ -227,9 +228,9 @@ class _Times:
 
 
 def _joined_letters(words: list[str]) -> list[str]:
-    """The words, letters and digits that stand side by side as one: "b b c" is "bbc".
+    """Joins single letters and digits that stand side by side: "b b c" is "bbc".
 
-    With an "a" or "i" among them it takes three.
+    With an "a" or "i" among them at least three.
     """
     result: list[str] = []
     for is_single, group in itertools.groupby(words, lambda x: len(x) == 1 and x.isalnum()):

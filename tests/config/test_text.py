@@ -1,9 +1,11 @@
-"""Overrides from text, JSON there and back, and what each check says."""
+"""Configurations from files, overrides from text, and JSON."""
 
 import dataclasses
+import json
 import operator
 
 import pytest
+from paths import ROOT
 
 from tdt_jax import config as configs
 from tdt_jax.config import (
@@ -12,14 +14,9 @@ from tdt_jax.config import (
     Config,
     DataConfig,
     EncoderConfig,
-    FeatureConfig,
-    JointConfig,
-    LossConfig,
     ModelConfig,
     OptimizerConfig,
-    PredictorConfig,
     TelephoneConfig,
-    TokenizerConfig,
     TrainingConfig,
 )
 
@@ -55,7 +52,7 @@ def differences(a, b, prefix=""):
         ("model.durations=4", (4,)),
         ("augment.gain=-3,3", (-3.0, 3.0)),
         ("augment.speed=[]", ()),
-        ('data.train=["a.jsonl", "b.jsonl"]', ("a.jsonl", "b.jsonl")),
+        ('tokenizer.model=["a"]', '["a"]'),
         ("data.telephone=none", None),
         (
             'data.telephone={"num_test": 3, "gap": [0, 1]}',
@@ -108,19 +105,39 @@ def test_bad_override_is_named(assignment, message):
         configs.override(Config(), assignment)
 
 
+def test_overrides_are_checked_together():
+    """In any order; a composed task beside a manifest is refused with what to do."""
+    config = configs.load(ROOT / "configs" / "quickstart.py")
+    for name in ("train", "dev", "test"):
+        with pytest.raises(
+            ValueError, match=rf"data\.{name}=mine\.jsonl .*--set data.telephone=none"
+        ):
+            configs.override(config, f"data.{name}=mine.jsonl")
+    both = "data.telephone=none", 'data.train=["mine.jsonl", "yours.jsonl"]'
+    for assignments in (both, both[::-1]):
+        data = configs.override(config, *assignments).data
+        assert (data.telephone, data.train) == (None, ("mine.jsonl", "yours.jsonl"))
+    changed = configs.override(config, "data.telephone={}", "data.telephone.num_test=3")
+    assert changed.data.telephone == TelephoneConfig(num_test=3)
+    changed = configs.override(config, "model.encoder.width=30", "model.encoder.num_heads=3")
+    assert differences(config, changed) == ["model.encoder.width", "model.encoder.num_heads"]
+    assert configs.override(config, "training.seed=1", "training.seed=2").training.seed == 2
+    assert configs.override(config) is config
+
+
 FULL = Config(
     model=ModelConfig(durations=None, encoder=EncoderConfig(dropout=0.1 + 0.2)),
     optimizer=OptimizerConfig(learning_rate=1 / 3, betas=(0.5, 0.9)),
     augment=AugmentConfig(speed=(0.9, 1.1)),
     data=DataConfig(
         train=("a.jsonl", 'quo"te ü.jsonl'),
-        telephone=TelephoneConfig(curriculum=((0, 0), (500, 1))),
         buckets=(Bucket(2.0, 8, 4), Bucket(4.5, 16, 2)),
     ),
 )
+COMPOSED = Config(data=DataConfig(telephone=TelephoneConfig(curriculum=((0, 0), (500, 1)))))
 
 
-@pytest.mark.parametrize("config", [Config(), FULL], ids=["defaults", "full"])
+@pytest.mark.parametrize("config", [Config(), FULL, COMPOSED], ids=["defaults", "full", "composed"])
 def test_json_there_and_back_is_exact(config):
     back = configs.from_json(configs.to_json(config))
     assert back == config and repr(back) == repr(config)  # repr: a tuple of a tuple, not a list
@@ -144,79 +161,11 @@ def test_bad_json_is_named(text, message):
         configs.from_json(text)
 
 
-@pytest.mark.parametrize(
-    ("cls", "fields", "told"),
-    [
-        (FeatureConfig, dict(num_mels=0), ["num_mels", "0"]),
-        (FeatureConfig, dict(hop_length=500), ["hop_length", "500", "400", "512"]),
-        (FeatureConfig, dict(window_length=600), ["window_length", "600", "512"]),
-        (EncoderConfig, dict(width=10, num_heads=4), ["width", "10", "num_heads", "4"]),
-        (EncoderConfig, dict(width=15, num_heads=5), ["width", "even", "15"]),
-        (EncoderConfig, dict(num_heads=0), ["num_heads", "0"]),
-        (EncoderConfig, dict(kernel_size=8), ["kernel_size", "8"]),
-        (EncoderConfig, dict(kernel_size=-1), ["kernel_size", "-1"]),
-        (EncoderConfig, dict(num_layers=0), ["num_layers", "0"]),
-        (EncoderConfig, dict(subsampling_channels=0), ["subsampling_channels", "0"]),
-        (EncoderConfig, dict(dropout=1.0), ["encoder.dropout", "1.0"]),
-        (EncoderConfig, dict(attention_dropout=-0.1), ["attention_dropout", "-0.1"]),
-        (EncoderConfig, dict(attention_context=(0, 0)), ["attention_context", "(0, 0)"]),
-        (EncoderConfig, dict(attention_context=(-1, 5)), ["attention_context", "(-1, 5)"]),
-        (EncoderConfig, dict(convolution_norm="batch"), ["convolution_norm", "batch"]),
-        (ModelConfig, dict(predictor=None), ["predictor", "joint"]),
-        (ModelConfig, dict(predictor=None, joint=None), ["ctc", "durations", "(0, 1, 2, 3, 4)"]),
-        (ModelConfig, dict(max_symbols=0), ["max_symbols", "0"]),
-        (PredictorConfig, dict(num_layers=0), ["predictor.num_layers", "0"]),
-        (PredictorConfig, dict(width=0), ["predictor.width", "0"]),
-        (PredictorConfig, dict(dropout=1.5), ["predictor.dropout", "1.5"]),
-        (JointConfig, dict(width=-3), ["joint.width", "-3"]),
-        (JointConfig, dict(dropout=-1.0), ["joint.dropout", "-1.0"]),
-        (ModelConfig, dict(vocab_size=0), ["vocab_size", "0"]),
-        (ModelConfig, dict(dtype="float16"), ["dtype", "float16"]),
-        (ModelConfig, dict(durations=()), ["durations", "()"]),
-        (ModelConfig, dict(durations=(0,)), ["durations", "(0,)"]),
-        (ModelConfig, dict(durations=(-1, 1)), ["durations", "(-1, 1)"]),
-        (ModelConfig, dict(durations=(0, 2, 2)), ["durations", "(0, 2, 2)"]),
-        (LossConfig, dict(omega=1.1), ["loss.omega", "1.1"]),
-        (LossConfig, dict(ctc_weight=-0.5), ["loss.ctc_weight", "-0.5"]),
-        (LossConfig, dict(sigma=-1.0), ["loss.sigma", "-1.0"]),
-        (LossConfig, dict(fastemit=float("nan")), ["loss.fastemit", "nan"]),
-        (OptimizerConfig, dict(schedule="linear"), ["schedule", "linear", "cosine", "noam"]),
-        (OptimizerConfig, dict(learning_rate=0.0), ["learning_rate", "0.0"]),
-        (OptimizerConfig, dict(warmup_steps=0), ["warmup_steps", "0"]),
-        (OptimizerConfig, dict(clip_norm=0.0), ["clip_norm", "0.0"]),
-        (OptimizerConfig, dict(ema_decay=1.0), ["ema_decay", "1.0"]),
-        (AugmentConfig, dict(freq_masks=-1), ["freq_masks", "-1"]),
-        (AugmentConfig, dict(time_width=1.5), ["time_width", "1.5"]),
-        (AugmentConfig, dict(noise_probability=2.0), ["noise_probability", "2.0"]),
-        (AugmentConfig, dict(silence_probability=-1.0), ["silence_probability", "-1.0"]),
-        (AugmentConfig, dict(noise_snr=(20.0, 10.0)), ["noise_snr", "(20.0, 10.0)"]),
-        (AugmentConfig, dict(gain=(3.0, -3.0)), ["gain", "(3.0, -3.0)"]),
-        (AugmentConfig, dict(speed=(0.4,)), ["speed", "0.4"]),
-        (TokenizerConfig, dict(kind="bpe"), ["kind", "bpe", "sentencepiece"]),
-        (Bucket, dict(seconds=0.0, tokens=1, batch_size=2), ["0.0", "1", "2"]),
-        (TelephoneConfig, dict(kinds=()), ["telephone.kinds"]),
-        (TelephoneConfig, dict(phrase_probability=1.5), ["phrase_probability", "1.5"]),
-        (TelephoneConfig, dict(gap=(-0.5, 0.5)), ["telephone.gap", "(-0.5, 0.5)"]),
-        (TelephoneConfig, dict(level=(-3.0, 3.0)), ["telephone.level", "(-3.0, 3.0)"]),
-        (TelephoneConfig, dict(snr=(9.0, 8.0)), ["telephone.snr", "(9.0, 8.0)"]),
-        (TelephoneConfig, dict(num_test=-1), ["telephone.num_test", "-1"]),
-        (TelephoneConfig, dict(speed=()), ["telephone.speed", "()"]),
-        (DataConfig, dict(buckets=()), ["data.buckets"]),
-        (DataConfig, dict(buckets=(Bucket(2, 1, 1), Bucket(1, 1, 1))), ["buckets", "[2, 1]"]),
-        (TrainingConfig, dict(num_steps=0), ["training.num_steps", "0"]),
-        (TrainingConfig, dict(keep=0), ["training.keep", "0"]),
-        (Config, dict(loss=LossConfig(ctc_weight=0.3)), ["ctc_weight", "0.3", "model.ctc"]),
-    ],
-)
-def test_bad_values_are_named(cls, fields, told):
-    with pytest.raises(ValueError) as caught:
-        cls(**fields)
-    assert all(each in str(caught.value) for each in told), caught.value
-
-
-def test_derived_values():
-    config = ModelConfig(vocab_size=50)
-    assert config.blank == 50 and config.seconds_per_frame == 0.08
+def test_a_run_that_ignored_its_manifest_is_read():
+    """Earlier versions saved data.train beside data.telephone, and trained on the latter."""
+    plain = json.loads(configs.to_json(COMPOSED))
+    plain["data"] |= {"train": ["a.jsonl"], "dev": ["b.jsonl"]}
+    assert configs.from_json(json.dumps(plain)) == COMPOSED
 
 
 def test_load_runs_the_file(tmp_path):
@@ -232,3 +181,28 @@ def test_load_runs_the_file(tmp_path):
     path.write_text("config = 1\n")
     with pytest.raises(ValueError, match=r"mine\.py defines no get_config"):
         configs.load(path)
+
+
+def test_load_takes_the_name_of_a_configuration(tmp_path):
+    path = tmp_path / "several.py"
+    path.write_text(
+        "from tdt_jax.config import Config, TrainingConfig\n"
+        "def get_config(name):\n"
+        "    return Config(training=TrainingConfig(folder=name))\n"
+    )
+    assert configs.load(f"{path}:a_1").training.folder == "a_1"
+    with pytest.raises(ValueError, match=r"several configurations: .* as in .*several\.py:NAME"):
+        configs.load(path)
+    path.write_text(path.read_text().replace("(name)", "()"))
+    with pytest.raises(ValueError, match=r"a single configuration: omit the name 'a_1'"):
+        configs.load(f"{path}:a_1")
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(ValueError, match=r"text\.txt must be a Python file"):
+        configs.load(tmp_path / "text.txt")
+
+
+@pytest.mark.parametrize("name", ["", ":b"])
+def test_a_drive_is_no_name(name):
+    """On Windows; here there is no such file, and the message says which was meant."""
+    with pytest.raises(ValueError, match=r"no configuration file at C:.configs.mine\.py$"):
+        configs.load(rf"C:\configs\mine.py{name}")

@@ -1,8 +1,8 @@
-"""The leaderboard's normaliser against the examples that its repository and its users give."""
+"""The leaderboard's normalizer against the examples that its repository and its users give."""
 
 import pytest
 
-from tdt_jax.inference.metrics import normaliser
+from tdt_jax.inference.normalizers import make_normalizer
 
 FILLERS = """
     ah aah ahh ahhh aaah ahm ahmm aha ahaa ahaaa eh ehh eeeh ehhh ehm ehmm em emm er err errr erm
@@ -52,8 +52,8 @@ ALIKE = [
 
 
 @pytest.fixture(scope="module")
-def normalise():
-    return normaliser("leaderboard")
+def normalize():
+    return make_normalizer("leaderboard")
 
 
 @pytest.mark.parametrize(
@@ -101,21 +101,21 @@ def normalise():
         ("half past thirty", "half past 30"),
     ],
 )  # fmt: skip
-def test_texts(normalise, text, expected):
-    assert normalise(text) == expected
+def test_texts(normalize, text, expected):
+    assert normalize(text) == expected
 
 
 @pytest.mark.parametrize(("text", "other"), ALIKE)
-def test_what_is_alike(normalise, text, other):
-    assert normalise(f"Say {text} now") == normalise(f"say {other} now")
+def test_what_is_alike(normalize, text, other):
+    assert normalize(f"Say {text} now") == normalize(f"say {other} now")
 
 
-def test_fillers(normalise):
-    assert [filler for filler in FILLERS.split() if normalise(filler)] == []
-    assert normalise("hum-drum ahead of uhura, mmm.") == "drum ahead of uhura"
+def test_fillers(normalize):
+    assert [filler for filler in FILLERS.split() if normalize(filler)] == []
+    assert normalize("hum-drum ahead of uhura, mmm.") == "drum ahead of uhura"
 
 
-def test_numbers_in_words_and_in_digits(normalise):
+def test_numbers_in_words_and_in_digits(normalize):
     for ten, tens in enumerate(TENS, 2):
         for unit, units in enumerate(UNITS, 1):
-            assert normalise(f"{tens}-{units}") == normalise(f"{tens} {units}") == f"{ten}{unit}"
+            assert normalize(f"{tens}-{units}") == normalize(f"{tens} {units}") == f"{ten}{unit}"
