@@ -172,16 +172,16 @@ def test_compressed_members_are_refused(tmp_path):
     """A few bytes could otherwise become gigabytes."""
     path = tmp_path / "bomb.ckpt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", tensor_pickle(numel=b"I1000000\n"))
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), tensor_pickle(numel=b"I1000000\n"))
         archive.writestr("archive/data/0", bytes(4_000_000))
-    with pytest.raises(TorchFileError, match="compressed"):
+    with pytest.raises(TorchFileError, match="storage '0' is compressed"):
         read(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", bytes(100 << 20))
+        archive.writestr("archive/data.pkl", bytes(1 << 20))
     with pytest.raises(TorchFileError, match=r"data\.pkl has"):
         read(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/byteorder", bytes(100 << 20))
+        archive.writestr("archive/byteorder", bytes(1 << 20))
         archive.writestr(zipfile.ZipInfo("archive/data.pkl"), tensor_pickle())
     with pytest.raises(TorchFileError, match="byteorder has"):
         read(path)
