@@ -23,6 +23,7 @@ from tdt_jax.audio.waveform import quietest
 from tdt_jax.inference.transcript import TimedWord, is_blank
 from tdt_jax.orthography import may_part, space_between
 
+PIECE_SECONDS = 30.72  # length of a window, unless the model's configuration has one
 QUIET = 0.2  # seconds that must be quiet at a cut
 SILENCE = 2.0  # seconds of silence that a window may hold at most
 SHORT = 2.0  # seconds; sound of less than this between two silences is no window of its own

@@ -30,7 +30,7 @@ from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.silence import stretches
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
-from tdt_jax.inference.long_form import LONG_WORD, SILENCE
+from tdt_jax.inference.long_form import LONG_WORD, PIECE_SECONDS, SILENCE
 from tdt_jax.inference.transcript import (
     PAUSE,
     TimedWord,
@@ -43,7 +43,7 @@ from tdt_jax.inference.transcript import (
 from tdt_jax.models.encoder import subsampled_length
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import Transducer, encode
-from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
+from tdt_jax.recogniser import Recogniser
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def test_a_round_trip_changes_no_bit(source, tmp_path):
     norms = ["conv.norm.", "conv.batch_norm."]
     assert set(written) == set(opened.stored)
     for name, tensor in opened.stored.items():
+        assert written[name].shape == tensor.shape and written[name].dtype == tensor.dtype, name
         if not any(norm in name for norm in norms) and not name.startswith("preprocessor"):
             np.testing.assert_array_equal(written[name].read(), tensor.read(), strict=True)
     after = tdt.load(target)

@@ -20,8 +20,8 @@ import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.inference import long_form, transcription
+from tdt_jax.inference.long_form import PIECE_SECONDS
 from tdt_jax.inference.transcription import shapes, transcribe_each, warm_up
-from tdt_jax.recogniser import PIECE_SECONDS
 from tdt_jax.runtime import process
 
 
