@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax.audio.errors import AudioError
@@ -184,8 +185,7 @@ class _Model:
         model = self.recogniser.model
         self.arrays = jax.device_put((batch.samples, batch.num_samples))
         frames, num_frames = encode(model, *log_mel(*self.arrays, model.config.features))
-        no_frames = jax.device_put(np.zeros(num_frames.shape, np.int32))
-        self.encoded, self.empty = (frames, num_frames), (frames, no_frames)
+        self.encoded, self.empty = (frames, num_frames), (frames, jnp.zeros_like(num_frames))
         return jax.device_get(self._decode(*self.encoded))
 
     def _decode(self, frames: jax.Array, num_frames: jax.Array) -> Hypothesis:
