@@ -6,12 +6,8 @@ A run lives in the folder `training.folder`. Started again, it continues from it
 and ends with the same parameters, bit for bit, as a run that nothing interrupted. On several hosts
 each runs the same command, with --coordinator, over a folder that all of them see.
 
-    main    options, configuration
-    train   make_run_mesh     the devices that share the batches
-            prepare_data      the tokenizer, batches, development and test sets
-            prepare_state     from the newest checkpoint, another recogniser, or random
-            run_steps         the loop: step, log, evaluate, save
-            report_tests      error rates on the test sets
+In acts: `main` reads the options and the configuration; `train` sets up the mesh, the data and the
+state, runs the loop of steps, and tests.
 """
 
 if __name__ == "__main__":  # the imports below take seconds
@@ -136,7 +132,57 @@ def train(config: Config, stop: distributed.Stop) -> None:
 
     # Loop
     progress = Progress(config, first, mesh)
-    state = run_steps(state, restored, task, checkpoints, progress, run_key, config, mesh, stop)
+    unchecked, stopping = collections.deque(), False
+
+    def is_due(done: int, every: int) -> bool:
+        return done % every == 0 or done == last
+
+    def evaluate_dev(done: int) -> bool:
+        """Evaluates on the development set. Returns False if it was stopped meanwhile."""
+        with progress.paused():
+            evaluation = evaluate_on_all(state, task, task.dev, config, stop)
+        if evaluation is not None:
+            progress.evaluated(done, evaluation)
+            if evaluation.results:
+                checkpoints.rate(done, score(evaluation))
+        return evaluation is not None
+
+    if restored and task.dev and is_due(first, config.training.eval_every):
+        was_evaluated = distributed.all_gather(checkpoints.is_rated(first))[0]
+        stopping = not (was_evaluated or evaluate_dev(first))
+    batches = iterate(
+        task.batches,
+        start=first,
+        stop=first if stopping else last,
+        num_threads=config.data.num_threads,
+        prefetch=config.data.prefetch,
+        rows_of=lambda size: sharding.local_rows(mesh, size).tolist(),
+    )
+    with checkpoints:
+        for step, batch in batches:
+            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
+            state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
+            unchecked.append((step, batch, metrics))
+            done = step + 1
+            stopping = stop.requested(done)
+            logging_now = is_due(done, config.training.log_every)
+            evaluating = bool(task.dev) and is_due(done, config.training.eval_every)
+            saving = stopping or evaluating or is_due(done, config.training.save_every)
+            while len(unchecked) > (0 if logging_now or saving else MAX_UNCHECKED):
+                progress.add(*unchecked.popleft())
+            if logging_now or saving:
+                jax.block_until_ready(state)
+            if logging_now:
+                progress.report(done, failed=getattr(task.batches, "failed", {}))
+            if saving:
+                with progress.paused():
+                    checkpoints.save(done, **to_items(state))
+            stopping = stopping or (evaluating and not evaluate_dev(done))
+            if stopping:
+                break
+    progress.close()
+    if stopping:
+        exit_stopped(stop, f"at step {state.step}, which is saved")
     if first < last:
         log(
             f"{last - first} steps in {progress.seconds:.0f} s, "
@@ -236,77 +282,6 @@ def prepare_state(
         average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
         state = state._replace(model=model, average=average)
     return state, False
-
-
-def run_steps(
-    state: State,
-    restored: bool,
-    task: Task,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    key: jax.Array,
-    config: Config,
-    mesh: Mesh,
-    stop: distributed.Stop,
-) -> State:
-    """Returns the state after the run's last step. Asked to stop, it saves and exits."""
-    first, last = int(state.step), config.training.num_steps
-    unchecked, stopping = collections.deque(), False
-
-    def is_due(done: int, every: int) -> bool:
-        return done % every == 0 or done == last
-
-    def evaluate_dev(done: int) -> bool:
-        """Evaluates on the development set. Returns False if it was stopped meanwhile."""
-        with progress.paused():
-            evaluation = evaluate_on_all(state, task, task.dev, config, stop)
-        if evaluation is not None:
-            progress.evaluated(done, evaluation)
-            if evaluation.results:
-                checkpoints.rate(done, score(evaluation))
-        return evaluation is not None
-
-    if (
-        restored
-        and task.dev
-        and is_due(first, config.training.eval_every)
-        and not distributed.all_gather(checkpoints.is_rated(first))[0]
-    ):
-        stopping = not evaluate_dev(first)  # the run ended before this evaluation
-    batches = iterate(
-        task.batches,
-        start=first,
-        stop=first if stopping else last,
-        num_threads=config.data.num_threads,
-        prefetch=config.data.prefetch,
-        rows_of=lambda size: sharding.local_rows(mesh, size).tolist(),
-    )
-    with checkpoints:
-        for step, batch in batches:
-            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
-            state, metrics = train_step(state, arrays, key, config=config, mesh=mesh)
-            unchecked.append((step, batch, metrics))
-            done = step + 1
-            stopping = stop.requested(done)
-            logging_now = is_due(done, config.training.log_every)
-            evaluating = bool(task.dev) and is_due(done, config.training.eval_every)
-            saving = stopping or evaluating or is_due(done, config.training.save_every)
-            while len(unchecked) > (0 if logging_now or saving else MAX_UNCHECKED):
-                progress.add(*unchecked.popleft())
-            if logging_now or saving:
-                jax.block_until_ready(state)
-            if logging_now:
-                progress.report(done, failed=getattr(task.batches, "failed", {}))
-            if saving:
-                with progress.paused():
-                    checkpoints.save(done, **to_items(state))
-            stopping = stopping or (evaluating and not evaluate_dev(done))
-            if stopping:
-                break
-    progress.close()
-    if stopping:
-        exit_stopped(stop, f"at step {state.step}, which is saved")
-    return state
 
 
 def report_tests(state: State, task: Task, config: Config, stop: distributed.Stop) -> None:

@@ -127,8 +127,8 @@ def _silent(features, valid, decibels: float):
     level of the 20th loudest frame.
     """
     levels = jnp.where(valid, jnp.mean(features, axis=-1, keepdims=True), -jnp.inf)
-    loudest = jax.lax.top_k(levels[..., 0], min(LOUD_FRAMES, levels.shape[1]))[0][:, -1]
-    return levels < loudest[:, None, None] - decibels / DECIBELS
+    loudest = jax.lax.top_k(levels[..., 0], min(LOUD_FRAMES, levels.shape[1]))[0][:, -1:]
+    return levels < loudest[:, :, None] - decibels / DECIBELS
 
 
 _LINEAR_HERTZ = 200 / 3  # Hz per mel below 1 kHz

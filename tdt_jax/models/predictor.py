@@ -22,7 +22,7 @@ class PredictorState(NamedTuple):
 
 
 class Predictor(nnx.Module):
-    """Embedding and LSTM layers. `step` by step it computes what it computes of a sequence."""
+    """Embedding and LSTM layers, over a whole sequence or, with the same outputs, by `step`."""
 
     def __init__(
         self, config: PredictorConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs
