@@ -2,12 +2,15 @@
 
     python train.py --config configs/quickstart.py [--set training.num_steps=500 ...]
 
-A run lives in the folder `training.folder`. Started again, it goes on from its newest checkpoint
-and ends with the very parameters that an uninterrupted run ends with. On several hosts every one
-runs the same command, with --coordinator, over a folder that all of them see.
+A run lives in the folder `training.folder`. Started again, it continues from its newest checkpoint,
+and ends with the same parameters, bit for bit, as a run that nothing interrupted. On several hosts
+each runs the same command, with --coordinator, over a folder that all of them see.
+
+In acts: `main` reads the options and the configuration; `train` sets up the mesh, the data and the
+state, runs the loop of steps, and tests.
 """
 
-if __name__ == "__main__":  # what is imported below takes seconds
+if __name__ == "__main__":  # the imports below take seconds
     import tdt_jax_start
 
     tdt_jax_start.catch_interrupt()
@@ -19,18 +22,19 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import jax
+from jax.sharding import Mesh
 
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.benchmarks.cases import parse_shape
-from tdt_jax.benchmarks.train_step_aot import training_report
 from tdt_jax.checkpoints.loading import load
 from tdt_jax.checkpoints.native import CHECKPOINTS, CONFIG_FILE, save_setup
 from tdt_jax.checkpoints.store import Checkpoints
+from tdt_jax.config import Config
 from tdt_jax.data.batches import iterate
-from tdt_jax.data.task import make_task
+from tdt_jax.data.task import Task, make_task
 from tdt_jax.inference.evaluation import Evaluation, evaluate, merged
 from tdt_jax.models.transducer import with_parameters
 from tdt_jax.recogniser import Recogniser
@@ -39,30 +43,18 @@ from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.progress import Progress
 from tdt_jax.training.step import BatchArrays, State, init_state, train_step
 
-FLYING = 2  # steps that may run ahead of the check for NaN
+MAX_UNCHECKED = 2  # steps that may be under way before the oldest is checked for a NaN
 
 
-def main(arguments=None) -> None:
-    # Config
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        epilog="Exit codes: 0 all is done, 1 something is wrong, which the last line says, 2 a "
-        "mistake in the arguments, 130 and 143 stopped by Ctrl-C and SIGTERM, 141 nobody reads the "
-        "output any more. The same command goes on from the newest checkpoint.",
-    )
-    parser.add_argument("--config", required=True, help="a file with get_config(), or FILE:NAME")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides")
-    parser.add_argument("--coordinator", default="", metavar="HOST:PORT",
-                        help="of process 0; auto on TPU pods and in Slurm jobs")  # fmt: skip
-    parser.add_argument("--process", type=int, help="which one this is, from 0")
-    parser.add_argument("--num-processes", type=int, help="how many there are")
-    parser.add_argument("--aot", metavar="TOPOLOGY", help="only compile, for a TPU: v5e:16x16")
-    parser.add_argument("--aot-batch", metavar="SECONDS,TOKENS,ROWS", help="on each of its devices")
-    options = parser.parse_args(arguments)
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_options(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     process.set_up()
     config = configs.override(configs.load(options.config), *options.overrides)
     if options.aot:
+        from tdt_jax.benchmarks.cases import parse_shape
+        from tdt_jax.benchmarks.train_step_aot import training_report
+
         print(training_report(config, options.aot, parse_shape(options.aot_batch)))
         return
     distributed.start(options.coordinator, options.process, options.num_processes)
@@ -71,12 +63,145 @@ def main(arguments=None) -> None:
         train(config, stop)
 
 
-def train(config: configs.Config, stop: distributed.Stop) -> None:
-    """The whole run, or what is left of it; asked to stop, it saves and exits."""
-    folder = Path(config.training.folder)
-    say = print if distributed.is_main_process() else lambda *_, **__: None
+def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train a transducer.",
+        epilog="Exit codes: 0 done, 1 an error, which the last line names, 2 a mistake in the "
+        "arguments, 130 and 143 stopped by Ctrl-C and SIGTERM, 141 the output is no longer read. "
+        "The same command continues from the newest checkpoint.",
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="a Python file that defines get_config()")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        dest="overrides",
+        help="change a field of the configuration; may be repeated",
+    )
+    add(
+        "--coordinator",
+        default="",
+        metavar="HOST:PORT",
+        help="address of process 0; auto on TPU pods and in Slurm jobs",
+    )
+    add("--process", type=int, help="index of this process, from 0")
+    add("--num-processes", type=int, help="number of processes")
+    add(
+        "--aot",
+        metavar="TOPOLOGY",
+        help="only compile for TPUs, such as v5e:16x16, and report memory and time",
+    )
+    add(
+        "--aot-batch",
+        metavar="SECONDS,TOKENS,ROWS",
+        help="batch of each of its devices [its share of the last bucket]",
+    )
+    return parser.parse_args(arguments)
 
+
+def train(config: Config, stop: distributed.Stop) -> None:
+    """Trains to the end of the run and tests. Asked to stop, it saves and exits."""
     # Mesh
+    mesh = make_run_mesh(config)
+
+    # Data
+    start = time.perf_counter()
+    config, task, initial = prepare_data(config, mesh)
+
+    # State
+    run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
+    checkpoints = Checkpoints(
+        Path(config.training.folder) / CHECKPOINTS,
+        keep=config.training.keep,
+        metric=config.training.metric,
+        writing=True,
+    )
+    state, restored = prepare_state(config, task, initial, checkpoints, init_key, mesh)
+    del initial  # its parameters need memory
+    first, last = int(state.step), config.training.num_steps
+    kind = f"{config.model.kind} {config.model.durations or ''}".strip()
+    log(
+        f"{kind}, {num_parameters(state.model) / 1e6:.2f} M parameters, "
+        f"{task.tokenizer.vocab_size} tokens, on {describe_devices(mesh)}; "
+        f"ready after {time.perf_counter() - start:.0f} s"
+    )
+    if stop.signal:
+        exit_stopped(stop, f"before step {first + 1}")
+
+    # Loop
+    progress = Progress(config, first, mesh)
+    unchecked, stopping = collections.deque(), False
+
+    def is_due(done: int, every: int) -> bool:
+        return done % every == 0 or done == last
+
+    def evaluate_dev(done: int) -> bool:
+        """Evaluates on the development set. Returns False if it was stopped meanwhile."""
+        with progress.paused():
+            evaluation = evaluate_on_all(state, task, task.dev, config, stop)
+        if evaluation is not None:
+            progress.evaluated(done, evaluation)
+            if evaluation.results:
+                checkpoints.rate(done, score(evaluation))
+        return evaluation is not None
+
+    if restored and task.dev and is_due(first, config.training.eval_every):
+        was_evaluated = distributed.all_gather(checkpoints.is_rated(first))[0]
+        stopping = not (was_evaluated or evaluate_dev(first))
+    batches = iterate(
+        task.batches,
+        start=first,
+        stop=first if stopping else last,
+        num_threads=config.data.num_threads,
+        prefetch=config.data.prefetch,
+        rows_of=lambda size: sharding.local_rows(mesh, size).tolist(),
+    )
+    with checkpoints:
+        for step, batch in batches:
+            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
+            state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
+            unchecked.append((step, batch, metrics))
+            done = step + 1
+            stopping = stop.requested(done)
+            logging_now = is_due(done, config.training.log_every)
+            evaluating = bool(task.dev) and is_due(done, config.training.eval_every)
+            saving = stopping or evaluating or is_due(done, config.training.save_every)
+            while len(unchecked) > (0 if logging_now or saving else MAX_UNCHECKED):
+                progress.add(*unchecked.popleft())
+            if logging_now or saving:
+                jax.block_until_ready(state)
+            if logging_now:
+                progress.report(done, failed=getattr(task.batches, "failed", {}))
+            if saving:
+                with progress.paused():
+                    checkpoints.save(done, **to_items(state))
+            stopping = stopping or (evaluating and not evaluate_dev(done))
+            if stopping:
+                break
+    progress.close()
+    if stopping:
+        exit_stopped(stop, f"at step {state.step}, which is saved")
+    if first < last:
+        log(
+            f"{last - first} steps in {progress.seconds:.0f} s, "
+            f"{progress.compile_seconds:.0f} s of them compiling"
+        )
+
+    # Test
+    report_tests(state, task, config, stop)
+    log(f"\ntranscribe with it: tdt-jax transcribe {config.training.folder} FILES...")
+
+
+def make_run_mesh(config: Config) -> Mesh:
+    """Returns the mesh of the devices that share the batches.
+
+    One process leaves out devices that cannot get as many rows as the others.
+
+    Raises:
+      ValueError: if a bucket's batch cannot be split among the devices.
+    """
     fsdp, num_parts = config.training.fsdp, config.training.accumulate
     sizes = [bucket.batch_size for bucket in config.data.buckets]
     devices = jax.devices()
@@ -85,185 +210,190 @@ def train(config: configs.Config, stop: distributed.Stop) -> None:
     mesh = sharding.make_mesh(devices, fsdp=fsdp)
     for size in sizes:
         sharding.check_rows(mesh, size, num_parts)
+    return mesh
 
-    # Data
-    start = time.perf_counter()
+
+def prepare_data(config: Config, mesh: Mesh) -> tuple[Config, Task, Recogniser | None]:
+    """Returns the run's configuration and task, and the recogniser that a new run starts from.
+
+    The configuration returned has the tokenizer's vocabulary size. A new run writes it, and the
+    tokenizer, into its folder.
+
+    Raises:
+      ValueError: if the folder holds a run of another model or with another tokenizer, or if the
+        data cannot be read.
+    """
+    folder = Path(config.training.folder)
     resuming = (folder / CONFIG_FILE).is_file()
     distributed.barrier("whether this run goes on")
-    initial = None
-    if config.training.init_from and not resuming:
-        initial = load(config.training.init_from, sharding=sharding.replicated(mesh))
-    before = None
+    initial = before = tokenizer = None
     if resuming:
         before = configs.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    tokenizer = tokenizers.load(folder) if resuming else initial and initial.tokenizer
+        tokenizer = tokenizers.load(folder)
+    elif config.training.init_from:
+        initial = load(config.training.init_from, sharding=sharding.replicated(mesh))
+        tokenizer = initial.tokenizer
     check_tokenizer(config, before, tokenizer)
     task = make_task(config, tokenizer)
     model_config = dataclasses.replace(config.model, vocab_size=task.tokenizer.vocab_size)
     config = dataclasses.replace(config, model=model_config)
-    if resuming:
-        check_same(before, config, folder)
+    if before is not None:
+        check_model(before, config)
     elif distributed.is_main_process():
         save_setup(folder, config, task.tokenizer)
     distributed.assert_same("what they train on", task.report)
     for line in task.report:
-        say(line)
+        log(line)
     if initial is not None:
-        say(f"tokens: the {tokenizer.vocab_size} of {config.training.init_from}")
+        log(f"tokens: the {task.tokenizer.vocab_size} of {config.training.init_from}")
+    return config, task, initial
 
-    # State
-    run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
-    shapes = jax.eval_shape(lambda: init_state(config, init_key))
-    checkpoints = Checkpoints(
-        folder / CHECKPOINTS,
-        keep=config.training.keep,
-        metric=config.training.metric,
-        writing=True,
-    )
-    found = checkpoints.restore_newest(**parts(sharding.sharded_shapes(shapes, mesh)))
-    if found is not None:
-        state = assemble(found[1])
-        say(f"going on from step {found[0]} of {folder}")
-    else:
-        placed = sharding.parameter_shardings(shapes, mesh)
-        state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, init_key)
-        if config.training.init_from:
-            initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
-            if initial.tokenizer.pieces != task.tokenizer.pieces:
-                raise ValueError(
-                    f"training.init_from={config.training.init_from} has other tokens than {folder}"
-                )
-            model = sharding.shard(with_parameters(state.model, initial.model), mesh)
-            average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
-            state = state._replace(model=model, average=average)
-    del initial
-    first, last = int(state.step), config.training.num_steps
-    kind = f"{config.model.kind} {config.model.durations or ''}".strip()
-    say(
-        f"{kind}, {num_parameters(state.model) / 1e6:.2f} M parameters, "
-        f"{task.tokenizer.vocab_size} tokens, on {describe(mesh)}; "
-        f"ready after {time.perf_counter() - start:.0f} s",
-        flush=True,
-    )
-    if stop.signal:
-        say(f"stopped before step {first + 1}; the same command goes on", flush=True)
-        sys.exit(128 + stop.signal)
 
-    # Loop
-    progress = Progress(config, first, mesh)
-    flying, stopping = collections.deque(), False
+def prepare_state(
+    config: Config,
+    task: Task,
+    initial: Recogniser | None,
+    checkpoints: Checkpoints,
+    key: jax.Array,
+    mesh: Mesh,
+) -> tuple[State, bool]:
+    """Returns the state to train from, and whether it comes from a checkpoint of this run.
 
-    def has_test(done: int) -> bool:
-        return bool(task.dev) and (done % config.training.eval_every == 0 or done == last)
+    1. The newest checkpoint of the run that can be read.
+    2. Without one, a new state with the parameters of `training.init_from` (`initial`, if loaded).
+    3. Without that, a new state with random parameters.
+    """
+    shapes = jax.eval_shape(lambda: init_state(config, key))
+    newest = checkpoints.restore_newest(**to_items(sharding.sharded_shapes(shapes, mesh)))
+    if newest is not None:
+        step, items = newest
+        log(f"going on from step {step} of {config.training.folder}")
+        return from_items(items), True
+    placed = sharding.parameter_shardings(shapes, mesh)
+    state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
+    if config.training.init_from:
+        initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
+        if initial.tokenizer.pieces != task.tokenizer.pieces:
+            raise ValueError(
+                f"training.init_from={config.training.init_from} has other tokens than "
+                f"{config.training.folder}"
+            )
+        model = sharding.shard(with_parameters(state.model, initial.model), mesh)
+        average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
+        state = state._replace(model=model, average=average)
+    return state, False
 
-    def test(done: int) -> bool:
-        """Evaluate on the development set; False if stopped meanwhile."""
-        with progress.paused():
-            result = evaluate_on_all(state, task, task.dev, config, stop)
-        if result is not None:
-            progress.evaluated(done, result)
-            if result.results:
-                checkpoints.rate(done, score(result))
-        return result is not None
 
-    if (
-        found is not None
-        and has_test(first)
-        and not distributed.all_gather(checkpoints.is_rated(first))[0]
-    ):
-        stopping = not test(first)  # the run ended before it was
-    batches = iterate(
-        task.batches,
-        start=first,
-        stop=first if stopping else last,
-        num_threads=config.data.num_threads,
-        prefetch=config.data.prefetch,
-        rows_of=lambda size: sharding.local_rows(mesh, size),
-    )
-    with checkpoints:
-        for step, batch in batches:
-            arrays = sharding.shard_batch(BatchArrays.of(batch), mesh)
-            state, metrics = train_step(state, arrays, run_key, config=config, mesh=mesh)
-            flying.append((step, batch, metrics))
-            done = step + 1
-            stopping = stop.requested(done)
-            telling = done % config.training.log_every == 0 or done == last
-            testing = has_test(done)
-            saving = stopping or testing or done % config.training.save_every == 0 or done == last
-            while len(flying) > (0 if telling or saving else FLYING):
-                progress.add(*flying.popleft())
-            if telling or saving:
-                jax.block_until_ready(state)
-            if telling:
-                progress.report(done, failed=getattr(task.batches, "failed", {}))
-            if saving:
-                with progress.paused():
-                    checkpoints.save(done, **parts(state))
-            stopping = stopping or (testing and not test(done))
-            if stopping:
-                break
-    progress.close()
-    if stopping:
-        say(f"stopped at step {state.step}, which is saved; the same command goes on", flush=True)
-        sys.exit(128 + stop.signal)
-    if first < last:
-        say(f"{last - first} steps in {progress.seconds:.0f} s, "
-            f"{progress.compile_seconds:.0f} s of them compiling")  # fmt: skip
-
-    # Test
+def report_tests(state: State, task: Task, config: Config, stop: distributed.Stop) -> None:
+    """Evaluates on every test set; logs error rates and a few transcripts."""
     for name, items in task.test.items():
-        result = evaluate_on_all(state, task, items, config, stop)
-        if result is None:
-            say(f"stopped in the test on {name}; the same command goes on", flush=True)
-            sys.exit(128 + stop.signal)
-        say(f"\n{name}: {result.summary()}")
-        for why in result.failed.values():
-            say(f"  not counted: {why}")
-        for each in result.results[:: max(1, len(result.results) // 4)][:4]:
-            say(f"  reference   {each.reference}\n  transcript  {each.transcript.text}")
-            words = (f"{w.text}@{w.start:.2f}-{w.end:.2f}" for w in each.transcript.words)
-            say("  times       " + " ".join(words))
-    say(f"\ntranscribe with it: tdt-jax transcribe {folder} FILES...")
-
-
-def parts(state: State) -> dict:
-    """The items of a checkpoint."""
-    rest = {"step": state.step, "optimizer": state.optimizer}
-    return {"model": state.model, "average": state.average, "optimizer": rest}
-
-
-def assemble(items: dict) -> State:
-    """The inverse of `parts`."""
-    rest = items["optimizer"]
-    return State(rest["step"], items["model"], items["average"], rest["optimizer"])
+        evaluation = evaluate_on_all(state, task, items, config, stop)
+        if evaluation is None:
+            exit_stopped(stop, f"in the test on {name}")
+        log(f"\n{name}: {evaluation.summary()}")
+        for reason in evaluation.failed.values():
+            log(f"  not counted: {reason}")
+        for result in evaluation.results[:: max(1, len(evaluation.results) // 4)][:4]:
+            log(f"  reference   {result.reference}\n  transcript  {result.transcript.text}")
+            words = (f"{w.text}@{w.start:.2f}-{w.end:.2f}" for w in result.transcript.words)
+            log("  times       " + " ".join(words))
 
 
 def evaluate_on_all(
-    state: State, task, items, config: configs.Config, stop: distributed.Stop
+    state: State, task: Task, items, config: Config, stop: distributed.Stop
 ) -> Evaluation | None:
-    """Every process's devices take its share, with the averaged parameters where they are kept.
+    """Returns the evaluation of `items`, of which each process transcribes its share.
 
-    None if a single process is asked to stop meanwhile; several go on to the end.
+    It evaluates the averaged parameters if the run keeps them. Returns None if a single process is
+    asked to stop meanwhile; several finish the evaluation first.
     """
     model = sharding.local_copies(state.model if state.average is None else state.average)
     share = items[jax.process_index() :: jax.process_count()]
     bleu = config.training.metric == "bleu"
     recogniser = Recogniser(model, task.tokenizer)
     try:
-        mine = evaluate(recogniser, share, bleu=bleu, progress=stop.check)
+        evaluation = evaluate(recogniser, share, bleu=bleu, progress=stop.check)
     except distributed.Stopped:
         return None
-    found = distributed.all_gather(mine)
-    return merged(found, [item.id for item in items])
+    return merged(distributed.all_gather(evaluation), [item.id for item in items])
 
 
-def score(result: Evaluation) -> float:
-    """How good it is: higher is better."""
-    return -result.words.rate if result.bleu is None else result.bleu.score
+def score(evaluation: Evaluation) -> float:
+    """Returns what checkpoints are ranked by, higher is better: BLEU, or minus the WER."""
+    return -evaluation.words.rate if evaluation.bleu is None else evaluation.bleu.score
 
 
-def describe(mesh) -> str:
-    """The devices in words."""
+def to_items(state: State) -> dict:
+    """Returns the items of a checkpoint: what it stores in folders of their own."""
+    rest = {"step": state.step, "optimizer": state.optimizer}
+    return {"model": state.model, "average": state.average, "optimizer": rest}
+
+
+def from_items(items: dict) -> State:
+    """Returns the state of a checkpoint's items."""
+    rest = items["optimizer"]
+    return State(rest["step"], items["model"], items["average"], rest["optimizer"])
+
+
+def check_tokenizer(config: Config, before: Config | None, tokenizer) -> None:
+    """Raises ValueError if `config` asks for another tokenizer than the one that is given.
+
+    Args:
+      config: the run's.
+      before: what the run was started with, if it is resumed.
+      tokenizer: of the run, if it is resumed, or of `training.init_from`; None: of neither.
+    """
+    folder, asked = config.training.folder, config.tokenizer
+    if before is not None and not asked.model:
+        then, now = dataclasses.replace(before.tokenizer, model=""), asked
+        if asked.kind == "characters":  # whose number is that of the text's characters
+            now = dataclasses.replace(asked, vocab_size=then.vocab_size)
+        if different := differences(then, now, "tokenizer"):
+            raise ValueError(
+                f"{folder} holds a run with another tokenizer; give this one its own "
+                f"training.folder: {', '.join(different)}"
+            )
+    elif tokenizer is not None and asked.model:
+        pieces = tokenizers.load(asked.model).pieces
+        if pieces != tokenizer.pieces:
+            source = config.training.init_from if before is None else folder
+            raise ValueError(
+                f"{source} has another tokenizer, of {tokenizer.vocab_size} tokens, than "
+                f"tokenizer.model={asked.model}, of {len(pieces)}"
+            )
+
+
+def check_model(before: Config, now: Config) -> None:
+    """Raises ValueError if a run is resumed with another model; all else may change."""
+
+    def meaning(config: Config):
+        encoder = dataclasses.replace(
+            config.model.encoder, remat=True, remat_policy=configs.REMAT_POLICIES[0], unroll=1
+        )
+        return dataclasses.replace(config.model, encoder=encoder, dtype="float32")
+
+    if different := differences(meaning(before), meaning(now), "model"):
+        raise ValueError(
+            f"{now.training.folder} holds a run of another model; give this one its own "
+            f"training.folder: {', '.join(different)}"
+        )
+
+
+def differences(before, now, name: str) -> list[str]:
+    """Returns the fields in which two configurations differ, each as a sentence."""
+    if not dataclasses.is_dataclass(before) or type(before) is not type(now):
+        return [] if before == now else [f"{name} is {before} there and {now} here"]
+    return [
+        difference
+        for field in dataclasses.fields(before)
+        for difference in differences(
+            getattr(before, field.name), getattr(now, field.name), f"{name}.{field.name}"
+        )
+    ]
+
+
+def describe_devices(mesh: Mesh) -> str:
+    """Returns the devices of a mesh in words."""
     words = f"{mesh.size} {jax.devices()[0].device_kind}"
     if mesh.size < jax.device_count():
         words += f" of {jax.device_count()} (the batches cannot be split among more)"
@@ -274,53 +404,16 @@ def describe(mesh) -> str:
     return words
 
 
-def check_same(before: configs.Config, now: configs.Config, folder: Path) -> None:
-    """Refuse to go on with another model; the rest may change."""
-
-    def meaning(config: configs.Config):
-        encoder = dataclasses.replace(
-            config.model.encoder, remat=True, remat_policy=configs.REMAT_POLICIES[0], unroll=1
-        )
-        return dataclasses.replace(config.model, encoder=encoder, dtype="float32")
-
-    if different := differences(meaning(before), meaning(now), "model"):
-        raise ValueError(
-            f"{folder} holds a run of another model; give this one its own training.folder: "
-            + ", ".join(different)
-        )
+def log(line: str) -> None:
+    """Prints a line, on process 0."""
+    if distributed.is_main_process():
+        print(line, flush=True)
 
 
-def differences(before, now, name: str) -> list[str]:
-    """The fields in which two configurations differ, in words."""
-    if not dataclasses.is_dataclass(before) or type(before) is not type(now):
-        return [] if before == now else [f"{name} is {before} there and {now} here"]
-    found = []
-    for each in dataclasses.fields(now):
-        values = getattr(before, each.name), getattr(now, each.name)
-        found += differences(*values, f"{name}.{each.name}")
-    return found
-
-
-def check_tokenizer(config: configs.Config, before: configs.Config | None, tokenizer) -> None:
-    """Refuse another tokenizer than that of the run, or of the checkpoint that it starts from."""
-    folder, asked = config.training.folder, config.tokenizer
-    if before is not None and not asked.model:
-        then, now = dataclasses.replace(before.tokenizer, model=""), asked
-        if asked.kind == "characters":  # as many as the text has
-            now = dataclasses.replace(asked, vocab_size=then.vocab_size)
-        if different := differences(then, now, "tokenizer"):
-            raise ValueError(
-                f"{folder} holds a run with another tokenizer; give this one its own "
-                f"training.folder: {', '.join(different)}"
-            )
-    elif tokenizer is not None and asked.model:
-        pieces = tokenizers.load(asked.model).pieces
-        if pieces != tokenizer.pieces:
-            whose = config.training.init_from if before is None else folder
-            raise ValueError(
-                f"{whose} has another tokenizer, of {tokenizer.vocab_size} tokens, than "
-                f"tokenizer.model={asked.model}, of {len(pieces)}"
-            )
+def exit_stopped(stop: distributed.Stop, where: str) -> NoReturn:
+    """Exits as the shell expects it of a program that a signal stopped."""
+    log(f"stopped {where}; the same command goes on")
+    sys.exit(128 + (stop.signal or 0))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from tdt_jax.models.transducer import Transducer, abstract_model
 from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 from tdt_jax.tokenizer import Tokenizer
 
-PIECE_SECONDS = 30.72  # the length of the windows of long audio, unless the model's config has one
-
 
 @dataclass(frozen=True)
 class Recogniser:

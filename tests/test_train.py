@@ -1,7 +1,5 @@
 """What train.py refuses to continue."""
 
-from pathlib import Path
-
 import pytest
 
 import tdt_jax as tdt
@@ -38,9 +36,10 @@ def test_another_model_or_tokenizer_is_refused_in_a_line(tmp_path):
         config.override(before, "model.durations=0,1"), "model.encoder.width=16"
     )
     with pytest.raises(ValueError) as error:
-        train.check_same(before, other, Path("run"))
+        train.check_model(before, other)
     assert str(error.value) == (
-        "run holds a run of another model; give this one its own training.folder: model.durations "
-        "is (0, 1, 2, 3, 4) there and (0, 1) here, model.encoder.width is 512 there and 16 here"
+        "runs/default holds a run of another model; give this one its own training.folder: "
+        "model.durations is (0, 1, 2, 3, 4) there and (0, 1) here, model.encoder.width is 512 "
+        "there and 16 here"
     )
-    train.check_same(before, config.override(before, "model.encoder.unroll=2"), Path("run"))
+    train.check_model(before, config.override(before, "model.encoder.unroll=2"))

@@ -9,6 +9,7 @@ import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tdt_jax.checkpoints.parakeet.convert import OpenedCheckpoint, assemble
 from tdt_jax.config import Config
 from tdt_jax.models.transducer import MismatchError, Placement
 from tdt_jax.recogniser import Recogniser, with_attention_context
@@ -112,11 +113,12 @@ def _find(source: str) -> tuple[Path, str]:
 
 
 def _load_parakeet(
-    path: Path, read: Callable, dtype: str | None, sharding: Placement | None
+    path: Path,
+    read: Callable[[Path], OpenedCheckpoint],
+    dtype: str | None,
+    sharding: Placement | None,
 ) -> Recogniser:
     """Returns the recogniser that `read` opens; errors begin with the path."""
-    from tdt_jax.checkpoints.parakeet.convert import assemble
-
     try:
         with contextlib.closing(read(path)) as opened:
             model = assemble(opened, dtype=dtype, sharding=sharding)

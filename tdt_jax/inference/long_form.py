@@ -23,6 +23,7 @@ from tdt_jax.audio.waveform import quietest
 from tdt_jax.inference.transcript import TimedWord, is_blank
 from tdt_jax.orthography import may_part, space_between
 
+PIECE_SECONDS = 30.72  # length of a window, unless the model's configuration has one
 QUIET = 0.2  # seconds that must be quiet at a cut
 SILENCE = 2.0  # seconds of silence that a window may hold at most
 SHORT = 2.0  # seconds; sound of less than this between two silences is no window of its own
@@ -55,7 +56,7 @@ def cut(
 
     Silence (`tdt_jax.audio.silence.sounding`) is left out at the ends of a recording, and inside
     if it lasts for more than two seconds: the sounds before and after it are cut apart, and do not
-    overlap. But a sound of less than two seconds says little by itself: it shares a window with the
+    overlap. But a sound of less than two seconds has little context: it shares a window with the
     sounds beside it, half a second of zeros in place of the silence.
     Other cuts are in the middle of the quietest 0.2 s of the last third that a core may reach, and
     windows begin and end in the quietest part of the outer half of their overlap.

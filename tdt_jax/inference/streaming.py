@@ -30,7 +30,7 @@ from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.silence import stretches
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
-from tdt_jax.inference.long_form import LONG_WORD, SILENCE
+from tdt_jax.inference.long_form import LONG_WORD, PIECE_SECONDS, SILENCE
 from tdt_jax.inference.transcript import (
     PAUSE,
     TimedWord,
@@ -43,7 +43,7 @@ from tdt_jax.inference.transcript import (
 from tdt_jax.models.encoder import subsampled_length
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import Transducer, encode
-from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
+from tdt_jax.recogniser import Recogniser
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Stream:
         self._filled, self._first = len(kept), self._first + leaving
         self._window[0, : len(kept)] = kept
         if hypothesis is not None:
-            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels))
+            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels.tolist()))
             self._tail.add(hypothesis)
         self._settle(self.seconds)
 
@@ -278,7 +278,7 @@ class _Tail:
     """The labels that are not certain yet, with times in frames of the stream."""
 
     def __init__(self, recogniser: Recogniser, keep_tags: bool = False):
-        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
+        whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((), np.int32)
         self._hypothesis = Hypothesis(whole, zero, whole, whole, real, real, zero)
         self._before: list[int] = []  # the last dropped label that is not whitespace
         self._recogniser, self._keep_tags = recogniser, keep_tags

@@ -119,7 +119,7 @@ def to_transcript(
       keep_tags: tags are words, of no length.
     """
     words = timed_words(hypothesis, recogniser, duration, keep_tags=keep_tags)
-    languages = recogniser.tokenizer.languages(hypothesis.labels)
+    languages = recogniser.tokenizer.languages(hypothesis.labels.tolist())
     return build_transcript(words, duration, commonest(languages))
 
 

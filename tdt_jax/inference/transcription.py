@@ -21,7 +21,7 @@ from tdt_jax.audio.request import Request
 from tdt_jax.config import ModelConfig
 from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.inference import long_form
-from tdt_jax.inference.long_form import Window
+from tdt_jax.inference.long_form import PIECE_SECONDS, Window
 from tdt_jax.inference.recognition import decode_samples_on_mesh, devices_of
 from tdt_jax.inference.scheduler import DecodedWindow, Shape, decode_recordings, pad_rows
 from tdt_jax.inference.transcript import (
@@ -33,7 +33,7 @@ from tdt_jax.inference.transcript import (
     timed_words,
 )
 from tdt_jax.models.encoder import subsampled_length
-from tdt_jax.recogniser import PIECE_SECONDS, Recogniser
+from tdt_jax.recogniser import Recogniser
 
 # Lengths of the batches' rows in seconds, up to that of the longest window.
 LENGTHS = (2.56, 5.12, 10.24, 20.48, *(PIECE_SECONDS * 2**k for k in range(8)))
@@ -225,7 +225,9 @@ def warm_up(
             yield shape
 
 
-def _shapes_on_devices(recogniser: Recogniser, batch_seconds, piece_seconds) -> list[Shape]:
+def _shapes_on_devices(
+    recogniser: Recogniser, batch_seconds: float | None, piece_seconds: float | None
+) -> list[Shape]:
     """Returns `shapes` with the rows of all devices that the recogniser lies on."""
     number = devices_of(recogniser.model)
     return [
@@ -273,7 +275,7 @@ def _result(
         words.append([shifted(word, window.offset) for word in in_window])
         end = window.num_samples / features.sample_rate + longest_offset
         extents.append((window.start, end))
-        languages += recogniser.tokenizer.languages(hypothesis.labels)
+        languages += recogniser.tokenizer.languages(hypothesis.labels.tolist())
     cuts = [window.last for window in windows[:-1]]
     joined = long_form.join(words, cuts, extents, recogniser.tokenizer.decode)
     return RecordingResult(

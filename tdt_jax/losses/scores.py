@@ -43,11 +43,13 @@ def make_spec(
     fastemit: float | jax.Array = 0.0,
     as_rnnt: bool | jax.Array | None = None,
 ) -> Spec:
-    """Returns the Spec of a loss, of which numbers and traced scalars make the same program.
+    """Returns the Spec of a loss, its arguments checked.
+
+    `sigma` and `fastemit` become float32 scalars, so that another value is no other program.
 
     Raises:
-      ValueError: if the durations don't increase, a number is an array, or an RNN-T gets as_rnnt or
-        (as a Python number) a sigma.
+      ValueError: if the durations don't increase, sigma or fastemit is no scalar, or an RNN-T gets
+        as_rnnt or a Python number as sigma that is not 0.
     """
     if durations is not None:
         durations = tuple(durations)
@@ -70,7 +72,7 @@ class Scores(NamedTuple):
     """The log-probabilities that the lattice needs of each node, or their posteriors."""
 
     blank: jax.Array  # [..., U+1]
-    label: jax.Array  # [..., U+1], of the next label; at u = U there is none, and it is not used
+    label: jax.Array  # [..., U+1], of the next label; at u = U there is none: ignored
     duration: jax.Array | None  # [..., U+1, N]; None: RNN-T
 
 
@@ -188,10 +190,9 @@ def _tokens(token_logits):
 
 
 def _one_arc_where(condition, arc, duration: int, arcs, durations: tuple[int, ...]):
-    """Returns `arc` [...] alone, with its duration, where `condition`; else `arcs` [..., N].
+    """Returns `arc` [...] of one duration where `condition`, else `arcs` [..., N] of theirs.
 
-    Both have the same durations, which are returned too; the arcs that are missing in one of them
-    are minus infinity.
+    The result has the durations of both, and minus infinity where one of the two has no arc.
     """
     union = tuple(sorted({duration, *durations}))
     missing = jnp.full_like(arc, NEG_INF)

@@ -1,13 +1,13 @@
 """The network: samples -> features -> frames, labels -> states, both -> logits.
 
 features.py      log_mel
-layers.py        linear, normalisation, dropout: what several modules use
+encoder.py       Encoder: subsampling and a stack of Conformer blocks
 attention.py     relative-position attention, over all frames or a window of them
 depthwise.py     depthwise convolutions, as each kind of device computes them fastest
-encoder.py       Subsampling, Block, Encoder
 predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head
 transducer.py    Transducer, encode, abstract_model, with_parameters
+layers.py        masks, dropout, norms: what several networks use
 """
 
 from tdt_jax.models.features import log_mel

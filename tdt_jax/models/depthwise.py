@@ -1,10 +1,10 @@
 """Depthwise convolutions as sums of shifted products, with closed-form gradients.
 
-A depthwise convolution multiplies few numbers and moves many, so a sum of k shifted products, which
-XLA fuses into one loop, is all it takes. XLA's own grouped convolution is some fifty times slower
-on CPU. The gradients are written out because that of a slice, taken k times, is k padded copies.
-A TPU has a unit for convolutions, and no cheap way to take every second row: there XLA's own takes
-a third of the time, with a stride a fifth, by the estimates of its compiler.
+A depthwise convolution multiplies few numbers and moves many, so a sum of k shifted products is
+enough, and XLA fuses it into one loop. XLA's own grouped convolution is some fifty times slower on
+CPU. The gradients are written out because the gradient of a slice, taken k times, is k padded
+copies. A TPU has a unit for convolutions and no cheap way to take every second row. There XLA's own
+convolution takes a third of the time, with a stride a fifth, as its compiler estimates.
 """
 
 import jax
@@ -13,22 +13,8 @@ import jax.numpy as jnp
 from tdt_jax.runtime import backend
 
 
-def _sum(products):
-    """[B, T, F, C] -> [C], in float32.
-
-    Time is halved a few times before the rest is reduced: XLA on CPU takes an element at a time, on
-    one core, when it reduces over leading axes what it computes on the fly (six times slower).
-    """
-    products = products.astype(jnp.float32)
-    while products.shape[1] > 8:
-        products = jnp.pad(products, ((0, 0), (0, products.shape[1] % 2), (0, 0), (0, 0)))
-        half = products.shape[1] // 2
-        products = products[:, :half] + products[:, half:]
-    return jnp.sum(products, axis=(0, 1, 2))
-
-
-def depthwise(x, kernel):
-    """Depthwise convolution along time, zero padded to the same length.
+def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the depthwise convolution along time, zero padded to the same length: [B, T, D].
 
     y[b, t, d] = sum_i x[b, t + i - k // 2, d] kernel[i, d]
 
@@ -45,6 +31,30 @@ def depthwise(x, kernel):
         window_strides=(1,),
         padding=((half, half),),
         dimension_numbers=("NWC", "WIO", "NWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def depthwise_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns the depthwise 3 x 3 convolution of stride 2, zero padded by one on every side.
+
+    y[b, t, f, c] = sum_ij x[b, 2t + i - 1, 2f + j - 1, c] kernel[i, j, c]
+
+    Args:
+      x: [B, M, F, C].
+      kernel: [3, 3, C].
+
+    Returns:
+      [B, (M + 1) // 2, (F + 1) // 2, C].
+    """
+    if backend.current() != "tpu":
+        return _shifted_stride2(x, kernel)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None],
+        window_strides=(2, 2),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
 
@@ -76,61 +86,6 @@ def _shifted_backward(residuals, gradient):
 _shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
-def _phases(x):
-    """x [B, M, F, C], zero padded by one, as its even and odd rows and columns: 2 x 2 arrays.
-
-    The 3 x 3 window of output (t, f) reads rows 2t, 2t + 1, 2t + 2 of the padded x: these are
-    even[t], odd[t], even[t + 1]. Columns alike.
-    """
-    batch, rows, columns, channels = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 2 - rows % 2 + 1), (1, 2 - columns % 2 + 1), (0, 0)))
-    x = x[:, : (rows + 3) // 2 * 2, : (columns + 3) // 2 * 2]
-    x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
-    return [[x[:, :, p, :, q] for q in range(2)] for p in range(2)]
-
-
-def _windows(x):
-    """The nine shifted views that a 3 x 3 convolution of stride 2, zero padded by one, sums.
-
-    Args:
-      x: [B, M, F, C].
-
-    Returns:
-      nine arrays [B, (M + 1) // 2, (F + 1) // 2, C], row by row.
-    """
-    rows, columns = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
-    phases = _phases(x)
-    return [
-        phases[i % 2][j % 2][:, i // 2 : i // 2 + rows, j // 2 : j // 2 + columns]
-        for i in range(3)
-        for j in range(3)
-    ]
-
-
-def depthwise_stride2(x, kernel):
-    """Depthwise 3 x 3 convolution of stride 2, zero padded by one on every side.
-
-    y[b, t, f, c] = sum_ij x[b, 2t + i - 1, 2f + j - 1, c] kernel[i, j, c]
-
-    Args:
-      x: [B, M, F, C].
-      kernel: [3, 3, C].
-
-    Returns:
-      [B, (M + 1) // 2, (F + 1) // 2, C].
-    """
-    if backend.current() != "tpu":
-        return _shifted_stride2(x, kernel)
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None],
-        window_strides=(2, 2),
-        padding=((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
 @jax.custom_vjp
 def _shifted_stride2(x, kernel):
     weights = kernel.reshape(9, 1, 1, 1, kernel.shape[-1])
@@ -151,7 +106,7 @@ def _shifted_stride2_backward(residuals, gradient):
     height, width = gradient.shape[1] + 1, gradient.shape[2] + 1
 
     def phase(p, q):
-        """Gradient of the even (0) or odd (1) rows p and columns q of the padded x."""
+        """The gradient of the even (0) or odd (1) rows p and columns q of the padded x."""
         return sum(
             padded[:, 1 - i // 2 : 1 - i // 2 + height, 1 - j // 2 : 1 - j // 2 + width]
             * kernel[None, None, None, i, j]
@@ -165,3 +120,44 @@ def _shifted_stride2_backward(residuals, gradient):
 
 
 _shifted_stride2.defvjp(_shifted_stride2_forward, _shifted_stride2_backward)
+
+
+def _windows(x):
+    """Returns the nine shifted views that a 3 x 3 convolution of stride 2, padded by one, sums.
+
+    Each is [B, (M + 1) // 2, (F + 1) // 2, C] of x [B, M, F, C]; they come row by row.
+    """
+    rows, columns = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
+    phases = _phases(x)
+    return [
+        phases[i % 2][j % 2][:, i // 2 : i // 2 + rows, j // 2 : j // 2 + columns]
+        for i in range(3)
+        for j in range(3)
+    ]
+
+
+def _phases(x):
+    """Returns 2 x 2 arrays, the even and odd rows and columns of x [B, M, F, C], padded by one.
+
+    The 3 x 3 window of output (t, f) covers rows 2t, 2t + 1, 2t + 2 of the padded x, which are
+    even[t], odd[t], even[t + 1]. Columns alike.
+    """
+    batch, rows, columns, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 2 - rows % 2 + 1), (1, 2 - columns % 2 + 1), (0, 0)))
+    x = x[:, : (rows + 3) // 2 * 2, : (columns + 3) // 2 * 2]
+    x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+    return [[x[:, :, p, :, q] for q in range(2)] for p in range(2)]
+
+
+def _sum(products):
+    """Sums [B, T, F, C] over all but C, in float32: [C].
+
+    Halves time a few times before it reduces the rest. XLA on CPU, when it reduces over leading
+    axes what it computes on the fly, takes an element at a time on one core (six times slower).
+    """
+    products = products.astype(jnp.float32)
+    while products.shape[1] > 8:
+        products = jnp.pad(products, ((0, 0), (0, products.shape[1] % 2), (0, 0), (0, 0)))
+        half = products.shape[1] // 2
+        products = products[:, :half] + products[:, half:]
+    return jnp.sum(products, axis=(0, 1, 2))

@@ -8,52 +8,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from tdt_jax.config import PredictorConfig
-from tdt_jax.models.layers import dropout, split
+from tdt_jax.models.layers import dropout, split_key
 
 
 class PredictorState(NamedTuple):
-    """What the LSTM layers remember."""
+    """The state of all LSTM layers."""
 
     hidden: jax.Array  # [layers, B, P]
     cell: jax.Array  # [layers, B, P]
 
 
-class LSTM(nnx.Module):
-    """One LSTM layer (Hochreiter & Schmidhuber, 1997), gates in the order i, f, g, o.
-
-    c' = sigmoid(f) c + sigmoid(i) tanh(g);  h' = sigmoid(o) tanh(c')
-    """
-
-    def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
-        self.input = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
-        self.recurrent = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
-
-    def step(self, gates, hidden, cell):
-        """One step from the input's share of the gates [B, 4P]: -> hidden, cell [B, P]."""
-        gates = gates + self.recurrent(hidden)
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
-
-    def __call__(self, x):
-        """The whole sequence from a zero state: [B, U, P] -> [B, U, P]."""
-
-        def body(carry, gates):
-            hidden, cell = self.step(gates, *carry)
-            return (hidden, cell), hidden
-
-        zeros = jnp.zeros_like(x[:, 0])
-        gates = jnp.swapaxes(self.input(x), 0, 1)  # [U, B, 4P], one matrix product for all
-        _, outputs = jax.lax.scan(body, (zeros, zeros), gates)
-        return jnp.swapaxes(outputs, 0, 1)
-
-
 class Predictor(nnx.Module):
-    """Embedding and LSTM layers; `step` and the whole sequence agree."""
+    """Embedding and LSTM layers, over a whole sequence or, with the same outputs, by `step`."""
 
-    def __init__(self, config: PredictorConfig, vocab_size: int, *, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: PredictorConfig, vocab_size: int, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
         rows = vocab_size + config.blank_embedding
         self.embedding = nnx.Param(jax.random.normal(rngs.params(), (rows, config.width)))
         self.layers = nnx.List(
@@ -63,22 +36,26 @@ class Predictor(nnx.Module):
         self.config = config
         self.dtype = dtype
 
-    def embed(self, labels):
-        """[...] -> [..., P]; blank (index V) embeds as zero, or as the table's last row."""
-        table = self.embedding[...].astype(self.dtype)
-        embedded = table[labels.clip(0, len(table) - 1)]
-        if self.config.blank_embedding:
-            return embedded
-        is_blank = (labels == self.blank)[..., None]
-        return jnp.where(is_blank, jnp.zeros((), self.dtype), embedded)
+    def __call__(self, labels: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Returns the outputs [B, U + 1, P] before each of the labels [B, U] and after the last.
+
+        A `key` turns dropout on.
+        """
+        x = self.embed(jnp.pad(labels, ((0, 0), (1, 0)), constant_values=self.blank))
+        for layer, layer_key in zip(self.layers, split_key(key, len(self.layers)), strict=True):
+            x = dropout(layer(x), self.config.dropout, layer_key)
+        return x
 
     def start(self, batch_size: int) -> PredictorState:
-        """The state before any label."""
+        """Returns the state before any label."""
         zeros = jnp.zeros((len(self.layers), batch_size, self.config.width), self.dtype)
         return PredictorState(zeros, zeros)
 
-    def step(self, labels, state: PredictorState):
-        """Take one label each [B] (blank to start): -> output [B, P], the new state."""
+    def step(self, labels: jax.Array, state: PredictorState) -> tuple[jax.Array, PredictorState]:
+        """Reads one label of each utterance [B], blank at the start.
+
+        Returns the output [B, P] and the new state.
+        """
         x = self.embed(labels)
         hiddens, cells = [], []
         for layer, hidden, cell in zip(self.layers, state.hidden, state.cell, strict=True):
@@ -87,12 +64,43 @@ class Predictor(nnx.Module):
             cells.append(cell)
         return x, PredictorState(jnp.stack(hiddens), jnp.stack(cells))
 
-    def __call__(self, labels, *, key=None):
-        """Outputs [B, U + 1, P] before each of the labels [B, U] and after the last.
+    def embed(self, labels: jax.Array) -> jax.Array:
+        """[...] -> [..., P]; blank (index V) embeds as zero, or as the last row if it has one."""
+        table = self.embedding[...].astype(self.dtype)
+        embedded = table[labels.clip(0, len(table) - 1)]
+        if self.config.blank_embedding:
+            return embedded
+        is_blank = (labels == self.blank)[..., None]
+        return jnp.where(is_blank, jnp.zeros((), self.dtype), embedded)
 
-        A `key` turns dropout on.
-        """
-        x = self.embed(jnp.pad(labels, ((0, 0), (1, 0)), constant_values=self.blank))
-        for layer, layer_key in zip(self.layers, split(key, len(self.layers)), strict=True):
-            x = dropout(layer(x), self.config.dropout, layer_key)
-        return x
+
+class LSTM(nnx.Module):
+    """One LSTM layer (Hochreiter & Schmidhuber, 1997), gates in the order i, f, g, o.
+
+    c' = sigmoid(f) c + sigmoid(i) tanh(g);  h' = sigmoid(o) tanh(c')
+    """
+
+    def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.input = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
+        self.recurrent = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Processes a whole sequence from the zero state: [B, U, P] -> [B, U, P]."""
+
+        def body(carry, gates):
+            hidden, cell = self.step(gates, *carry)
+            return (hidden, cell), hidden
+
+        zeros = jnp.zeros_like(x[:, 0])
+        gates = jnp.swapaxes(self.input(x), 0, 1)  # [U, B, 4P], one matrix product for all steps
+        _, outputs = jax.lax.scan(body, (zeros, zeros), gates)
+        return jnp.swapaxes(outputs, 0, 1)
+
+    def step(
+        self, gates: jax.Array, hidden: jax.Array, cell: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the next hidden and cell [B, P], from the input's part of the gates [B, 4P]."""
+        gates = gates + self.recurrent(hidden)
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(cell), cell

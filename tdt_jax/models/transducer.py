@@ -14,11 +14,8 @@ from tdt_jax.models.joint import Joint
 from tdt_jax.models.predictor import Predictor
 from tdt_jax.runtime.pytree import from_named_leaves, leaf_name, named_leaves
 
+# Of all parameters, or of one of a given name and shape.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding]
-
-
-class MismatchError(ValueError):
-    """A checkpoint does not hold what its configuration says; the message names every tensor."""
 
 
 class Transducer(nnx.Module):
@@ -27,33 +24,36 @@ class Transducer(nnx.Module):
     `predictor` and `joint` are None in a CTC model, `ctc` is None in a model without a CTC head.
     """
 
+    predictor: Predictor | None
+    joint: Joint | None
+    ctc: nnx.Linear | None
+
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        dtype = jnp.dtype(config.dtype)
-        options = dict(dtype=dtype, rngs=rngs)
-        self.encoder = Encoder(config.encoder, config.features.num_mels, **options)
-        vocab_size, is_ctc = config.vocab_size, config.predictor is None
-        self.predictor = None if is_ctc else Predictor(config.predictor, vocab_size, **options)
-        self.joint = (
-            None
-            if is_ctc
-            else Joint(
+        dtype, vocab_size = jnp.dtype(config.dtype), config.vocab_size
+        width = config.encoder.width
+        self.encoder = Encoder(config.encoder, config.features.num_mels, dtype=dtype, rngs=rngs)
+        if config.predictor is None or config.joint is None:
+            self.predictor, self.joint = None, None
+        else:
+            self.predictor = Predictor(config.predictor, vocab_size, dtype=dtype, rngs=rngs)
+            self.joint = Joint(
                 config.joint,
-                frame_width=config.encoder.width,
+                frame_width=width,
                 state_width=config.predictor.width,
                 vocab_size=vocab_size,
                 num_durations=len(config.durations or ()),
-                **options,
+                dtype=dtype,
+                rngs=rngs,
             )
-        )
-        self.ctc = (
-            nnx.Linear(config.encoder.width, vocab_size + 1, **options) if config.ctc else None
-        )
+        self.ctc = nnx.Linear(width, vocab_size + 1, dtype=dtype, rngs=rngs) if config.ctc else None
         self.config = config
 
 
 @jax.jit
-def encode(model: Transducer, features, num_features):
-    """Encode features [B, M, F] of lengths [B] into frames [B, T, D] of lengths [B].
+def encode(
+    model: Transducer, features: jax.Array, num_features: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Encodes features [B, M, F] of lengths [B]. Returns frames [B, T, D] of lengths [B].
 
     T is M / 8 rounded up; a frame stands for 80 ms. Frames beyond an utterance's length are zero.
 
@@ -71,37 +71,68 @@ def encode(model: Transducer, features, num_features):
     return model.encoder(features, num_features)
 
 
+def abstract_model(
+    config: ModelConfig, dtype: str | None = None, sharding: Placement | None = None
+) -> Transducer:
+    """Returns a model of `jax.ShapeDtypeStruct`s: its parameters' shapes, dtypes and shardings.
+
+    Args:
+      config: of the model.
+      dtype: of all parameters; None: as a new model has them.
+      sharding: where the parameters go; None: to the default device.
+    """
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def leaf(path, leaf):
+        placed = sharding(leaf_name(path), leaf.shape) if callable(sharding) else sharding
+        return jax.ShapeDtypeStruct(
+            leaf.shape, jnp.dtype(dtype or leaf.dtype), sharding=placed or default
+        )
+
+    return jax.tree.map_with_path(leaf, _shapes(config))
+
+
+@functools.cache
+def _shapes(config: ModelConfig) -> Transducer:
+    """Returns the shapes and dtypes of a new model, traced once for each configuration."""
+    return jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))
+
+
+class MismatchError(ValueError):
+    """A checkpoint does not fit its configuration; the message names every tensor that differs."""
+
+
 def with_parameters(model: Transducer, source: Transducer) -> Transducer:
-    """`model` with the parameters of `source`; what they mean must be the same.
+    """Returns `model` with the parameters of `source`, which must have the same meaning.
 
     Settings that only training or speed depend on (dropout, dtype, attention context) may differ,
-    and so may the normalisation of features: a few hundred steps make up for another.
+    and so may the normalization of features: a few hundred steps of training adapt to another.
 
     Raises:
       MismatchError: naming every setting that gives the parameters another meaning, and every
-        parameter that one has and the other has not, or in another shape.
+        parameter that is missing, extra or of another shape.
     """
-    mine, theirs = _meaning(model.config), _meaning(source.config)
+    expected, given = _meaning(model.config), _meaning(source.config)
     problems = [
-        f"{key} is {theirs.get(key)}, expected {value}"
-        for key, value in mine.items()
-        if theirs.get(key) != value
+        f"{key} is {given[key]}, expected {value}"
+        for key, value in expected.items()
+        if given[key] != value
     ]
-    wanted, given = named_leaves(model), named_leaves(source)
-    problems += [f"missing {key}" for key in wanted if key not in given]
-    problems += [f"extra {key}" for key in given if key not in wanted]
+    wanted, parameters = named_leaves(model), named_leaves(source)
+    problems += [f"missing {key}" for key in wanted if key not in parameters]
+    problems += [f"extra {key}" for key in parameters if key not in wanted]
     problems += [
-        f"{key} is {given[key].shape}, expected {leaf.shape}"
+        f"{key} is {parameters[key].shape}, expected {leaf.shape}"
         for key, leaf in wanted.items()
-        if key in given and given[key].shape != leaf.shape
+        if key in parameters and parameters[key].shape != leaf.shape
     ]
     if problems:
         raise MismatchError("the parameters do not fit the model: " + "; ".join(problems))
-    return from_named_leaves(given, model)
+    return from_named_leaves(parameters, model)
 
 
 def _meaning(config: ModelConfig) -> dict:
-    """The settings by name that say what parameters mean, beside their shapes."""
+    """Returns by name the settings, beside shapes, on which the meaning of parameters depends."""
     encoder, features = config.encoder, dataclasses.asdict(config.features)
     for name in ("dither", "normalize", "silence"):
         features.pop(name)
@@ -112,24 +143,3 @@ def _meaning(config: ModelConfig) -> dict:
         "encoder.convolution_norm": encoder.convolution_norm,
         **{f"features.{key}": value for key, value in features.items()},
     }
-
-
-def abstract_model(
-    config: ModelConfig, dtype: str | None = None, sharding: Placement | None = None
-):
-    """The shapes of a model's parameters, and where they go: to the default device if not said."""
-    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def leaf(path, leaf):
-        where = sharding(leaf_name(path), leaf.shape) if callable(sharding) else sharding
-        return jax.ShapeDtypeStruct(
-            leaf.shape, jnp.dtype(dtype or leaf.dtype), sharding=where or default
-        )
-
-    return jax.tree.map_with_path(leaf, _shapes(config))
-
-
-@functools.cache
-def _shapes(config: ModelConfig) -> Transducer:
-    """Returns the shapes and dtypes of a new model, traced once for each configuration."""
-    return jax.eval_shape(lambda: Transducer(config, rngs=nnx.Rngs(0)))

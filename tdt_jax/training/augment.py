@@ -1,4 +1,4 @@
-"""Augmentation on the accelerator: level and noise of samples, SpecAugment of features."""
+"""Augmentation on the accelerator: samples (level, noise, channels) and features (SpecAugment)."""
 
 import functools
 import math
@@ -8,32 +8,39 @@ import jax.numpy as jnp
 
 from tdt_jax.config import AugmentConfig
 
-OPEN = 0.01  # of an utterance's peak: louder samples open a noise gate
-HOLD = (0.02, 0.4)  # seconds around them that it stays open
-HUSH = (-8.0, -3.0)  # powers of ten: standard deviations of the noise that is left when it is shut
-OFFSET = (-4.5, -2.0)  # powers of ten: constant offsets, of one in four
-TELEPHONE, WIDE = (3300.0, 4000.0), (4000.0, 8000.0)  # Hz: the upper ends of channels' bands
+# Of a noise gate.
+GATE_THRESHOLD = 0.01  # of an utterance's peak: louder samples open the gate
+GATE_HOLD = (0.02, 0.4)  # seconds before and after a loud sample in which it stays open
+GATE_NOISE = (-8.0, -3.0)  # log10 of the standard deviation of the noise while it is shut
+GATE_OFFSET = (-4.5, -2.0)  # log10 of the constant offset while it is shut, in one of four
+# Upper limits of channels' bands, in Hz.
+TELEPHONE_BAND, WIDE_BAND = (3300.0, 4000.0), (4000.0, 8000.0)
 
 
-def augment_samples(samples, num_samples, config: AugmentConfig, key, *, sample_rate: int = 16000):
-    """Random level, and noise at a random signal-to-noise ratio, per utterance.
+def augment_samples(
+    samples: jax.Array,
+    num_samples: jax.Array,
+    config: AugmentConfig,
+    key: jax.Array,
+    *,
+    sample_rate: int,
+) -> jax.Array:
+    """Returns samples [B, S] float32 of another level, with noise, each utterance its own.
 
-    The noise lies between white and a mean of two neighbours, which has no highest frequencies; the
-    ratio counts the samples that are not digital silence as signal. Level and noise may change once
-    inside an utterance (`change_probability`), as where two recordings meet. Pauses may be nearly
-    silent (`gate_probability`), and whole batches go through narrow channels (`band_probability`).
+    The noise lies between white and the sum of two neighboring white samples, which has no highest
+    frequencies. The signal-to-noise ratio counts as signal the samples that are not digital
+    silence. Level and noise may change once inside an utterance (`change_probability`), as where
+    two recordings meet. Pauses may be nearly silent (`gate_probability`), and whole batches may
+    pass narrow channels (`band_probability`).
 
     Args:
       samples: [B, S] float32.
-      num_samples: [B] int; padding is left as it is.
+      num_samples: [B] int; padding stays as it is.
       config: ranges and probabilities.
       key: PRNG key.
       sample_rate: in Hz.
-
-    Returns:
-      [B, S] float32.
     """
-    noisy = _with_noise(samples, num_samples, config, key)
+    noisy = _with_level_and_noise(samples, num_samples, config, key)
     valid = jnp.arange(samples.shape[1])[None, :] < num_samples[:, None]
     gate_key, band_key = jax.random.split(jax.random.fold_in(key, 2))
     if config.gate_probability:
@@ -47,10 +54,48 @@ def augment_samples(samples, num_samples, config: AugmentConfig, key, *, sample_
     return noisy
 
 
-def _with_noise(samples, num_samples, config: AugmentConfig, key):
-    """Another level, and noise."""
+def spec_augment(
+    features: jax.Array, num_features: jax.Array, config: AugmentConfig, key: jax.Array
+) -> jax.Array:
+    """Zeroes random bands of mel bins and random stretches of time (Park et al., 2019).
+
+    Returns features [B, M, F]. Zero is the mean of normalized features. Widths are uniform from
+    none to the largest that is allowed.
+
+    Args:
+      features: [B, M, F].
+      num_features: [B] int.
+      config: how many masks and how wide.
+      key: PRNG key.
+    """
+    freq_key, time_key = jax.random.split(key)
+    batch, size, num_mels = features.shape
+    all_mels = jnp.full((batch,), num_mels)
+    widest = jnp.full((batch,), min(config.freq_width, num_mels))
+    bands = _stretches(freq_key, config.freq_masks, num_mels, all_mels, widest)
+    longest = (config.time_width * num_features.astype(jnp.float32)).astype(jnp.int32)
+    times = _stretches(time_key, config.time_masks, size, num_features, longest)
+    masked = bands[:, None, :] | times[:, :, None]
+    return jnp.where(masked, jnp.zeros_like(features), features)
+
+
+def _stretches(key, num_masks: int, size: int, lengths, widest):
+    """Returns the union of `num_masks` random stretches inside each length [B]: [B, size] bool."""
+    width_key, start_key = jax.random.split(key)
+    shape = (len(lengths), num_masks)
+    widths = jax.random.uniform(width_key, shape) * (widest[:, None] + 1).astype(jnp.float32)
+    widths = jnp.floor(widths)
+    room = lengths[:, None].astype(jnp.float32) - widths
+    starts = jnp.floor(jax.random.uniform(start_key, shape) * (room + 1))
+    position = jnp.arange(size, dtype=jnp.float32)[None, :, None]
+    inside = (position >= starts[:, None]) & (position < (starts + widths)[:, None])
+    return jnp.any(inside, axis=-1)
+
+
+def _with_level_and_noise(samples, num_samples, config: AugmentConfig, key):
+    """Returns samples [B, S] of another level, with noise."""
     batch = samples.shape[0]
-    gain_key, which_key, snr_key, colour_key, noise_key = jax.random.split(key, 5)
+    gain_key, which_key, snr_key, color_key, noise_key = jax.random.split(key, 5)
     if any(config.gain):
         low, high = config.gain
         gain = jax.random.uniform(gain_key, (batch, 1), minval=low, maxval=high)
@@ -59,8 +104,8 @@ def _with_noise(samples, num_samples, config: AugmentConfig, key):
         return samples
     valid = jnp.arange(samples.shape[1])[None, :] < num_samples[:, None]
     white = jax.random.normal(noise_key, samples.shape)
-    colour = jax.random.uniform(colour_key, (batch, 1))  # how much of the last sample is added
-    noise = jnp.where(valid, white + colour * jnp.pad(white[:, :-1], ((0, 0), (1, 0))), 0.0)
+    color = jax.random.uniform(color_key, (batch, 1))  # how much of the previous sample is added
+    noise = jnp.where(valid, white + color * jnp.pad(white[:, :-1], ((0, 0), (1, 0))), 0.0)
     low, high = config.noise_snr
     snr = jax.random.uniform(snr_key, (batch, 1), minval=low, maxval=high)
     noise_power = _mean_square(noise, valid)
@@ -76,18 +121,26 @@ def _with_noise(samples, num_samples, config: AugmentConfig, key):
     )
 
 
-def _change(num_samples, size: int, config: AugmentConfig, key):
-    """Where another recording seems to begin or to have ended [B, S], its level, and its noise.
+def _mean_square(x, counted):
+    """Returns the mean square [B, 1] of x [B, S] where `counted`; it is never zero."""
+    count = jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
+    squares = jnp.where(counted, jnp.square(x), 0.0)
+    return jnp.sum(squares, axis=1, keepdims=True) / count.astype(jnp.float32) + 1e-12
 
-    The level differs by up to 10 dB, the noise by up to 20 dB, or there is none.
+
+def _change(num_samples, size: int, config: AugmentConfig, key):
+    """Returns where a batch sounds like another recording [B, S] bool, and two gains there [B, 1].
+
+    The first gain is of signal and noise, up to 10 dB either way; the second is of the noise alone,
+    from -20 to 0 dB, or zero. The other recording reaches up to one end of the utterance.
     """
     keys = jax.random.split(jax.random.fold_in(key, 1), 6)
     shape = (len(num_samples), 1)
     moment = jax.random.uniform(keys[0], shape) * num_samples[:, None].astype(jnp.float32)
     before = jax.random.bernoulli(keys[1], 0.5, shape)
-    place = jnp.arange(size, dtype=jnp.float32)[None, :]
-    inside = (place < moment) == before
-    inside &= place < num_samples[:, None].astype(jnp.float32)
+    position = jnp.arange(size, dtype=jnp.float32)[None, :]
+    inside = (position < moment) == before
+    inside &= position < num_samples[:, None].astype(jnp.float32)
     changes = jax.random.bernoulli(keys[2], config.change_probability, shape)
     gain = 10 ** (jax.random.uniform(keys[3], shape, minval=-10.0, maxval=10.0) / 20)
     noise_gain = 10 ** (jax.random.uniform(keys[4], shape, minval=-20.0, maxval=0.0) / 20)
@@ -96,39 +149,40 @@ def _change(num_samples, size: int, config: AugmentConfig, key):
 
 
 def _gated(samples, noisy, probability: float, key, sample_rate: int):
-    """Noisy samples [B, S] whose long pauses are nearly silent in a share of the utterances.
+    """Returns `noisy` samples [B, S] after a noise gate, in a share `probability` of the rows.
 
-    A noise gate is open near samples above 1 % of the utterance's peak. Shut, it leaves a constant
-    offset or none, and white noise from -160 to -60 dBFS: dither, or silence spliced in.
+    The gate is open near samples that exceed 1 % of the utterance's peak. Shut, it leaves white
+    noise of -160 to -60 dBFS, as of dither or of inserted silence, with a constant offset or none.
     """
     batch, size = samples.shape
     which_key, hold_key, level_key, offset_key, noise_key = jax.random.split(key, 5)
     frame = sample_rate // 100
     magnitude = jnp.pad(jnp.abs(samples), ((0, 0), (0, -size % frame)))
     peaks = magnitude.reshape(batch, -1, frame).max(axis=2)  # of 10 ms
-    loud = peaks > OPEN * peaks.max(axis=1, keepdims=True)
-    hold = jax.random.uniform(hold_key, (batch, 1), minval=HOLD[0], maxval=HOLD[1]) * 100
+    loud = peaks > GATE_THRESHOLD * peaks.max(axis=1, keepdims=True)
+    low, high = GATE_HOLD
+    hold = jax.random.uniform(hold_key, (batch, 1), minval=low, maxval=high) * 100
     hold = hold.astype(jnp.int32)
     count = jnp.pad(jnp.cumsum(loud, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
-    place = jnp.arange(loud.shape[1])[None, :]
-    until = jnp.take_along_axis(count, jnp.minimum(place + hold + 1, loud.shape[1]), axis=1)
-    before = jnp.take_along_axis(count, jnp.maximum(place - hold, 0), axis=1)
+    position = jnp.arange(loud.shape[1])[None, :]
+    until = jnp.take_along_axis(count, jnp.minimum(position + hold + 1, loud.shape[1]), axis=1)
+    before = jnp.take_along_axis(count, jnp.maximum(position - hold, 0), axis=1)
     shut = jnp.repeat(until == before, frame, axis=1)[:, :size]
-    low, high = HUSH
+    low, high = GATE_NOISE
     level = 10 ** jax.random.uniform(level_key, (batch, 1), minval=low, maxval=high)
-    low, high = OFFSET
+    low, high = GATE_OFFSET
     draw = jax.random.uniform(offset_key, (batch, 1), minval=low, maxval=low + 4 * (high - low))
     offset = jnp.where(draw < high, 10**draw, 0.0)
-    level = jnp.minimum(level, OPEN * jnp.max(magnitude, axis=1, keepdims=True))
-    hush = offset + level * jax.random.normal(noise_key, samples.shape)
+    level = jnp.minimum(level, GATE_THRESHOLD * jnp.max(magnitude, axis=1, keepdims=True))
+    silence = offset + level * jax.random.normal(noise_key, samples.shape)
     gated = jax.random.bernoulli(which_key, probability, (batch, 1))
-    return jnp.where(gated & shut, hush, noisy)
+    return jnp.where(gated & shut, silence, noisy)
 
 
 def _through_channels(samples, *, key, sample_rate: int):
-    """Samples [B, S] through channels as of telephones and codecs, one each.
+    """Passes each utterance of samples [B, S] through a channel like a telephone's or a codec's.
 
-    A third keep frequencies up to 3.3 to 4 kHz, a third up to 4 to 8 kHz, a third all; half of the
+    A third keeps frequencies up to 3.3 to 4 kHz, a third up to 4 to 8 kHz, a third all. Half of the
     first third lose those below 100 to 300 Hz. Half of all are companded to 8 bits (ITU-T G.711).
     """
     batch, size = samples.shape
@@ -136,7 +190,7 @@ def _through_channels(samples, *, key, sample_rate: int):
     kind = jax.random.randint(keys[0], (batch, 1), 0, 3)
     narrow, wide = (
         jax.random.uniform(k, (batch, 1), minval=low, maxval=high)
-        for k, (low, high) in zip(keys[1:3], (TELEPHONE, WIDE), strict=True)
+        for k, (low, high) in zip(keys[1:3], (TELEPHONE_BAND, WIDE_BAND), strict=True)
     )
     upper = jnp.where(kind == 0, narrow, jnp.where(kind == 1, wide, float(sample_rate)))
     lower = jax.random.uniform(keys[3], (batch, 1), minval=-300.0, maxval=300.0)
@@ -152,7 +206,7 @@ def _through_channels(samples, *, key, sample_rate: int):
 
 
 def _a_law(x):
-    """Samples companded to the 8 bits of A-law and back: the smallest are a constant, +-2^-12."""
+    """Compands samples to the 8 bits of A-law and back: the smallest become +-2^-12."""
     curve, scale = 87.6, 1 + math.log(87.6)
     size = jnp.minimum(jnp.abs(x), 1.0)
     linear = curve * size / scale
@@ -163,51 +217,6 @@ def _a_law(x):
 
 
 def _mu_law(x):
-    """Samples companded to the 8 bits of mu-law and back."""
+    """Compands samples to the 8 bits of mu-law and back."""
     size = jnp.log1p(255 * jnp.minimum(jnp.abs(x), 1.0)) / math.log(256)
     return jnp.sign(x) * jnp.expm1(jnp.round(size * 127) / 127 * math.log(256)) / 255
-
-
-def _mean_square(x, counted):
-    """Mean square [B, 1] of x [B, S] where it is counted; never zero."""
-    count = jnp.maximum(jnp.sum(counted, axis=1, keepdims=True), 1)
-    squares = jnp.where(counted, jnp.square(x), 0.0)
-    return jnp.sum(squares, axis=1, keepdims=True) / count.astype(jnp.float32) + 1e-12
-
-
-def spec_augment(features, num_features, config: AugmentConfig, key):
-    """Zero random bands of mel bins and random stretches of time (Park et al., 2019).
-
-    Zero is the mean of normalised features. Widths are uniform from none to the most allowed.
-
-    Args:
-      features: [B, M, F].
-      num_features: [B] int.
-      config: how many masks and how wide.
-      key: PRNG key.
-
-    Returns:
-      [B, M, F].
-    """
-    freq_key, time_key = jax.random.split(key)
-    batch, size, num_mels = features.shape
-    all_mels = jnp.full((batch,), num_mels)
-    widest = jnp.full((batch,), min(config.freq_width, num_mels))
-    bands = _stretches(freq_key, config.freq_masks, num_mels, all_mels, widest)
-    longest = (config.time_width * num_features.astype(jnp.float32)).astype(jnp.int32)
-    times = _stretches(time_key, config.time_masks, size, num_features, longest)
-    masked = bands[:, None, :] | times[:, :, None]
-    return jnp.where(masked, jnp.zeros_like(features), features)
-
-
-def _stretches(key, num_masks: int, size: int, lengths, widest):
-    """[B, size] bool: the union of `num_masks` random stretches inside each length [B]."""
-    width_key, start_key = jax.random.split(key)
-    shape = (len(lengths), num_masks)
-    widths = jax.random.uniform(width_key, shape) * (widest[:, None] + 1).astype(jnp.float32)
-    widths = jnp.floor(widths)
-    room = lengths[:, None].astype(jnp.float32) - widths
-    starts = jnp.floor(jax.random.uniform(start_key, shape) * (room + 1))
-    position = jnp.arange(size, dtype=jnp.float32)[None, :, None]
-    inside = (position >= starts[:, None]) & (position < (starts + widths)[:, None])
-    return jnp.any(inside, axis=-1)

@@ -47,7 +47,7 @@ def changed(sentencepiece, **changes):
     return json.dumps(whole)
 
 
-def test_what_cannot_be_read_is_said(sentencepiece):
+def test_an_error_says_why_it_cannot_be_read(sentencepiece):
     size = sentencepiece.vocab_size
     for text, why in (
         ("", "can be read"),

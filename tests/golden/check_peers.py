@@ -1,12 +1,12 @@
-"""Do transformers and NeMo load what tdt_jax writes, and compute the same with it?
+"""Checks that transformers and NeMo load checkpoints that tdt_jax writes, and compute the same.
 
     tdt-jax convert tests/golden/parakeet_tdt /tmp/tdt --to hf
     python tests/golden/check_peers.py /tmp/tdt              # where transformers is installed
     tdt-jax convert tests/golden/parakeet_hybrid.nemo /tmp/hybrid.nemo --to nemo
     python tests/golden/check_peers.py /tmp/hybrid.nemo      # where NeMo is installed
 
-Takes what was converted from the golden checkpoints, in one step or more, and compares with what
-the originals compute.
+Takes checkpoints that were converted from the golden ones, in one step or more, and compares with
+the arrays that the originals computed.
 """
 
 import sys
@@ -18,10 +18,10 @@ import torch
 HERE = Path(__file__).parent
 
 
-def compare(found: dict, golden: dict) -> None:
-    for name, each in found.items():
-        each, expected = np.asarray(each), golden[name]
-        error = np.max(np.abs(each - expected)) / max(1e-9, np.max(np.abs(expected)))
+def compare(computed: dict, golden: dict) -> None:
+    for name, array in computed.items():
+        expected = golden[name]
+        error = np.max(np.abs(np.asarray(array) - expected)) / max(1e-9, np.max(np.abs(expected)))
         print(f"{name}: {error:.1e}")
         if not error < 2e-5:
             sys.exit(f"{name} differs")
@@ -34,12 +34,12 @@ def check_nemo(path: Path) -> None:
     model = ASRModel.restore_from(str(path), map_location="cpu").eval()
     golden = np.load(HERE / "nemo.npz")
     if not hasattr(model, "joint"):
-        sys.exit("a CTC model: there is nothing golden of NeMo's for it; it was restored")
+        sys.exit("a CTC model, of which NeMo has computed no golden arrays; it was restored")
     if not hasattr(model, "ctc_decoder"):
         sys.exit("a transducer without a CTC head: it was restored")
     features, lengths = make_nemo.utterances()
-    found = make_nemo.stages(model, features[:3], lengths[:3])
-    compare({name: each.detach().numpy() for name, each in found.items()}, golden)
+    computed = make_nemo.stages(model, features[:3], lengths[:3])
+    compare({name: each.detach().numpy() for name, each in computed.items()}, golden)
     kept, labels, times, _ = make_nemo.decode(model, features, lengths)
     for name, each in (("labels", labels), ("times", times)):
         np.testing.assert_array_equal(np.concatenate(each), golden[f"decoded_{name}"])
@@ -58,11 +58,11 @@ def check_transformers(path: Path) -> None:
     golden = np.load(HERE / "parakeet.npz")
     features, lengths = golden["features"], golden["lengths"]
     if kind == "ctc":
-        found = make_parakeet.stages(model.eval(), features, lengths)
+        computed = make_parakeet.stages(model.eval(), features, lengths)
     else:
-        found = make_parakeet.stages(model.eval(), features[:2], lengths[:2])
-    expected = {key: golden[f"{kind}_{key}"] for key in found}
-    compare({key: each.detach().numpy() for key, each in found.items()}, expected)
+        computed = make_parakeet.stages(model.eval(), features[:2], lengths[:2])
+    expected = {key: golden[f"{kind}_{key}"] for key in computed}
+    compare({key: each.detach().numpy() for key, each in computed.items()}, expected)
     processor = transformers.AutoProcessor.from_pretrained(path)
     print(type(processor).__name__, type(processor.tokenizer).__name__)
     ids = [processor.tokenizer(text)["input_ids"] for text in make_parakeet.TEXTS]

@@ -1,13 +1,13 @@
-"""Make tiny models with NeMo, and what they compute.
+"""Makes tiny models with NeMo, and the arrays that they compute.
 
     pip install torch==2.13.0 'nemo_toolkit[asr]==3.0.0'
     python tests/golden/make_nemo.py hybrid     # parakeet_hybrid.nemo, nemo.npz
     python tests/golden/make_nemo.py unified    # parakeet_unified.nemo, nemo_unified.npz
 
-The hybrid is a TDT with a CTC head. The unified is an RNN-T with the fields of
+The hybrid is a TDT with a CTC head. The unified model is an RNN-T with the fields of
 parakeet-unified-en-0.6b's configuration, whose context is limited in streaming only. Greedy
-decoding is NeMo's sequential one; utterances of the TDT that reach its most number of labels at a
-frame are left out (it then moves a frame too far).
+decoding is NeMo's sequential one; utterances of the TDT that reach its limit of labels at a frame
+are left out (NeMo then moves a frame too far).
 """
 
 import io
@@ -28,7 +28,7 @@ TEXTS = ["the quick brown fox jumps over the lazy dog", "hello world, again and 
 
 
 def utterances(seed=2):
-    """Random features [400, 96, 16] of ragged lengths, zero beyond them."""
+    """Returns random features [400, 96, 16] of ragged lengths, zero beyond them."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, MAX_FEATURES + 1, NUM_UTTERANCES)
     lengths[0] = MAX_FEATURES
@@ -113,7 +113,7 @@ def train_tokenizer():
 
 
 def build(make, name, is_good):
-    """The model of the first seed whose decoded utterances are good, with its own tokenizer."""
+    """Returns the model of the first seed whose decoded utterances are good, and those."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = train_tokenizer()
         (Path(folder) / "tokenizer.model").write_bytes(tokenizer)
@@ -122,21 +122,21 @@ def build(make, name, is_good):
         (Path(folder) / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
         model = make(Path(folder)).eval()
         for seed in range(40):
-            randomise(model, seed, len(pieces))
-            kept, *found = decode(model, *utterances())
-            print("seed", seed, "kept", len(kept), "labels", sum(map(len, found[0])))
-            if len(kept) == NUM_KEPT and is_good(*found):
+            randomize(model, seed, len(pieces))
+            kept, *results = decode(model, *utterances())
+            print("seed", seed, "kept", len(kept), "labels", sum(map(len, results[0])))
+            if len(kept) == NUM_KEPT and is_good(*results):
                 break
         else:
             raise SystemExit("no seed gives what is needed within the cap")
         model.cfg.tokenizer.dir = None  # a folder that is gone
         model.save_to(str(HERE / name))
-    return model, kept, found
+    return model, kept, results
 
 
 @torch.no_grad()
-def randomise(model, seed, blank):
-    """Weights that make everything matter, and heads that say blanks, labels and all durations."""
+def randomize(model, seed, blank):
+    """Sets weights that all matter, and heads that emit blanks, labels and all durations."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point() or name.startswith("preprocessor"):
@@ -151,16 +151,16 @@ def randomise(model, seed, blank):
             tensor.normal_(0, 0.1, generator=generator)
     model.decoder.prediction["embed"].weight[blank] = 0
     features, lengths = utterances()
-    found = stages(model, features[:20], lengths[:20])
+    computed = stages(model, features[:20], lengths[:20])
     is_tdt = model.joint.num_extra_outputs > 0
-    heads = [(model.joint.joint_net[-1], found["logits"], 0.8 if is_tdt else 2.5)]
-    if "ctc_logits" in found:
-        heads.append((model.ctc_decoder.decoder_layers[0], found["ctc_logits"], 2.0))
+    heads = [(model.joint.joint_net[-1], computed["logits"], 0.8 if is_tdt else 2.5)]
+    if "ctc_logits" in computed:
+        heads.append((model.ctc_decoder.decoder_layers[0], computed["ctc_logits"], 2.0))
     for head, logits, bias in heads:
         logits = logits.flatten(0, -2)
         deviation = logits.std(0)
         head.weight /= deviation.reshape(-1, *[1] * (head.weight.ndim - 1))
-        head.bias -= logits.mean(0)  # so that every output has its turn
+        head.bias -= logits.mean(0)  # so that every output is emitted
         head.bias /= deviation
         head.bias[blank] += bias
     if is_tdt:
@@ -169,6 +169,7 @@ def randomise(model, seed, blank):
 
 @torch.no_grad()
 def stages(model, features, lengths):
+    """Returns the output of every stage of a model on a few utterances."""
     encoded, num_frames = model.encoder(
         audio_signal=torch.tensor(features).transpose(1, 2), length=torch.tensor(lengths)
     )
@@ -193,32 +194,34 @@ def stages(model, features, lengths):
 
 @torch.no_grad()
 def decode(model, features, lengths):
+    """Returns which utterances are within the limit, their labels, times and durations."""
     kept, labels, times, durations = [], [], [], []
     for index, (x, length) in enumerate(zip(features, lengths, strict=True)):
         encoded, num_frames = model.encoder(
             audio_signal=torch.tensor(x[None, :length]).transpose(1, 2),
             length=torch.tensor([length]),
         )
-        (found,) = model.decoding.rnnt_decoder_predictions_tensor(
+        (hypothesis,) = model.decoding.rnnt_decoder_predictions_tensor(
             encoded, num_frames, return_hypotheses=True
         )
-        at = np.array([int(t) for t in found.timestamp], np.int64)
+        at = np.array([int(t) for t in hypothesis.timestamp], np.int64)
         if model.joint.num_extra_outputs and len(at) and np.bincount(at).max() >= 10:
             continue
         kept.append(index)
-        labels.append(np.array(found.y_sequence.tolist(), np.int64))
+        labels.append(np.array(hypothesis.y_sequence.tolist(), np.int64))
         times.append(at)
         if model.joint.num_extra_outputs:
-            durations.append(np.array([int(d) for d in found.token_duration], np.int64))
+            durations.append(np.array([int(d) for d in hypothesis.token_duration], np.int64))
         if len(kept) == NUM_KEPT or index + 1 - len(kept) > 50:
             break
     return kept, labels, times, durations
 
 
-def decoded(kept, found):
+def decoded(kept, results):
+    """Returns the arrays of a golden file for the results of `decode`."""
     golden = {"kept": np.array(kept, np.int16)}
-    golden["counts"] = np.array([len(each) for each in found[0]], np.int16)
-    for name, each in zip(("labels", "times", "durations"), found, strict=True):
+    golden["counts"] = np.array([len(each) for each in results[0]], np.int16)
+    for name, each in zip(("labels", "times", "durations"), results, strict=True):
         if each:
             golden[f"decoded_{name}"] = np.concatenate(each).astype(np.int16)
     return golden
@@ -229,20 +232,20 @@ def make_unified():
         counts = np.bincount(np.concatenate(labels).astype(int), minlength=64)
         return 500 <= counts.sum() <= 3000 and np.count_nonzero(counts) >= 25
 
-    model, kept, found = build(
+    model, kept, results = build(
         lambda folder: EncDecRNNTBPEModel(unified_config(folder)), "parakeet_unified.nemo", is_good
     )
     features, lengths = utterances()
     computed = stages(model, features[:3], lengths[:3])
     golden = {name: computed[name].numpy() for name in ("frames", "num_frames")}
-    np.savez_compressed(HERE / "nemo_unified.npz", **golden, **decoded(kept, found))
+    np.savez_compressed(HERE / "nemo_unified.npz", **golden, **decoded(kept, results))
 
 
 def make_hybrid():
     def is_good(_labels, _times, durations):
         return np.bincount(np.concatenate([*durations, [0]]), minlength=5).min() >= 5
 
-    model, kept, found = build(
+    model, kept, results = build(
         lambda folder: EncDecHybridRNNTCTCBPEModel(config(folder)), "parakeet_hybrid.nemo", is_good
     )
     features, lengths = utterances()
@@ -250,14 +253,15 @@ def make_hybrid():
     golden |= {
         name: each.numpy() for name, each in stages(model, features[:3], lengths[:3]).items()
     }
-    golden |= decoded(kept, found)
+    golden |= decoded(kept, results)
     samples = np.random.default_rng(5).normal(size=(2, 6543)).astype(np.float32) * 0.1
     num_samples = np.array([4000, 6543])
     model.preprocessor.featurizer.dither = 0.0
-    heard, num_heard = model.preprocessor(
+    log_mel, num_log_mel = model.preprocessor(
         input_signal=torch.tensor(samples), length=torch.tensor(num_samples)
     )
-    golden |= {"heard": heard.transpose(1, 2).numpy(), "num_heard": num_heard.numpy()}
+    golden["log_mel"] = log_mel.transpose(1, 2).numpy()
+    golden["num_log_mel"] = num_log_mel.numpy()
     model.encoder.change_attention_model("rel_pos_local_attn", [2, 2])
     model.eval()
     local = stages(model, features[:3], lengths[:3])["frames"]

@@ -1,10 +1,10 @@
-"""Make parakeet_*/ and parakeet.npz with transformers: tiny Parakeet models and what they compute.
+"""Makes parakeet_*/ and parakeet.npz with transformers: tiny models and the arrays they compute.
 
     pip install torch==2.13.0 transformers==5.23.0 sentencepiece protobuf
     python tests/golden/make_parakeet.py
 
-The folders are what `save_pretrained` writes. Decoding is of 200 ragged random utterances a model:
-transformers' TDT has no most number of labels at a frame, so those that go beyond are left out.
+`save_pretrained` writes the folders. Each model decodes 200 ragged random utterances; transformers'
+TDT has no limit of labels at a frame, so utterances that go beyond ours are left out.
 """
 
 import io
@@ -49,7 +49,7 @@ def encoder(**changes):
 
 
 def utterances(seed=1):
-    """Random features [400, 96, 16] of ragged lengths, zero beyond them."""
+    """Returns random features [400, 96, 16] of ragged lengths, zero beyond them."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, MAX_FEATURES + 1, NUM_UTTERANCES)
     lengths[0] = MAX_FEATURES
@@ -59,8 +59,8 @@ def utterances(seed=1):
 
 
 @torch.no_grad()
-def randomise(model, seed, *, blank, blank_bias):
-    """Weights that make everything matter, and heads that say blanks, labels and all durations."""
+def randomize(model, seed, *, blank, blank_bias):
+    """Sets weights that all matter, and heads that emit blanks, labels and all durations."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
@@ -80,7 +80,7 @@ def randomise(model, seed, *, blank, blank_bias):
     logits = stages(model, features[:20], lengths[:20])["logits"].flatten(0, -2)
     deviation = logits.std(0)
     head.weight /= deviation.reshape(-1, *[1] * (head.weight.ndim - 1))
-    head.bias -= logits.mean(0)  # so that every output has its turn
+    head.bias -= logits.mean(0)  # so that every output is emitted
     head.bias /= deviation
     head.bias[blank] += blank_bias
     if len(head.bias) > blank + 1:
@@ -118,7 +118,7 @@ def save(model, folder, sentencepiece_model, decoder_type):
 
 @torch.no_grad()
 def stages(model, features, lengths):
-    """Every stage of a model on a few utterances."""
+    """Returns the output of every stage of a model on a few utterances."""
     mask = torch.tensor(np.arange(features.shape[1])[None] < lengths[:, None])
     x = torch.tensor(features)
     if not hasattr(model, "joint"):
@@ -139,8 +139,8 @@ def stages(model, features, lengths):
 
 
 @torch.no_grad()
-def decode(model, features, lengths, cap=10):
-    """Which of the utterances are within the cap, with their labels, times and durations."""
+def decode(model, features, lengths, max_symbols=10):
+    """Returns which utterances are within the limit, their labels, times and durations."""
     kept, labels, times, durations = [], [], [], []
     blank = model.config.blank_token_id
     num_durations = len(getattr(model.config, "durations", ()))
@@ -157,16 +157,16 @@ def decode(model, features, lengths, cap=10):
         advances = out.durations[0, 1:].numpy()
         tokens = out.sequences[0, 1 : 1 + len(advances)].numpy()
         at = np.cumsum(advances) - advances
-        said = tokens != blank
-        if num_durations and np.bincount(at[said], minlength=1).max() >= cap:
+        is_label = tokens != blank
+        if num_durations and np.bincount(at[is_label], minlength=1).max() >= max_symbols:
             continue
         kept.append(index)
-        labels.append(tokens[said])
-        times.append(at[said])
-        durations.append(advances[said])
+        labels.append(tokens[is_label])
+        times.append(at[is_label])
+        durations.append(advances[is_label])
         if len(kept) == NUM_KEPT:
             return kept, labels, times, durations
-    raise SystemExit(f"only {len(kept)} utterances are within the cap")
+    raise SystemExit(f"only {len(kept)} utterances are within the limit")
 
 
 def packed(lists):
@@ -194,9 +194,9 @@ def main():
         ("rnnt", ParakeetForRNNT(rnnt), 4.0),
     ):
         for seed in range(20):
-            randomise(model.eval(), seed, blank=blank, blank_bias=bias)
-            kept, *found = decode(model, features, lengths)
-            durations = np.bincount(np.concatenate(found[2]), minlength=5)
+            randomize(model.eval(), seed, blank=blank, blank_bias=bias)
+            kept, *results = decode(model, features, lengths)
+            durations = np.bincount(np.concatenate(results[2]), minlength=5)
             if kind == "rnnt" or durations.min() >= 5:
                 break
         print(f"{kind}: seed {seed}, {durations.sum()} labels of durations {durations}")
@@ -207,21 +207,21 @@ def main():
         golden |= {f"{kind}_{name}": each.numpy() for name, each in
                    stages(model, features[:2], lengths[:2]).items()}  # fmt: skip
         golden[f"{kind}_kept"] = np.array(kept, np.int16)
-        golden[f"{kind}_counts"] = np.array([len(each) for each in found[0]], np.int16)
-        for name, each in zip(("labels", "times", "durations"), found, strict=True):
+        golden[f"{kind}_counts"] = np.array([len(each) for each in results[0]], np.int16)
+        for name, each in zip(("labels", "times", "durations"), results, strict=True):
             golden[f"{kind}_decoded_{name}"] = packed(each)
 
     ctc = ParakeetForCTC(
         ParakeetCTCConfig(vocab_size=blank + 1, pad_token_id=blank, encoder_config=encoder())
     ).eval()
-    randomise(ctc, 0, blank=blank, blank_bias=2.0)
+    randomize(ctc, 0, blank=blank, blank_bias=2.0)
     save(ctc, HERE / "parakeet_ctc", plain, "ctc")
     mask = torch.tensor(np.arange(MAX_FEATURES)[None] < lengths[:, None])
     with torch.no_grad():
         golden["ctc_logits"] = stages(ctc, features[:3], lengths[:3])["logits"].numpy()
-        found = ctc.generate(torch.tensor(features), mask).numpy()[:NUM_KEPT]
+        decoded = ctc.generate(torch.tensor(features), mask).numpy()[:NUM_KEPT]
     collapsed = [[t for i, t in enumerate(row) if t != blank and (i == 0 or row[i - 1] != t)]
-                 for row in found]  # fmt: skip
+                 for row in decoded]  # fmt: skip
     golden["ctc_counts"] = np.array([len(each) for each in collapsed], np.int16)
     golden["ctc_decoded_labels"] = packed([np.array(each) for each in collapsed])
     print("ctc labels", len(golden["ctc_decoded_labels"]))
@@ -229,8 +229,8 @@ def main():
     rng = np.random.default_rng(5)
     samples = [rng.normal(size=n).astype(np.float32) * 0.1 for n in (4000, 6543)]
     out = ParakeetFeatureExtractor(feature_size=MELS)(samples, sampling_rate=16000)
-    golden["heard"] = out["input_features"].numpy()
-    golden["heard_lengths"] = out["attention_mask"].sum(-1).numpy()
+    golden["log_mel"] = out["input_features"].numpy()
+    golden["num_log_mel"] = out["attention_mask"].sum(-1).numpy()
     np.savez_compressed(HERE / "parakeet.npz", **golden)
 
 

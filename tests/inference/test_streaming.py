@@ -14,7 +14,7 @@ from models import hypothesis, make_recogniser, noise, spell, with_tags, without
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.audio.reading import AudioError
+from tdt_jax.audio.errors import AudioError
 from tdt_jax.decoding.hypothesis import take
 from tdt_jax.inference import streaming
 from tdt_jax.inference.streaming import Stream, _Tail

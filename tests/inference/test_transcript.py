@@ -1,4 +1,4 @@
-"""Transcripts of many scripts: times of what is said and of what is not, tags, segments."""
+"""Transcripts of many scripts: times of spoken labels and of others, tags, segments."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def test_an_opening_mark_stands_where_its_word_is_said():
     found = transcript(("▁it", 2, 3), ("▁¿", 6, 1), ("Qué", 30, 4), ("?", 35, 1), ("▁-", 50, 1))
     assert frames(found.words) == [("it", 2, 5), ("¿Qué?", 30, 34), ("-", 34, 34)]
     assert frames(found.tokens)[1:3] == [("▁¿", 30, 30), ("Qué", 30, 34)]
-    found = transcript(("▁it", 2, 3), ("▁'", 6, 1), ("i", 7, 2))  # this is said with its word
+    found = transcript(("▁it", 2, 3), ("▁'", 6, 1), ("i", 7, 2))  # this is spoken with its word
     assert frames(found.words) == [("it", 2, 5), ("'i", 6, 9)]
 
 

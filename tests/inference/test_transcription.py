@@ -18,11 +18,19 @@ from run_config import get_config
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
-from tdt_jax.audio.reading import AudioError
+from tdt_jax.audio.errors import AudioError
 from tdt_jax.inference import long_form, transcription
+from tdt_jax.inference.long_form import PIECE_SECONDS
 from tdt_jax.inference.transcription import shapes, transcribe_each, warm_up
-from tdt_jax.recogniser import PIECE_SECONDS
 from tdt_jax.runtime import process
+
+
+def test_files_and_arrays_agree(recogniser, tmp_path):
+    samples = noise(2.0)
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    stereo = np.stack([samples, samples], axis=1)
+    a, b, c = tdt.transcribe(recogniser, [tmp_path / "a.wav", samples, stereo])
+    assert a == b == c
 
 
 def test_the_same_whatever_the_batch(recogniser):
@@ -35,14 +43,6 @@ def test_the_same_whatever_the_batch(recogniser):
         assert [(t.text, t.start, t.end) for t in a.tokens] == [
             (t.text, t.start, t.end) for t in b.tokens
         ]
-
-
-def test_files_and_arrays_agree(recogniser, tmp_path):
-    samples = noise(2.0)
-    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
-    stereo = np.stack([samples, samples], axis=1)
-    a, b, c = tdt.transcribe(recogniser, [tmp_path / "a.wav", samples, stereo])
-    assert a == b == c
 
 
 def test_tags_are_shown_on_demand():
@@ -65,7 +65,7 @@ def test_audio_without_a_frame(recogniser):
 
 
 def test_digital_silence_around_speech_changes_times_only(recogniser):
-    """Though features are normalised by all that a piece holds."""
+    """Though features are normalized over all of a window."""
     recording, silence = noise(3.0), np.zeros(44000, np.float32)
     around = np.concatenate([silence, recording, silence])
     between = np.concatenate([recording, silence, recording])
@@ -181,7 +181,7 @@ def test_windows_are_as_long_as_the_model_was_trained_on(tmp_path):
     tdt.save(recogniser, tmp_path / "other")
     other = tdt.load(tmp_path / "other").config
     assert other.piece_seconds is None and shapes(other)[-1].seconds == PIECE_SECONDS
-    with pytest.raises(ValueError, match="piece_seconds must be >= 1 or none, got 0"):
+    with pytest.raises(ValueError, match="piece_seconds must be >= 1, got 0"):
         dataclasses.replace(recogniser.config, piece_seconds=0.0)
 
 

@@ -22,8 +22,8 @@ TDT = (0, 1, 2)
 @functools.cache
 def make_joint():
     sizes = dict(frame_width=6, state_width=5, vocab_size=4, num_durations=3)
-    options = dict(dtype=jnp.float32, rngs=nnx.Rngs(0))
-    return models.build(lambda: Joint(JointConfig(width=12), **sizes, **options))
+    config = JointConfig(width=12)
+    return models.build(lambda: Joint(config, **sizes, dtype=jnp.float32, rngs=nnx.Rngs(0)))
 
 
 def test_only_tiles_that_a_path_can_reach_are_evaluated():

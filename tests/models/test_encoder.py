@@ -14,12 +14,15 @@ from compilations import num_compilations
 import tdt_jax as tdt
 from tdt_jax.models import attention
 from tdt_jax.models import encoder as encoders
+from tdt_jax.runtime.pytree import named_leaves
 
 LENGTHS = np.array([40, 0, 19], np.int32)
+DROPPING = dict(dropout=0.2, attention_dropout=0.2)
+WITHOUT_BIASES = dict(use_bias=False, scale_input=True)
 
 
 def features(lengths=LENGTHS, size=40, garbage=0.0, seed=0):
-    """Features of some lengths, the same whatever the size."""
+    """Features of utterances of some lengths, the same whatever the size of the batch."""
     rows = [np.random.default_rng((seed, b)).normal(size=(60, 16)) for b in range(len(lengths))]
     x = np.full((len(lengths), size, 16), garbage, np.float32)
     for row, values, length in zip(x, rows, lengths, strict=True):
@@ -33,6 +36,11 @@ def model(**changes):
     return models.transducer(models.config(encoder=models.encoder_config(**changes), dtype=dtype))
 
 
+def encode(*arguments):
+    """`tdt.encode` in numpy."""
+    return jax.device_get(tdt.encode(*arguments))
+
+
 def key(seed):
     """A key whose generator compiles fast."""
     return jax.random.key(seed, impl="rbg")
@@ -42,14 +50,14 @@ def key(seed):
     "changes",
     [
         {},
-        dict(use_bias=False, scale_input=True),
+        WITHOUT_BIASES,
         dict(convolution_norm="affine", attention_context=(2, 1)),
     ],
 )
 def test_encoder_follows_the_formulas(changes):
     """Each utterance as if it were alone and unpadded; padded frames are zero."""
     x = features()
-    frames, num_frames = tdt.encode(model(**changes), x, LENGTHS)
+    frames, num_frames = encode(model(**changes), x, LENGTHS)
     assert frames.shape == (3, 5, 16) and frames.dtype == jnp.float32
     np.testing.assert_array_equal(num_frames, [5, 0, 3])
     for b in (0, 2):
@@ -73,31 +81,35 @@ def test_subsampled_length_is_three_strided_convolutions():
     np.testing.assert_array_equal(encoders.subsampled_length(lengths), np.ceil(lengths / 8))
 
 
-def test_long_features_are_subsampled_in_pieces(monkeypatch):
-    """Pieces of 8 or 24 features give what the whole gives, padding between them or not."""
+def test_long_features_are_subsampled_in_parts(monkeypatch):
+    """Parts of 8 or 24 features give what the whole gives, padding between them or not."""
     lengths = np.array([60, 17, 24, 0], np.int32)
     x = features(lengths, size=64, garbage=np.nan)
     subsampling = model().encoder.subsampling
-    whole, num_frames = subsampling(x, lengths)
+
+    def run():
+        return jax.device_get(jax.jit(lambda: subsampling(x, lengths))())
+
+    whole, num_frames = run()
     np.testing.assert_array_equal(num_frames, [8, 3, 3, 0])
     for size in (8, 24):
-        monkeypatch.setattr(encoders, "PIECE", size)
-        pieces, again = subsampling(x, lengths)
+        monkeypatch.setattr(encoders, "MAX_FEATURES", size)
+        parts, again = run()
         np.testing.assert_array_equal(again, num_frames)
-        assert pieces.shape == whole.shape
+        assert parts.shape == whole.shape
         for b, length in enumerate(num_frames):
-            np.testing.assert_allclose(pieces[b, :length], whole[b, :length], atol=1e-6)
+            np.testing.assert_allclose(parts[b, :length], whole[b, :length], atol=1e-6)
 
 
 # Invariances
 
 
 def test_padding_has_no_influence():
-    frames, _ = tdt.encode(model(), features(), LENGTHS)
+    frames, _ = encode(model(), features(), LENGTHS)
     for garbage in (1e4, np.nan):
-        garbled, _ = tdt.encode(model(), features(garbage=garbage), LENGTHS)
+        garbled, _ = encode(model(), features(garbage=garbage), LENGTHS)
         np.testing.assert_array_equal(garbled, frames)
-    longer, num_frames = tdt.encode(model(), features(size=57, garbage=3.0), LENGTHS)
+    longer, num_frames = encode(model(), features(size=57, garbage=3.0), LENGTHS)
     np.testing.assert_array_equal(num_frames, [5, 0, 3])
     np.testing.assert_allclose(longer[:, :5], frames, atol=1e-5)  # other sums
     assert longer.shape[1] == 8 and not np.any(longer[:, 5:])
@@ -105,65 +117,82 @@ def test_padding_has_no_influence():
 
 def test_the_rest_of_the_batch_has_no_influence():
     x = features()
-    frames, _ = tdt.encode(model(), x, LENGTHS)
+    frames, _ = encode(model(), x, LENGTHS)
     others, lengths = features(seed=1), np.array([3, 40, 19], np.int32)
     others[2] = x[2]
-    np.testing.assert_allclose(tdt.encode(model(), others, lengths)[0][2], frames[2], atol=1e-6)
-    alone, _ = tdt.encode(model(), x[2:], LENGTHS[2:])
+    np.testing.assert_allclose(encode(model(), others, lengths)[0][2], frames[2], atol=1e-6)
+    alone, _ = encode(model(), x[2:], LENGTHS[2:])
     np.testing.assert_allclose(alone[0], frames[2], atol=1e-5)
 
 
-def test_remat_and_unrolling_change_no_gradient():
-    """With dropout, which the backward pass must draw again; an empty utterance gives no NaN."""
+def gradients(**changes):
+    """The gradient of a sum of frames by parameter name, and by features, with dropout."""
 
-    def gradients(**changes):
-        @functools.partial(jax.jit, compiler_options=models.QUICK)
-        @functools.partial(jax.grad, argnums=(0, 1))
-        def gradient(encoder, x):
-            frames, _ = encoder(x, LENGTHS, key=key(3))
-            return jnp.sum(jnp.sin(frames + 1))
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradient(encoder, x):
+        frames, _ = encoder(x, LENGTHS, key=key(3))
+        return jnp.sum(jnp.sin(frames + 1))
 
-        return gradient(model(dropout=0.2, **changes).encoder, features())
+    options = dict(kernel_size=3, dropout=0.0, attention_dropout=0.2)
+    encoder = models.numpy_model(model(**options, **changes).encoder)
+    by_parameter, by_features = jax.device_get(gradient(encoder, features()))
+    return named_leaves(by_parameter), by_features
 
-    recomputed, kept = gradients(remat=True), gradients(remat=False, unroll=2)
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(recomputed)]
-    leaves = zip(names, *map(jax.tree.leaves, (recomputed, kept)), strict=True)
-    for name, one, other in leaves:
-        assert np.all(np.isfinite(one)) and np.any(one), name
-        np.testing.assert_allclose(one, other, atol=2e-5 * max(1, np.max(np.abs(one))))
+
+@pytest.fixture(scope="module")
+def recomputed():
+    return gradients()
+
+
+def test_every_parameter_has_a_gradient(recomputed):
+    """An empty utterance gives no NaN, and padding no gradient."""
+    by_parameter, by_features = recomputed
+    for name, leaf in by_parameter.items():
+        assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    assert np.all(np.isfinite(by_features)) and np.any(by_features)
     padding = np.arange(40) >= LENGTHS[:, None]
-    assert not np.any(np.asarray(recomputed[1])[padding])
+    assert not np.any(by_features[padding])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(remat=False), pytest.param(dict(remat=False, unroll=2), marks=pytest.mark.slow)],
+)
+def test_remat_and_unrolling_change_no_gradient(recomputed, changes):
+    """Although the backward pass draws dropout again."""
+    by_parameter, by_features = gradients(**changes)
+    pairs = [(recomputed[0][name], leaf) for name, leaf in by_parameter.items()]
+    for one, other in [*pairs, (recomputed[1], by_features)]:
+        np.testing.assert_allclose(one, other, atol=2e-5 * max(1, np.max(np.abs(one))))
 
 
 def test_remat_is_there_when_asked_for():
-    for remat in (True, False):
-        encoder = model(remat=remat).encoder
+    for options in ({}, dict(remat=False)):
+        encoder = model(**options).encoder
         traced = str(jax.make_jaxpr(lambda x, encoder=encoder: encoder(x, LENGTHS))(features()))
-        assert ("remat" in traced) == remat
+        assert ("remat" in traced) == encoder.config.remat == (not options)
 
 
 def test_dropout_comes_with_a_key_only():
-    dropping = model(dropout=0.2, attention_dropout=0.2)
-    plain, _ = tdt.encode(model(dropout=0.0, attention_dropout=0.0), features(), LENGTHS)
-    np.testing.assert_array_equal(tdt.encode(dropping, features(), LENGTHS)[0], plain)
-    encode = jax.jit(
-        lambda key: dropping.encoder(features(), LENGTHS, key=key)[0],
-        compiler_options=models.QUICK,
-    )
-    one, again, other = (encode(key(seed)) for seed in (1, 1, 2))
+    dropping = model(**DROPPING)
+    plain, _ = encode(model(), features(), LENGTHS)
+    np.testing.assert_array_equal(encode(dropping, features(), LENGTHS)[0], plain)
+    drop = jax.jit(lambda key: dropping.encoder(features(), LENGTHS, key=key)[0])
+    one, again, other = (np.asarray(drop(key(seed))) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert np.max(np.abs(one - plain)) > 0.1 and np.max(np.abs(one - other)) > 0.1
     assert not np.any(one[1]) and not np.any(one[2, 3:])
 
 
 def test_every_part_drops():
-    """The attention's weights, the feed-forward's hidden layer, what a block adds to x."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 16)), jnp.float32)
-    positions, padding = attention.position_encoding(4, -4, 16), jnp.zeros((1, 5), bool)
-    encoder = model(dropout=0.5, attention_dropout=0.5).encoder
+    """The attention's weights, the feed-forward's hidden layer, what a block adds to its input."""
+    x = np.random.default_rng(0).normal(size=(1, 5, 16)).astype(np.float32)
+    positions, padding = attention.position_encoding(4, -4, 16), np.zeros((1, 5), bool)
+    encoder = model(**DROPPING).encoder
     block = jax.tree.map(lambda leaf: leaf[0], models.numpy_model(encoder.blocks))
 
-    @functools.partial(jax.jit, compiler_options=models.QUICK)
+    @jax.jit
     def parts(block, key):
         return (
             block.attention(x, positions, padding, key=key),
@@ -171,7 +200,9 @@ def test_every_part_drops():
             block(x, positions, padding, key=key),
         )
 
-    for one, other in zip(parts(block, key(0)), parts(block, key(1)), strict=True):
+    for one, other in zip(
+        *jax.device_get((parts(block, key(0)), parts(block, key(1)))), strict=True
+    ):
         assert np.any(one != other)
 
 
@@ -182,23 +213,18 @@ def test_bfloat16_computes_on_float32_parameters():
     half = model(dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
     with jax.numpy_dtype_promotion("standard"):  # flax's norms promote to float32 implicitly
-        frames, _ = tdt.encode(half, features(), LENGTHS)
+        frames, _ = encode(half, features(), LENGTHS)
     assert frames.dtype == jnp.bfloat16 and not np.any(frames[1])
-    expected, _ = tdt.encode(model(), features(), LENGTHS)
+    expected, _ = encode(model(), features(), LENGTHS)
     error = np.abs(np.asarray(frames, np.float32) - expected)
     assert 0 < np.max(error) < 0.2 and np.mean(error) < 0.02  # of frames of deviation one
 
 
-def names(tree):
-    paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
-    return [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-
-
 def test_use_bias_false_leaves_norms_and_attention_biases_only():
     def biases(use_bias):
-        blocks = model(use_bias=use_bias).encoder.blocks
-        found = [name.removesuffix(".value") for name in names(blocks)]
-        return {name for name in found if name.endswith("bias") and "norm" not in name}
+        options = {} if use_bias else WITHOUT_BIASES
+        names = named_leaves(model(**options).encoder.blocks)
+        return {name for name in names if name.endswith("bias") and "norm" not in name}
 
     attention = {"attention.content_bias", "attention.position_bias"}
     assert biases(False) == attention
@@ -226,7 +252,7 @@ def test_encode_compiles_once_per_shape():
     first = models.transducer(models.config())
     assert num_compilations(tdt.encode, first, x, lengths) == 1
     assert num_compilations(tdt.encode, first, x + 1, lengths[::-1].copy()) == 0
-    assert num_compilations(tdt.encode, first, jnp.asarray(x), jnp.asarray(lengths)) == 0
+    assert num_compilations(tdt.encode, first, *jax.device_put((x, lengths))) == 0
     second = models.transducer(models.config(), seed=1)
     assert num_compilations(tdt.encode, second, x, lengths) == 0
     updated = jax.tree.map(lambda leaf: leaf * 0.5, models.numpy_model(second))

@@ -22,7 +22,7 @@ def predictor(num_layers, dtype="float32", dropout=0.0):
     return models.build(lambda: Predictor(config, VOCAB, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0)))
 
 
-@functools.partial(jax.jit, compiler_options=models.QUICK)
+@jax.jit
 def run(predictor, labels, key):
     return predictor(labels, key=key)
 
@@ -65,7 +65,7 @@ def test_sequence_and_steps_follow_the_formula(num_layers):
 
     state = model.start(2)
     assert state.hidden.shape == state.cell.shape == (num_layers, 2, 6)
-    step = jax.jit(Predictor.step, compiler_options=models.QUICK)
+    step = jax.jit(Predictor.step)
     for u, labels in enumerate(np.concatenate([[[VOCAB], [VOCAB]], LABELS], axis=1).T):
         before = state
         output, state = step(model, labels, state)

@@ -1,4 +1,4 @@
-"""Whatever stops a run: it goes on from the newest whole checkpoint, to the same bits."""
+"""A run that anything stops continues from its newest complete checkpoint, to the same bits."""
 
 import re
 import shutil
@@ -19,14 +19,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(run, tmp_path_factory):
-    """The folder of a run that nothing stopped, and its last checkpoint."""
+    """The folder of a run that nothing stopped, and the arrays of its last checkpoint."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     finish(run(folder))
     return folder, arrays(folder, 12)
 
 
 def stop_after(process, pattern: str, signal_number: int) -> str:
-    """Send a signal when a line matches; what was printed until then."""
+    """Sends a signal when a line matches. Returns the output up to that line."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -38,7 +38,7 @@ def stop_after(process, pattern: str, signal_number: int) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends(run, whole, tmp_path, number):
-    """At a step that no checkpoint is due at."""
+    """At a step at which no checkpoint is due."""
     process = run(tmp_path / "run", "training.save_every=100", "training.log_every=1")
     stop_after(process, "step 2 ", number)
     output = finish(process, code=128 + number)
@@ -51,7 +51,7 @@ def test_a_signal_saves_and_ends(run, whole, tmp_path, number):
 
 
 def test_a_signal_ends_an_evaluation(run, whole, tmp_path):
-    """What it was to evaluate is saved, and is evaluated when the run goes on."""
+    """The step is saved, and evaluated when the run continues."""
     process = run(tmp_path / "run", "data.telephone.num_test=100")
     stop_after(process, "step 12 ", signal.SIGTERM)
     output = finish(process, code=128 + signal.SIGTERM)
@@ -69,7 +69,7 @@ def test_a_signal_before_the_first_step(run, tmp_path):
 
 
 def test_killed_again_and_again(run, whole, tmp_path):
-    """SIGKILL at random moments, while it starts, computes or writes."""
+    """SIGKILL at random moments: during start, training or writing."""
     rng = np.random.default_rng(1)
     kills = 0
     for _ in range(40):
@@ -89,24 +89,24 @@ def test_killed_again_and_again(run, whole, tmp_path):
 
 
 def damage(folder, step):
-    """Cut the largest file of a checkpoint in half."""
+    """Cuts the largest file of a checkpoint in half."""
     files = [f for f in (folder / "checkpoints" / str(step)).rglob("*") if f.is_file()]
     largest = max(files, key=lambda f: f.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
 
 def test_damaged_and_half_written_checkpoints(run, whole, tmp_path):
-    """The newest two are damaged, one more is half-written: the third is gone on from."""
+    """The newest two are damaged, one more is half-written: the run continues from the third."""
     folder = shutil.copytree(whole[0], tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "12")
     finish(run(folder, "training.num_steps=11", "training.save_every=1"))
-    # As orbax leaves it when it is killed before the last rename.
+    # as orbax leaves it when it is killed before the last rename
     half = folder / "checkpoints" / "12.orbax-checkpoint-tmp"
     shutil.copytree(folder / "checkpoints" / "11", half)
     (half / "_CHECKPOINT_METADATA").unlink()
     damage(folder, 11)
     damage(folder, 10)
-    # It writes at steps of damaged ones, and keeps only the newest that is whole.
+    # It writes checkpoints at the steps of damaged ones, and keeps only the newest complete one.
     output = finish(run(folder, "training.save_every=1", "training.keep=1"))
     assert output.count("trying the one before") == 2
     assert "going on from step 9 " in output
@@ -117,10 +117,10 @@ def test_damaged_and_half_written_checkpoints(run, whole, tmp_path):
 
 
 def test_a_nan_is_never_saved(run, tmp_path):
-    """Not even when it is evaluated at once; what was before it stays."""
-    spoilt = "optimizer.learning_rate=1e38", "training.eval_every=1", "training.log_every=1"
-    finish(run(tmp_path / "run", "training.num_steps=1", *spoilt[1:]))
-    output = finish(run(tmp_path / "run", *spoilt), code=1)
+    """Not even when an evaluation is due at once; earlier checkpoints stay."""
+    diverging = "optimizer.learning_rate=1e38", "training.eval_every=1", "training.log_every=1"
+    finish(run(tmp_path / "run", "training.num_steps=1", *diverging[1:]))
+    output = finish(run(tmp_path / "run", *diverging), code=1)
     assert "loss nan" in output and "Traceback" not in output
     steps = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.is_dir()]
     for step in steps:
@@ -129,7 +129,7 @@ def test_a_nan_is_never_saved(run, tmp_path):
 
 
 def test_a_full_disk(run, whole, tmp_path):
-    """It ends with a message; with room again it goes on from the newest whole checkpoint."""
+    """The run ends with a message. With space again it continues from the newest checkpoint."""
     folder = shutil.copytree(whole[0], tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "12")
     output = finish(run(folder, file_size=16384), code=1)
@@ -140,7 +140,7 @@ def test_a_full_disk(run, whole, tmp_path):
 
 
 def test_the_best_is_kept_and_can_be_named(run, tmp_path):
-    """The learning rate spoils the model: step 2 stays the best of those evaluated."""
+    """The best checkpoint stays beside the newest, and `@best` loads it."""
     import tdt_jax as tdt
 
     output = finish(
@@ -150,7 +150,7 @@ def test_the_best_is_kept_and_can_be_named(run, tmp_path):
         int(step): float(rate) for step, rate in re.findall(r"step (\d+)  dev WER ([\d.]+)", output)
     }
     assert sorted(rates) == [2, 4, 6, 8, 10, 12]
-    # What was the best when the last one was written stays beside it.
+    # When the last one was written, the best of those before stayed.
     before = min(rates.keys() - {12}, key=lambda step: (rates[step], -step))
     kept = {int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.is_dir()}
     assert kept == {before, 12}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from program import Program, arrays, compare, finish
 
-# Wide enough for its matrices to be split, see sharding.SMALL.
+# Wide enough that its matrices are split: see sharding.SMALL.
 WIDE = (
     "model.encoder.width=64",
     "model.encoder.feed_forward_factor=4",
@@ -26,16 +26,16 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    return told(finish(run(folder, *WIDE, devices=8))), arrays(folder, 4)
+    return reported(finish(run(folder, *WIDE, devices=8))), arrays(folder, 4)
 
 
-def told(output: str) -> list[str]:
-    """The losses, the gradients' norms, and every error rate of a run."""
+def reported(output: str) -> list[str]:
+    """Returns the losses, the gradients' norms and the error rates in a run's output."""
     return re.findall(r"loss [\d.]+  gradient [\d.]+|WER [\d.]+ % \([^)]*\)  CER [\d.]+", output)
 
 
-def close(found, expected, err_msg):
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5, err_msg=err_msg)
+def assert_close(array, expected, err_msg):
+    np.testing.assert_allclose(array, expected, rtol=1e-3, atol=2e-5, err_msg=err_msg)
 
 
 @pytest.mark.slow
@@ -45,19 +45,20 @@ def test_processes_train_as_one(run, alone, tmp_path, processes, devices, fsdp):
     started = run.together(processes, tmp_path / "run", *overrides, devices=devices)
     outputs = [finish(process) for process in started]
     assert f"in {processes} processes" in outputs[0]
-    assert len(told(outputs[0])) == len(alone[0]) >= 4
-    for line, expected in zip(told(outputs[0]), alone[0], strict=True):
-        found, wanted = (
+    assert len(reported(outputs[0])) == len(alone[0]) >= 4
+    for line, expected in zip(reported(outputs[0]), alone[0], strict=True):
+        numbers, expected_numbers = (
             list(map(float, re.findall(r"\d+(?:\.\d+)?", x))) for x in (line, expected)
         )
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=line)  # printed digits round
-    assert all(not told(output) for output in outputs[1:])  # only the first one speaks
-    compare(arrays(tmp_path / "run", 4), alone[1], close)
+        # printed digits round
+        np.testing.assert_allclose(numbers, expected_numbers, rtol=1e-4, err_msg=line)
+    assert all(not reported(output) for output in outputs[1:])  # process 0 alone prints them
+    compare(arrays(tmp_path / "run", 4), alone[1], assert_close)
 
 
 @pytest.mark.slow
 def test_a_run_moves_to_other_meshes_and_numbers_of_processes(run, alone, tmp_path):
-    """Two processes are told to end by one SIGTERM; one process goes on, on another mesh."""
+    """One SIGTERM ends two processes; one process continues on another mesh."""
     overrides = *WIDE, "training.save_every=100", "training.num_steps=40"
     started = run.together(2, tmp_path / "run", *overrides, "training.fsdp=8", devices=4)
     for line in started[0].stdout:

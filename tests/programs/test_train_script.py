@@ -51,7 +51,7 @@ def test_an_rnnt_trains_and_a_finished_run_only_tests(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_in_a_folder_and_another_tokenizer_are_refused(run, tmp_path):
-    """In one line; what runs, and what was trained, goes on."""
+    """Refused in one line; the first run, and what it trained, stay as they are."""
     first = run(tmp_path / "run", "training.num_steps=100000")
     while not re.match("step 2 ", line := first.stdout.readline()):
         assert line
@@ -75,7 +75,7 @@ def test_a_second_run_in_a_folder_and_another_tokenizer_are_refused(run, tmp_pat
 
 @pytest.mark.slow
 def test_utterances_of_one_frame_train(run, tmp_path):
-    """In a batch of longer ones; what is shorter is counted and left out."""
+    """In a batch with longer ones; shorter utterances are counted and left out."""
     import soundfile
 
     rng = np.random.default_rng(0)

@@ -24,8 +24,6 @@ from tdt_jax.config import (
 from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.models.transducer import abstract_model
 
-# Compiler options for what is large to compile and small to run, such as gradients.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 NUM_MELS = 16
 
 
@@ -50,10 +48,15 @@ def config(durations=(0, 1, 2), encoder=None, **changes) -> ModelConfig:
 
 
 def build(make, seed: int = 0):
-    """What `make()` builds, every parameter of it random, biases and norms as well."""
+    """Returns what `make()` builds, with random values for all parameters, biases and norms too."""
+    return fill(jax.eval_shape(make), seed)
+
+
+def fill(shapes, seed: int = 0):
+    """Returns random values of the given shapes."""
     rng = np.random.default_rng(seed)
 
-    def fill(path, leaf):
+    def leaf_values(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         values = rng.normal(size=leaf.shape)
         if name.removesuffix(".value").endswith("scale"):
@@ -64,16 +67,16 @@ def build(make, seed: int = 0):
             values *= 0.1
         return jnp.asarray(values.astype(leaf.dtype))
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(make))
+    return jax.tree_util.tree_map_with_path(leaf_values, shapes)
 
 
 def transducer(model_config: ModelConfig | None = None, seed: int = 0) -> tdt.Transducer:
-    model_config = model_config or config()
-    return build(lambda: tdt.Transducer(model_config, rngs=nnx.Rngs(0)), seed)
+    """Returns a model with random values for all parameters."""
+    return fill(abstract_model(model_config or config()), seed)
 
 
 def numpy_model(model):
-    """The model with numpy's arrays: what runs operation by operation then compiles nothing."""
+    """Returns the model with numpy's arrays, so that single operations on them compile nothing."""
     return jax.tree.map(np.asarray, model)
 
 

@@ -1,4 +1,4 @@
-"""train.py as a program, for tests: start it, wait for it, look at what it has saved."""
+"""Runs train.py as a program for tests, and reads what it saved."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ class Program:
         }
 
     def __call__(self, folder, *overrides, config=TINY, options=(), devices=1, file_size=None):
-        """`file_size`: the most bytes that a file can have, as on a disk that is nearly full."""
+        """Starts the program. `file_size` limits the size of each file, as a full disk would."""
         command = [sys.executable, str(ROOT / "train.py"), "--config", str(config), *options]
         for assignment in (f"training.folder={folder}", *overrides):
             command += ["--set", assignment]
@@ -50,7 +50,7 @@ class Program:
         return process
 
     def together(self, num_processes: int, folder, *overrides, devices: int):
-        """Start several processes that train as one over loopback."""
+        """Starts several processes that train as one over loopback."""
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -70,14 +70,14 @@ class Program:
 
 
 def finish(process, code=0) -> str:
-    """What a process says until it ends, as it should."""
+    """Waits for a process to end with the exit code `code`. Returns its output."""
     output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
 
 def arrays(folder: Path, step: int) -> dict:
-    """Every array of a checkpoint, by item and name."""
+    """Returns every array of a checkpoint, by item and name."""
     config = from_json((folder / "config.json").read_text())
     state = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
@@ -87,14 +87,15 @@ def arrays(folder: Path, step: int) -> dict:
     return {name: named_leaves(tree) for name, tree in items.items()}
 
 
-def assert_same_bits(found: dict, expected: dict) -> None:
-    """What `arrays` gave of two checkpoints is the same."""
-    compare(found, expected, np.testing.assert_array_equal)
+def assert_same_bits(items: dict, expected: dict) -> None:
+    """Asserts that the `arrays` of two checkpoints are the same."""
+    compare(items, expected, np.testing.assert_array_equal)
 
 
-def compare(found: dict, expected: dict, compared) -> None:
-    assert found.keys() == expected.keys()
+def compare(items: dict, expected: dict, assert_alike) -> None:
+    """Calls `assert_alike` on each pair of arrays of two checkpoints."""
+    assert items.keys() == expected.keys()
     for item, leaves in expected.items():
-        assert found[item].keys() == leaves.keys() and len(leaves) > 1
+        assert items[item].keys() == leaves.keys() and len(leaves) > 1
         for name, leaf in leaves.items():
-            compared(found[item][name], leaf, err_msg=f"{item} {name}")
+            assert_alike(items[item][name], leaf, err_msg=f"{item} {name}")

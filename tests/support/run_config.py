@@ -1,4 +1,4 @@
-"""A configuration of everything that trains in seconds; also a file for `train.py --config`."""
+"""The configuration of a whole run that trains in seconds; `train.py --config` takes this file."""
 
 from tdt_jax.config import (
     AugmentConfig,

@@ -8,12 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 FRAMES, LABELS, VOCAB = 8, 12, 9
-
-
-TRAP = VOCAB - 1  # the label of every cell that no path names
-
-
 BLANK = VOCAB
+TRAP = VOCAB - 1  # the label of every cell that no path names
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""SpecAugment's masks, and noise and level as measured on what comes out."""
+"""SpecAugment's masks, and the level, noise and band of augmented samples, as measured."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
-import models
 import numpy as np
 import pytest
 
@@ -19,11 +18,11 @@ LENGTHS = np.array([60, 25, 0, 3], np.int32)
 
 @functools.cache
 def masks(**changes):
-    """Which features many keys zero: [keys, B, M, F]."""
+    """Returns which features are zeroed for each of many keys: [keys, B, M, F]."""
     config = AugmentConfig(**{**dict(freq_masks=0, time_masks=0), **changes})
-    features = jnp.ones((len(LENGTHS), 60, 20))
+    features = np.ones((len(LENGTHS), 60, 20), np.float32)
 
-    @functools.partial(jax.jit, compiler_options=models.QUICK)
+    @jax.jit
     def many(keys):
         return jax.vmap(lambda key: spec_augment(features, LENGTHS, config, key))(keys)
 
@@ -39,7 +38,7 @@ def runs(line):
 
 
 def test_one_frequency_mask():
-    """One band across all time: every width up to the most, every place, the same rarely twice."""
+    """One band across all time, of every width up to the largest, at every place."""
     masked = masks(freq_masks=1, freq_width=5)
     bands = masked[:, :, 0]
     np.testing.assert_array_equal(masked, np.broadcast_to(bands[:, :, None], masked.shape))
@@ -107,7 +106,7 @@ def test_spec_augment_keeps_the_rest_and_depends_on_the_key():
 # Samples
 
 NUM_SAMPLES = np.array([8000, 3000, 8000, 8000, 0, 500], np.int32)
-OFF = AugmentConfig(noise_probability=0.0, gain=(0.0, 0.0))
+LOUD_OR_SOFT = dict(noise_probability=1.0, gain=(-3.0, 3.0))
 
 
 def signal(garbage=0.0):
@@ -120,17 +119,15 @@ def signal(garbage=0.0):
     return rows.astype(np.float32)
 
 
-@functools.cache
-def compiled(config):
-    return jax.jit(
-        lambda samples, key: augment_samples(samples, NUM_SAMPLES, config, key),
-        compiler_options=models.QUICK,
-    )
+@functools.partial(jax.jit, static_argnums=2)
+def augment_16k(samples, num_samples, config, key):
+    return augment_samples(samples, num_samples, config, key, sample_rate=16000)
 
 
 def augmented(seed=0, garbage=0.0, **changes):
-    config = AugmentConfig(**changes)
-    return np.asarray(compiled(config)(signal(garbage), jax.random.key(seed)), np.float64)
+    """The signal, augmented with a seed's random numbers, in float64."""
+    samples, key = signal(garbage), jax.random.key(seed)
+    return np.asarray(augment_16k(samples, NUM_SAMPLES, AugmentConfig(**changes), key), np.float64)
 
 
 def decibels(x):
@@ -138,19 +135,19 @@ def decibels(x):
 
 
 def measured_snr(noisy):
-    """Signal to noise ratio of each row, over what is not digital silence and over what is valid.
+    """Signal-to-noise ratio in dB of each row that is not silent.
 
-    A row as silent as rows 3 and 4 has none.
+    The signal is measured where it is not digital silence, the noise where samples are valid.
     """
     clean, ratios = signal().astype(np.float64), []
     for b in (0, 1, 2, 5):
-        spoken = clean[b][clean[b] != 0]
+        nonzero = clean[b][clean[b] != 0]
         noise = (noisy - clean)[b, : NUM_SAMPLES[b]]
-        ratios.append(decibels(np.sqrt(np.mean(spoken**2) / np.mean(noise**2))))
+        ratios.append(decibels(np.sqrt(np.mean(nonzero**2) / np.mean(noise**2))))
     return np.array(ratios)
 
 
-@pytest.mark.parametrize("snr", [5.0, 25.0])
+@pytest.mark.parametrize("snr", [12.0, pytest.param(25.0, marks=pytest.mark.slow)])
 def test_noise_has_the_ratio_asked_for(snr):
     noisy = augmented(noise_probability=1.0, noise_snr=(snr, snr))
     np.testing.assert_allclose(measured_snr(noisy), snr, atol=0.5)
@@ -201,45 +198,44 @@ def test_gain():
 
 
 def test_noise_follows_the_gain():
-    """The ratio holds at the level that comes out."""
+    """The ratio holds after the gain."""
     both = augmented(noise_probability=1.0, noise_snr=(12.0, 12.0), gain=(-20.0, -20.0))
     plain = augmented(noise_probability=1.0, noise_snr=(12.0, 12.0))
     np.testing.assert_allclose(both, plain / 10, atol=1e-6)
 
 
 def test_samples_depend_on_the_key_and_not_on_padding():
-    options = dict(noise_probability=1.0, gain=(-3.0, 3.0))
-    one, again, other = (augmented(seed, **options) for seed in (1, 1, 2))
+    one, again, other = (augmented(seed, **LOUD_OR_SOFT) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert np.any(one != other)
     valid = np.arange(8000) < NUM_SAMPLES[:, None]
     for garbage in (7.0, np.nan):
-        garbled = augmented(1, garbage, **options)
+        garbled = augmented(1, garbage, **LOUD_OR_SOFT)
         np.testing.assert_allclose(garbled[valid], one[valid], atol=1e-6)
 
 
 def test_empty_and_silent_rows_stay_finite():
-    noisy = augmented(noise_probability=1.0, noise_snr=(0.0, 0.0), gain=(3.0, 3.0))
+    noisy = augmented(**LOUD_OR_SOFT)
     assert np.all(np.isfinite(noisy)) and not np.any(noisy[4])
     assert np.max(np.abs(noisy[3])) < 1e-4  # silence has no level for noise to follow
 
 
 def test_off_is_the_identity():
-    np.testing.assert_array_equal(compiled(OFF)(signal(), jax.random.key(0)), signal())
+    np.testing.assert_array_equal(augmented(noise_probability=0.0, gain=(0.0, 0.0)), signal())
 
 
 def test_level_and_noise_change_once_where_asked():
     """Up to one end the level is another, by up to 10 dB; the noise beside it is no louder."""
-    size, count = 8000, 400
+    size, count = 4000, 200
     tone = np.tile(np.sin(np.arange(size) * 0.3).astype(np.float32), (count, 1))
     lengths = np.full(count, size, np.int32)
-    lengths[0] = 4000
+    lengths[0] = 2000
     levels = {}
     for snr in (200.0, 10.0):
         config = AugmentConfig(noise_probability=1.0, noise_snr=(snr, snr), change_probability=0.5)
-        found = np.asarray(augment_samples(tone, lengths, config, jax.random.key(0)))
-        np.testing.assert_array_equal(found[0, 4000:], tone[0, 4000:])  # padding
-        levels[snr] = found[1:] / np.where(np.abs(tone[1:]) > 0.1, tone[1:], np.inf)
+        augmented = np.asarray(augment_16k(tone, lengths, config, jax.random.key(0)))
+        np.testing.assert_array_equal(augmented[0, 2000:], tone[0, 2000:])  # padding
+        levels[snr] = augmented[1:] / np.where(np.abs(tone[1:]) > 0.1, tone[1:], np.inf)
     clean = levels[200.0]
     changes = 0
     for row, noisy in zip(clean, levels[10.0], strict=True):
@@ -252,18 +248,18 @@ def test_level_and_noise_change_once_where_asked():
             inside = np.round(row, 3) == gain
             rest = (row != 0) & ~inside
             assert np.std(noisy[inside] / gain) < 1.2 * np.std(noisy[rest])
-    assert 60 < changes < 180
-    same = augment_samples(tone, lengths, AugmentConfig(), jax.random.key(0))
+    assert 30 < changes < 90
+    same = augment_16k(tone, lengths, AugmentConfig(), jax.random.key(0))
     np.testing.assert_array_equal(same, tone)
 
 
 def test_a_gate_silences_long_pauses_only():
-    """Pauses of 1 s are nearly silent where it shuts, those of 0.02 s never; speech stays."""
+    """Where it shuts, pauses of 1 s are nearly silent, those of 0.02 s never; the signal stays."""
     config = AugmentConfig(noise_probability=1.0, noise_snr=(20.0, 20.0), gate_probability=0.5)
     loud = np.zeros(32000, np.float32)
     loud[8000:12000] = loud[12320:16000] = 0.5
     samples, sizes = np.tile(loud, (64, 1)), np.full(64, 30000, np.int32)
-    augmented = np.asarray(augment_samples(samples, sizes, config, jax.random.key(0)))
+    augmented = np.asarray(augment_16k(samples, sizes, config, jax.random.key(0)))
     pause = augmented[:, 24000:30000].std(axis=1)
     noise = 0.5 * 10 ** (-20 / 20)
     gated = pause < 1.1e-3
@@ -282,7 +278,7 @@ def test_channels_have_bands():
     samples = np.random.default_rng(0).normal(0, 0.1, (96, 16000)).astype(np.float32)
     config = AugmentConfig(band_probability=1.0)
     sizes = np.full(96, 16000, np.int32)
-    augmented = np.asarray(augment_samples(samples, sizes, config, jax.random.key(0)))
+    augmented = np.asarray(augment_16k(samples, sizes, config, jax.random.key(0)))
     power = np.abs(np.fft.rfft(augmented)) ** 2
     hertz = np.fft.rfftfreq(16000, 1 / 16000)
     shares = np.cumsum(power, axis=1) / power.sum(axis=1, keepdims=True)
@@ -300,8 +296,8 @@ def test_channels_of_no_probability_change_nothing():
     samples = np.random.default_rng(0).normal(0, 0.1, (2, 1601)).astype(np.float32)
     sizes = np.int32([1601, 900])
     config = AugmentConfig(band_probability=1e-9, gate_probability=1e-9)
-    found = augment_samples(samples, sizes, config, jax.random.key(0))
-    np.testing.assert_array_equal(found, samples)
+    augmented = augment_16k(samples, sizes, config, jax.random.key(0))
+    np.testing.assert_array_equal(augmented, samples)
 
 
 @pytest.mark.parametrize(("law", "subtype"), [(augment._a_law, "ALAW"), (augment._mu_law, "ULAW")])

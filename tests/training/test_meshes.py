@@ -66,8 +66,8 @@ def train(num_devices, *, num_steps=2, **options):
     return before, jax.tree.map(np.asarray, state.model), metrics, state
 
 
-def assert_same_training(found, expected):
-    before, parameters, metrics, _ = found
+def assert_same_training(result, expected):
+    before, parameters, metrics, _ = result
     before_expected, expected_parameters, expected_metrics, _ = expected
     np.testing.assert_allclose(metrics.loss, expected_metrics.loss, rtol=1e-5)
     np.testing.assert_allclose(metrics.transducer, expected_metrics.transducer, rtol=1e-5)
@@ -94,9 +94,9 @@ def alone():
 @pytest.mark.slow
 def test_split_parameters_train_as_whole_ones(alone):
     """4 x 2: the batch in eight, parameters and moments in two."""
-    found = train(8, fsdp=2)
-    assert_same_training(found, alone)
-    state = found[3]
+    result = train(8, fsdp=2)
+    assert_same_training(result, alone)
+    state = result[3]
     for tree in (state.model, state.average, state.optimizer[1][0].mu):
         kernel = tree.encoder.blocks.feed_forward1.linear1.kernel[...]
         assert kernel.shape == (2, 32, 64)

@@ -98,7 +98,8 @@ def disassemble(model: Transducer, *, tensor_name: TensorName) -> dict[str, np.n
         embedding = parts[tables.EMBEDDING]
         embedding.append(np.zeros_like(embedding[0][:1]))
     tensors = {
-        name: each[0] if len(each) == 1 else np.concatenate(each) for name, each in parts.items()
+        name: np.ascontiguousarray(each[0] if len(each) == 1 else np.concatenate(each))
+        for name, each in parts.items()
     }
     for parameter, tensor in tables.batch_norms(config):
         for layer in layers:
@@ -112,7 +113,7 @@ def disassemble(model: Transducer, *, tensor_name: TensorName) -> dict[str, np.n
             for part, value in zip(BATCH_NORM, values, strict=True):
                 tensors[f"{prefix}.{part}"] = value
             tensors[f"{prefix}.num_batches_tracked"] = np.array(0, np.int64)
-    return {tensor_name(name): np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return {tensor_name(name): tensor for name, tensor in tensors.items()}
 
 
 def tensor_shapes(

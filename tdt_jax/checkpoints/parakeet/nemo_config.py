@@ -35,6 +35,7 @@ NULLS = {
     "encoder.xscaling": False,
     "decoder.blank_as_pad": None,
 }
+_CTC: dict[str, Any] = {"predictor": None, "joint": None, "durations": None}
 
 
 def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfig, str]:
@@ -50,7 +51,7 @@ def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfi
     is_ctc = _read_kind(config) == "ctc"
     features = _read_features(config)
     encoder = _read_encoder(config, features["num_mels"])
-    transducer = {} if is_ctc else _read_transducer(config)
+    decoder = _CTC if is_ctc else _read_transducer(config)
     vocab_size = _read_vocab_size(config, is_ctc)
     config.require("tokenizer.type", "bpe", "BPE")
     tokenizer = config.get("tokenizer.model_path")
@@ -63,9 +64,7 @@ def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfi
         vocab_size=vocab_size,
         features=FeatureConfig(**features),
         encoder=EncoderConfig(**encoder),
-        predictor=None if is_ctc else PredictorConfig(**transducer["predictor"]),
-        joint=None if is_ctc else JointConfig(**transducer["joint"]),
-        durations=None if is_ctc else transducer["durations"],
+        **decoder,
         ctc=is_ctc or has_ctc_head,
         max_symbols=max_symbols,
     )
@@ -404,17 +403,17 @@ def _refuse_streaming(config: ConfigReader, kernel: int) -> None:
 
 
 def _read_transducer(config: ConfigReader) -> dict[str, Any]:
-    """Returns the fields of a PredictorConfig and a JointConfig, and the durations."""
+    """Returns the fields of a ModelConfig that a CTC model has not."""
     config.require("decoder.blank_as_pad", True, default=True)
     config.require("decoder.normalization_mode", None)
     config.require("joint.jointnet.activation", "relu", "ReLU")
     return dict(
-        predictor=dict(
+        predictor=PredictorConfig(
             width=config.size("decoder.prednet.pred_hidden", "width"),
             num_layers=config.size("decoder.prednet.pred_rnn_layers", "layers"),
             dropout=config.fraction("decoder.prednet.dropout"),
         ),
-        joint=dict(
+        joint=JointConfig(
             width=config.size("joint.jointnet.joint_hidden", "width"),
             dropout=config.fraction("joint.jointnet.dropout"),
         ),
