@@ -191,9 +191,7 @@ def load_config(options) -> None:
     """Loads the configuration that a command names, with its overrides."""
     if options.config in (None, "large.py"):  # the reader's own, described on the page
         return
-    config = configs.load(f"{ROOT}/{options.config}")
-    for assignment in options.overrides:
-        config = configs.override(config, assignment)
+    configs.override(configs.load(f"{ROOT}/{options.config}"), *options.overrides)
 
 
 def check_set_up(words: list[str]) -> None:
