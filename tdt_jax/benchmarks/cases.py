@@ -143,11 +143,16 @@ def random_model(config: ModelConfig, dtype: str) -> Transducer:
     return jax.tree.map_with_path(fill, abstract_model(dataclasses.replace(config, dtype=dtype)))
 
 
+def num_features(seconds: float) -> int:
+    """Returns the number of feature frames of so many seconds."""
+    return round(seconds * 100)
+
+
 def random_features(
     config: ModelConfig, seconds: float, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns features [B, M, F] of so many seconds each, and their lengths [B]."""
-    shape = batch, round(seconds * 100), config.features.num_mels
+    shape = batch, num_features(seconds), config.features.num_mels
     features = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return features, np.full((batch,), shape[1], np.int32)
 
