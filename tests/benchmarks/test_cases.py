@@ -4,10 +4,7 @@ import os
 import re
 import subprocess
 import sys
-import zlib
 
-import jax
-import models
 import numpy as np
 import pytest
 import run_config
@@ -38,22 +35,29 @@ def test_the_joint_network_has_the_weights_of_the_inputs():
         np.testing.assert_array_equal(getattr(joint, name).kernel[...], inputs[name])
 
 
-def checksum():
-    """Of the parameters of a random model."""
-    leaves = jax.device_get(jax.tree.leaves(cases.random_model(models.config(), "float32")))
-    assert len({leaf.tobytes() for leaf in leaves}) == len(leaves)  # no two alike
-    return zlib.crc32(b"".join(leaf.tobytes() for leaf in leaves))
+CHECKSUM = """
+import zlib, jax
+from tdt_jax.benchmarks import cases
+from tdt_jax.config import EncoderConfig, JointConfig, ModelConfig, PredictorConfig
+
+encoder = EncoderConfig(width=8, num_layers=1, num_heads=2, subsampling_channels=2)
+parts = dict(encoder=encoder, predictor=PredictorConfig(width=6), joint=JointConfig(width=4))
+model = cases.random_model(ModelConfig(vocab_size=5, **parts), "float32")
+leaves = [leaf.tobytes() for leaf in jax.device_get(jax.tree.leaves(model))]
+checksum = zlib.crc32(b"".join(leaves))
+"""
 
 
 def test_two_processes_give_the_same_weights():
-    """Whatever the hashes of their strings are."""
-    program = "import test_cases; print(test_cases.checksum())"
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support", ROOT / "tests/benchmarks")))
+    """Whatever the hashes of their strings are; and no two parameters are alike."""
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed}
-    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+    command = [sys.executable, "-c", CHECKSUM + "print(checksum)"]
     other = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert other.stdout.strip() == str(checksum()), other.stderr
+    here = {}
+    exec(CHECKSUM, here)
+    assert other.stdout.strip() == str(here["checksum"]), other.stderr
+    assert len(set(here["leaves"])) == len(here["leaves"])
 
 
 def test_a_shape_is_read():
