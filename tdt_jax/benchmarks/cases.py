@@ -135,19 +135,28 @@ def random_model(config: ModelConfig, dtype: str) -> Transducer:
     """Returns a model with parameters of a dtype that are the same in every process."""
 
     def fill(path, leaf):
-        rng = np.random.default_rng(zlib.crc32(leaf_name(path).encode()))
-        num_inputs = leaf.shape[-2] if len(leaf.shape) > 1 else 1
-        values = rng.standard_normal(leaf.shape, dtype=np.float32) / np.float32(num_inputs**0.5)
-        return jnp.asarray(values, dtype)
+        return jnp.asarray(random_parameter(leaf_name(path), leaf.shape), dtype)
 
     return jax.tree.map_with_path(fill, abstract_model(dataclasses.replace(config, dtype=dtype)))
+
+
+def random_parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns normal values of a parameter, divided by the square root of its inputs."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    num_inputs = shape[-2] if len(shape) > 1 else 1
+    return rng.standard_normal(shape, dtype=np.float32) / np.float32(num_inputs**0.5)
+
+
+def num_features(seconds: float) -> int:
+    """Returns the number of feature frames of so many seconds."""
+    return round(seconds * 100)
 
 
 def random_features(
     config: ModelConfig, seconds: float, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns features [B, M, F] of so many seconds each, and their lengths [B]."""
-    shape = batch, round(seconds * 100), config.features.num_mels
+    shape = batch, num_features(seconds), config.features.num_mels
     features = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return features, np.full((batch,), shape[1], np.int32)
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax.benchmarks import peers as transformers
 from tdt_jax.benchmarks.cases import MODELS, choose
+from tdt_jax.benchmarks.peers import measure_peer_decoder, require_peers
 from tdt_jax.benchmarks.random_decoder import (
     IterationBytes,
     decoder_only,
@@ -97,7 +97,7 @@ def decoder_reports(
             f"{seconds}"
         )
     if peers:
-        transformers.require_peers()
+        require_peers()
     for name, full in configs.items():
         config = decoder_only(full)
         num_frames = round(seconds / config.seconds_per_frame)
@@ -107,7 +107,7 @@ def decoder_reports(
             arguments, theirs = (config, bias, size, num_frames), None
             ours = in_subprocess(_measure, *arguments, repeats=repeats)
             if peers:
-                theirs = in_subprocess(transformers.measure_decoder, *arguments, repeats=repeats)
+                theirs = in_subprocess(measure_peer_decoder, *arguments, repeats=repeats)
             decoded.append(Batch(size, ours, theirs))
         yield make_report(name, config, num_frames, decoded)
 

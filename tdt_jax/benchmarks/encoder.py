@@ -7,13 +7,17 @@ own; compare the figures of one call with each other, and with nothing else.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from tdt_jax.benchmarks import peers as transformers
-from tdt_jax.benchmarks.cases import MODELS, choose, random_features, random_model
+import jax
+import jax.numpy as jnp
+
+from tdt_jax.benchmarks.cases import MODELS, choose, num_features, random_features, random_model
+from tdt_jax.benchmarks.peers import measure_peer_encoder, require_peers
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.benchmarks.timing import Measurement, feed_forward_rate, in_subprocess, measure
 from tdt_jax.config import ModelConfig
 from tdt_jax.models.transducer import abstract_model, encode
 from tdt_jax.profiling.flops import product_flops
+from tdt_jax.runtime import backend
 
 
 def encoder_reports(
@@ -42,7 +46,7 @@ def encoder_reports(
     """
     configs = choose(names, MODELS)
     if peers:
-        transformers.require_peers()
+        require_peers()
     for name, full in configs.items():
         encoder = dataclasses.replace(full.encoder, attention_context=attention_context)
         config = dataclasses.replace(full, encoder=encoder)
@@ -50,7 +54,7 @@ def encoder_reports(
         methods = {"tdt_jax": in_subprocess(_measure, config, *sizes, dtype, repeats)}
         if peers:
             methods["transformers"] = in_subprocess(
-                transformers.measure_encoder, full, *sizes, repeats=repeats
+                measure_peer_encoder, full, *sizes, repeats=repeats
             )
         rate = in_subprocess(feed_forward_rate, config.encoder.width, dtype)
         yield make_report(name, config, *sizes, rate, methods)
@@ -66,7 +70,11 @@ def _measure(
 
 def encoder_flops(config: ModelConfig, seconds: float, batch: int) -> int:
     """Returns the operations of the encoder's matrix products and convolutions."""
-    return product_flops(encode, abstract_model(config), *random_features(config, seconds, batch))
+    shape = batch, num_features(seconds), config.features.num_mels
+    features = jax.ShapeDtypeStruct(shape, jnp.float32)
+    lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    with backend.assume("cpu"):  # the model's own products, without those by which a TPU shifts
+        return product_flops(encode, abstract_model(config), features, lengths)
 
 
 def make_report(

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tdt_jax.benchmarks import peers as transformers
 from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, loss_inputs, make_joint
+from tdt_jax.benchmarks.peers import measure_peer_loss, require_peers
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.benchmarks.timing import (
     Measurement,
@@ -45,14 +45,14 @@ def loss_reports(
       ValueError: if transformers is not installed but asked for.
     """
     if peers:
-        transformers.require_peers()
+        require_peers()
     methods: dict[str, Callable[..., Result]] = {
         TILED: functools.partial(measure_tiled, dtype=dtype),
         EXACT: functools.partial(measure_tiled, dtype=dtype, neglect=0.0),
         DENSE: functools.partial(measure_dense, dtype=dtype),
     }
     if peers:
-        methods[PEER] = transformers.measure_loss
+        methods[PEER] = measure_peer_loss
     for case in cases:
         rate = in_subprocess(heads_rate, case.width, case.num_outputs, dtype)
         results: dict[str, Result | str] = {}

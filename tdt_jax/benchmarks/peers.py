@@ -28,7 +28,7 @@ def require_peers() -> None:
         raise ValueError(f"--peers needs {' and '.join(missing)} (pip install) beside tdt_jax")
 
 
-def measure_loss(case: Case, *, repeats: int) -> tuple[Measurement, list[float]]:
+def measure_peer_loss(case: Case, *, repeats: int) -> tuple[Measurement, list[float]]:
     """Returns the cost of transformers' tdt_loss and its gradients on the CPU, and the losses.
 
     It is behind the same joint network in torch; everything is float32.
@@ -67,7 +67,7 @@ def measure_loss(case: Case, *, repeats: int) -> tuple[Measurement, list[float]]
     return measurement, losses.double().tolist()
 
 
-def measure_encoder(
+def measure_peer_encoder(
     config: ModelConfig, seconds: float, batch: int, *, repeats: int
 ) -> Measurement:
     """Returns the cost of transformers' encoder in float32 on the CPU, on the same features."""
@@ -80,7 +80,7 @@ def measure_encoder(
         return _measure(lambda: encoder(x, mask), repeats)[0]
 
 
-def measure_decoder(
+def measure_peer_decoder(
     config: ModelConfig, blank_bias: float, batch: int, num_frames: int, *, repeats: int
 ) -> tuple[Measurement, list[tuple[np.ndarray, ...]]]:
     """Returns the cost of generate() in float32 on the CPU, without the encoder, and its labels.

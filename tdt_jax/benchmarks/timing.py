@@ -21,7 +21,7 @@ class Measurement(NamedTuple):
 
     seconds: float  # the median of the runs
     compile_seconds: float
-    temporary_bytes: int | None  # of the compiled program, by XLA's own account; None: not XLA's
+    temporary_bytes: int | None  # of the compiled program, by XLA's account; None for torch
     peak_bytes: int | None  # by which the process, or the device's memory, grew at its peak
     device: str
 

@@ -14,7 +14,7 @@ PARTS = {
     "rest of the blocks": ("Block.", "Encoder."),
     "predictor": ("Predictor", "LSTM"),
     "loss, recursion": ("recursion",),
-    "loss, the rest": ("jit(_loss)", "transducer_loss", "_lattice_losses", "ctc"),
+    "loss, the rest": ("jit(_loss)", "transducer_loss", "ctc", "loss_and_metrics/Linear"),
     "optimiser": ("update", "tree_norm", "train_step/norm"),
 }
 

@@ -41,6 +41,5 @@ def test_rates_are_measured():
     assert 1e6 < timing.bandwidth(1 << 16, repeats=2) < 1e15
 
 
-@pytest.mark.slow
 def test_a_function_runs_in_a_process_of_its_own():
     assert timing.in_subprocess(os.getpid) != os.getpid()

@@ -49,7 +49,7 @@ def saved(random_recogniser, tmp_path_factory):
 
 @pytest.fixture
 def loads(random_recogniser, monkeypatch):
-    """Every MODEL is loaded as the recogniser of these; takes the arguments of `load`."""
+    """Loads one recogniser for every MODEL, and keeps the arguments; decodes without the model."""
     fake = SimpleNamespace(recogniser=random_recogniser, calls=[])
 
     def load(source, **options):

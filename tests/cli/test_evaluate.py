@@ -14,18 +14,6 @@ from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference.evaluation import evaluate
 
 
-def test_a_model_is_evaluated(saved, random_recogniser, folder, capsys):
-    """With the model itself."""
-    assert main.main(["evaluate", str(saved), str(folder / "one.jsonl"), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    (expected,) = evaluate(
-        random_recogniser, [Utterance("0.wav", noise(1.0, 0), "one two")]
-    ).results
-    (each,) = result["utterances"]
-    assert each["text"] == expected.transcript.text and each["text"]
-    assert each["decoder_steps"] == expected.num_steps > 0
-
-
 def test_errors_steps_and_speed_are_reported(loads, folder, capsys):
     arguments = ["evaluate", "MODEL", str(folder / "all.jsonl")]
     assert main.main([*arguments, "--json"]) == 0
@@ -154,6 +142,18 @@ def test_the_leaderboards_rules(loads, folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaldialign", None)
     assert main.main([*arguments, "--normalizer", "leaderboard"]) == 2
     assert "pip install whisper-normalizer kaldialign" in capsys.readouterr().err
+
+
+def test_a_model_is_evaluated(saved, random_recogniser, folder, capsys):
+    """With the model itself."""
+    assert main.main(["evaluate", str(saved), str(folder / "one.jsonl"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (expected,) = evaluate(
+        random_recogniser, [Utterance("0.wav", noise(1.0, 0), "one two")]
+    ).results
+    (each,) = result["utterances"]
+    assert each["text"] == expected.transcript.text and each["text"]
+    assert each["decoder_steps"] == expected.num_steps > 0
 
 
 def test_an_rnnt_takes_a_step_for_each_frame_and_label():

@@ -35,17 +35,6 @@ def calls(monkeypatch):
     return calls
 
 
-def test_a_pipe_is_transcribed(saved, random_recogniser, folder, capsys, pipe):
-    """With the model itself, in small chunks."""
-    pipe((folder / "0.wav").read_bytes())
-    options = [f"--{name}={value}" for name, value in SIZES.items()]
-    assert main.main(["listen", str(saved), "-", *options]) == 0
-    stream = tdt.Stream(random_recogniser, **SIZES)
-    stream.push(soundfile.read(folder / "0.wav", dtype="float32")[0])
-    stream.finish()
-    assert capsys.readouterr().out.split() == stream.text.split() != []
-
-
 def test_options_arrive(loads, folder, pipe, calls):
     pipe((folder / "0.wav").read_bytes())
     sizes = ["--chunk", "0.8", "--left", "3", "--right", "0.4", "--keep-tags"]
@@ -62,6 +51,17 @@ def test_the_microphone_is_the_default(loads, monkeypatch, capsys, calls):
     assert main.main(["listen", "MODEL"]) == 0
     assert len(calls[0][1]) == 320
     assert capsys.readouterr().err == "tdt-jax: listening; Ctrl-C ends\n"
+
+
+def test_a_pipe_is_transcribed(saved, random_recogniser, folder, capsys, pipe):
+    """With the model itself, in small chunks."""
+    pipe((folder / "0.wav").read_bytes())
+    options = [f"--{name}={value}" for name, value in SIZES.items()]
+    assert main.main(["listen", str(saved), "-", *options]) == 0
+    stream = tdt.Stream(random_recogniser, **SIZES)
+    stream.push(soundfile.read(folder / "0.wav", dtype="float32")[0])
+    stream.finish()
+    assert capsys.readouterr().out.split() == stream.text.split() != []
 
 
 def test_other_input_is_refused(loads, capsys, pipe, calls):

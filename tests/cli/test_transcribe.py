@@ -17,13 +17,6 @@ from tdt_jax.data.telephone.compose import prompts_folder
 from tdt_jax.inference.formats import FORMATS, SubtitleRules
 
 
-def test_one_file_is_just_text(saved, random_recogniser, folder, capsys):
-    """With the model itself."""
-    assert main.main(["transcribe", str(saved), str(folder / "0.wav")]) == 0
-    (expected,) = tdt.transcribe(random_recogniser, [folder / "0.wav"])
-    assert capsys.readouterr().out == expected.text + "\n"
-
-
 def test_bad_files_are_named_and_skipped(loads, folder, capsys):
     files = [str(folder / name) for name in ("0.wav", "text.wav", "missing.wav", "2.wav")]
     assert main.main(["transcribe", "MODEL", *files]) == 1
@@ -111,6 +104,13 @@ def test_standard_input_is_a_file(loads, folder, capsys, monkeypatch):
     assert main.main(["transcribe", "MODEL", str(folder / "0.wav")]) == 0
     piped, named = capsys.readouterr().out.splitlines()
     assert piped == named
+
+
+def test_one_file_is_just_text(saved, random_recogniser, folder, capsys):
+    """With the model itself."""
+    assert main.main(["transcribe", str(saved), str(folder / "0.wav")]) == 0
+    (expected,) = tdt.transcribe(random_recogniser, [folder / "0.wav"])
+    assert capsys.readouterr().out == expected.text + "\n"
 
 
 def test_options_arrive(loads, folder, monkeypatch):
