@@ -119,6 +119,7 @@ def losses_of(output: str) -> list[float]:
     return [float(value) for value in re.findall(r"loss (\S+) per label", output)]
 
 
+@pytest.mark.slow
 def test_fine_tune(folder, recogniser, tmp_path, capsys):
     options = ["--steps", "3", "--batch", "2", "--rate", "0.01", "--seconds", "2"]
     arguments = [str(folder / "model"), str(folder / "all.jsonl"), str(tmp_path / "new"), *options]
@@ -131,6 +132,7 @@ def test_fine_tune(folder, recogniser, tmp_path, capsys):
         assert all(map(np.array_equal, *leaves)) == is_fixed, part
 
 
+@pytest.mark.slow
 def test_own_network(folder, capsys):
     options = ["--steps", "4", "--batch", "2", "--width", "8", "--blocks", "1", "--seconds", "2"]
     program("own_network").main([str(folder / "all.jsonl"), *options])

@@ -91,7 +91,11 @@ def namespaces():
 
 @pytest.mark.parametrize(
     ("page", "index"),
-    [(page, i) for page in PYTHON_PAGES for i in range(len(blocks(ROOT / page, "python")))],
+    [
+        pytest.param(page, i, marks=[pytest.mark.slow] if page.startswith("docs/") else [])
+        for page in PYTHON_PAGES
+        for i in range(len(blocks(ROOT / page, "python")))
+    ],
 )
 @pytest.mark.filterwarnings("ignore:no sound in the array")
 def test_python_runs(page, index, folder, namespaces, monkeypatch):

@@ -43,6 +43,12 @@ def test_a_random_model_has_the_parameters_of_its_names():
         np.testing.assert_array_equal(leaf, cases.random_parameter(name, leaf.shape))
 
 
+def test_random_weights_are_the_same_whenever_they_are_drawn():
+    weights = cases.random_parameter("joint.token_head.kernel", (2, 2))
+    np.testing.assert_allclose(weights, [[0.7427400, 0.1089081], [1.0260895, 0.0596862]], rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_same_weights():
     """Whatever the hashes of their strings are; and no two parameters are alike."""
     names = "encoder.blocks.attention.query.kernel", "joint.token_head.kernel"

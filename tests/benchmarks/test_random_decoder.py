@@ -23,6 +23,7 @@ def test_the_bytes_of_an_iteration():
         random_decoder.iteration_bytes(ctc)
 
 
+@pytest.mark.slow
 def test_labels_come_as_often_as_in_speech():
     """From weights and frames that are always the same."""
     config = random_decoder.decoder_only(models.config(None, vocab_size=500))

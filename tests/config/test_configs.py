@@ -24,7 +24,7 @@ PARAKEET = [
     )
 ]  # fmt: skip
 NAMES = [path.name for path in sorted(FOLDER.glob("*.py")) if path.stem != "parakeet"] + PARAKEET
-TRACED = {"quickstart.py", "parakeet.py:ctc_0_6b"}  # with and without a lattice
+TRACED = {"quickstart.py"}
 
 load = functools.cache(lambda name: configs.load(f"{FOLDER}/{name}"))
 

@@ -123,6 +123,7 @@ def test_iterate_raises_what_a_thread_raised():
         next(iterator)
 
 
+@pytest.mark.slow
 def test_a_program_that_iterates_ends_and_loads_little():
     """Threads do not hold the interpreter; packages of data that is not used are not imported."""
     program = (

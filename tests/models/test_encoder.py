@@ -145,6 +145,7 @@ def recomputed():
     return gradients()
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient(recomputed):
     """An empty utterance gives no NaN, and padding no gradient."""
     by_parameter, by_features = recomputed
@@ -155,6 +156,7 @@ def test_every_parameter_has_a_gradient(recomputed):
     assert not np.any(by_features[padding])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [dict(remat=False), pytest.param(dict(remat=False, unroll=2), marks=pytest.mark.slow)],

@@ -119,6 +119,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 def test_tree_mode():
     """Modules are stateless pytrees, so that flax's coming default changes nothing."""
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]

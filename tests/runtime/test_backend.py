@@ -65,6 +65,7 @@ def test_convolutions():
     )
 
 
+@pytest.mark.slow
 def test_relative_positions():
     config = models.encoder_config(num_heads=4)
 

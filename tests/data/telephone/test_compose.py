@@ -78,8 +78,8 @@ def test_no_training_utterance_has_a_test_text(telephone, phrases):
     test = {utterance.text for utterance in telephone.test_set()}
     phrases = {utterance.text for utterance in phrases}
     rng = np.random.default_rng(0)
-    drawn = {telephone.sample_text(rng) for _ in range(8000)} | set(telephone.texts(2000))
-    drawn |= {telephone.sample(rng, max_seconds=3.0).text for _ in range(300)}
+    drawn = {telephone.sample_text(rng) for _ in range(4000)} | set(telephone.texts(1000))
+    drawn |= {telephone.sample(rng, max_seconds=3.0).text for _ in range(100)}
     assert len(test) == ALL.num_test
     assert all(is_test_text(text) for text in test | phrases)
     assert not drawn & (test | phrases)
