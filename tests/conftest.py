@@ -54,7 +54,8 @@ def pytest_runtest_protocol(item, nextitem):
     before = _cpu_seconds()
     result = yield
     seconds = _cpu_seconds() - before
-    if seconds > MAX_SECONDS * item.session.slowness and not item.get_closest_marker("slow"):
+    is_long = seconds > MAX_SECONDS and not item.get_closest_marker("slow")
+    if is_long and seconds > MAX_SECONDS * _reference() / REFERENCE_SECONDS:
         item.session.too_slow[item.nodeid] = seconds
     if (nextitem is None or nextitem.path != item.path) and _resident_bytes() > MAX_BYTES:
         jax.clear_caches()
@@ -64,7 +65,6 @@ def pytest_runtest_protocol(item, nextitem):
 
 def pytest_sessionstart(session):
     session.too_slow = {}
-    session.slowness = max(1.0, _reference() / REFERENCE_SECONDS)
 
 
 def pytest_sessionfinish(session):

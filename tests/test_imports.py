@@ -1,6 +1,7 @@
 """Who may import whom: docs/design.md explains these tables."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -88,9 +89,14 @@ def name_of(path) -> str:
 FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports(name):
+@functools.cache
+def imports(name) -> list[tuple[int, str]]:
     """(line, module) of everything that a file imports, within functions too; own names short."""
-    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+    return list(_imports(ast.parse(FILES[name].read_text(encoding="utf-8")), name))
+
+
+def _imports(tree, name):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -24,7 +24,6 @@ PARAKEET = [
     )
 ]  # fmt: skip
 NAMES = [path.name for path in sorted(FOLDER.glob("*.py")) if path.stem != "parakeet"] + PARAKEET
-TRACED = {"quickstart.py"}
 
 load = functools.cache(lambda name: configs.load(f"{FOLDER}/{name}"))
 
@@ -39,10 +38,8 @@ def test_config_builds(name):
     assert name.removeprefix("parakeet.py:") in docstring or file != "parakeet.py"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in TRACED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_config_traces_a_step(name):
     config = load(name)
     bucket = config.data.buckets[-1]

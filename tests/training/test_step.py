@@ -422,14 +422,15 @@ class Decodable(nnx.Module):
 
 
 @pytest.mark.parametrize(
-    ("durations", "batch", "size", "num_steps"),
+    ("durations", "batch", "size", "num_steps", "tiled"),
     [
-        ((0, 1, 2), 8, 16, 100),
-        pytest.param((0, 1, 2, 3, 4), 16, 24, 200, marks=pytest.mark.slow),
-        pytest.param(None, 16, 24, 200, marks=pytest.mark.slow),
+        ((0, 1, 2), 8, 16, 100, False),
+        pytest.param((0, 1, 2), 8, 16, 100, True, marks=pytest.mark.slow),
+        pytest.param((0, 1, 2, 3, 4), 16, 24, 200, True, marks=pytest.mark.slow),
+        pytest.param(None, 16, 24, 200, True, marks=pytest.mark.slow),
     ],
 )
-def test_toy_task_copies_eight_labels(durations, batch, size, num_steps):
+def test_toy_task_copies_eight_labels(durations, batch, size, num_steps, tiled):
     """Frames spell 8 labels amid silence; after some steps the decoder emits exactly these."""
     vocab, num_labels = 10, 8
     config = ModelConfig(vocab_size=vocab, durations=durations)
@@ -460,9 +461,12 @@ def test_toy_task_copies_eight_labels(durations, batch, size, num_steps):
     @jax.jit
     def step(toy, state, frames, labels):
         def objective(toy):
-            return tdt.transducer_loss(
-                toy.joint, frames, toy.predictor(labels), labels, *lengths, durations=durations
-            ).mean()
+            states = toy.predictor(labels)
+            if tiled:
+                given = toy.joint, frames, states, labels, *lengths
+                return tdt.transducer_loss(*given, durations=durations).mean()
+            logits = toy.joint(frames, states)
+            return tdt.tdt_loss(*logits, labels, *lengths, durations=durations).mean()
 
         updates, state = optimizer.update(jax.grad(objective)(toy), state, toy)
         return optax.apply_updates(toy, updates), state
