@@ -78,6 +78,11 @@ def built_quickly(config, *, rngs, transducer=tdt.Transducer):
     return models.build(lambda: transducer(config, rngs=nnx.Rngs(0)))
 
 
+def test_the_recognisers_that_pages_name_load(folder):
+    for name in [*RECOGNISERS, "model.nemo"]:
+        assert tdt.load(folder / name).tokenizer.vocab_size == 24
+
+
 def test_pages_with_python_are_known():
     found = [str(path.relative_to(ROOT)) for path in PAGES if blocks(path, "python")]
     assert sorted(found) == PYTHON_PAGES

@@ -92,11 +92,11 @@ def changed(array, **values):
 
 
 class Gradient(NamedTuple):
-    """Value and gradient of the loss of the smallest model, lowered or compiled."""
+    """Value and gradient of the loss of the smallest model: traced, lowered or compiled."""
 
     config: Config
     model: tdt.Transducer
-    program: jax.stages.Lowered | jax.stages.Compiled
+    program: jax.stages.Traced | jax.stages.Lowered | jax.stages.Compiled
 
     def __call__(self, batch):
         """The metrics of a batch, and the gradient by name, in numpy."""
@@ -104,17 +104,22 @@ class Gradient(NamedTuple):
         return jax.device_get((metrics, named_leaves(gradient)))
 
 
-def lower_gradient(config: Config, batch: BatchArrays) -> Gradient:
+def trace_gradient(config: Config, batch: BatchArrays) -> Gradient:
     model = models.numpy_model(models.transducer(config.model))
     gradient = jax.jit(
         jax.value_and_grad(steps.loss_and_metrics, has_aux=True), static_argnums=(3,)
     )
-    return Gradient(config, model, gradient.lower(model, batch, jax.random.key(0), config))
+    return Gradient(config, model, gradient.trace(model, batch, jax.random.key(0), config))
 
 
 @pytest.fixture(scope="module")
-def lowered() -> Gradient:
-    return lower_gradient(small_config(), make_batch())
+def traced() -> Gradient:
+    return trace_gradient(small_config(), make_batch())
+
+
+@pytest.fixture(scope="module")
+def lowered(traced) -> Gradient:
+    return traced._replace(program=traced.program.lower())
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +127,17 @@ def compiled(lowered) -> Gradient:
     return lowered._replace(program=lowered.program.compile())
 
 
-def test_a_gradient_has_the_structure_of_the_model(lowered):
-    (loss, metrics), gradient = lowered.program.out_info
+def test_a_gradient_has_the_structure_of_the_model(traced):
+    (loss, metrics), gradient = traced.program.out_info
     assert loss.shape == () and loss.dtype == jnp.float32
     assert metrics.transducer.shape == metrics.ctc.shape == (8,)
-    assert jax.tree.structure(gradient) == jax.tree.structure(lowered.model)
-    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(lowered.model), strict=True):
+    assert jax.tree.structure(gradient) == jax.tree.structure(traced.model)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(traced.model), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+def test_a_step_does_not_wait_for_the_host(lowered):
+    assert "callback" not in lowered.program.as_text()
 
 
 def test_every_parameter_has_a_gradient(compiled):
@@ -210,8 +219,8 @@ def test_a_bucket_of_one_frame_trains():
     batch = collate(utterances, labels, tdt.Bucket(0.08, 2, 6), sample_rate=16000)
     batch = BatchArrays.of(batch)
     assert batch.samples.shape == (6, 1280)
-    lowered = lower_gradient(small_config(durations=(0, 1, 2, 3, 4)), batch)
-    metrics, gradient = lowered._replace(program=lowered.program.compile())(batch)
+    traced = trace_gradient(small_config(durations=(0, 1, 2, 3, 4)), batch)
+    metrics, gradient = traced._replace(program=traced.program.lower().compile())(batch)
     assert metrics.num_impossible == 2 and metrics.num_labels == 3
     assert np.isfinite(metrics.loss) and metrics.loss > 0
     assert all(np.all(np.isfinite(leaf)) for leaf in gradient.values())
@@ -224,8 +233,8 @@ def test_omega_trains_the_token_head_as_an_rnnt():
         small_config(durations=(0, 1, 2), ctc=False), loss=LossConfig(omega=1.0)
     )
     batch = make_batch()
-    lowered = lower_gradient(config, batch)
-    metrics, gradient = lowered._replace(program=lowered.program.compile())(batch)
+    traced = trace_gradient(config, batch)
+    metrics, gradient = traced._replace(program=traced.program.lower().compile())(batch)
     assert not np.any(gradient["joint.duration_head.kernel"])
     features = tdt.log_mel(batch.samples, batch.num_samples, config.model.features)
     frames, num_frames = tdt.encode(lowered.model, *features)
@@ -241,8 +250,8 @@ def test_a_ctc_model_trains_by_its_only_loss():
     config = dataclasses.replace(config, loss=LossConfig())
     batch = make_batch()
     batch = batch._replace(num_samples=changed(batch.num_samples, row3=1280))
-    lowered = lower_gradient(config, batch)
-    metrics, gradient = lowered._replace(program=lowered.program.compile())(batch)
+    traced = trace_gradient(config, batch)
+    metrics, gradient = traced._replace(program=traced.program.lower().compile())(batch)
     assert metrics.num_impossible == 1
     rows = np.delete(np.arange(8), 3)
     expected = metrics.ctc[rows].sum() / batch.num_labels[rows].sum()
