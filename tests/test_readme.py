@@ -106,7 +106,9 @@ def namespaces():
 def test_python_runs(page, index, folder, namespaces, monkeypatch):
     """A block runs after those above it on its page, as a reader pastes them."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(tdt.presets, "MICRO", models.config(durations=(0, 1, 2, 3, 4)))
+    predictor, encoder = tdt.PredictorConfig(width=8), models.encoder_config(num_layers=1)
+    tiny = models.config((0, 1, 2, 3, 4), encoder, predictor=predictor)
+    monkeypatch.setattr(tdt.presets, "MICRO", tiny)
     monkeypatch.setattr(tdt, "Transducer", built_quickly)
     names, done = namespaces[page]
     for line, text in blocks(ROOT / page, "python")[done : index + 1]:
