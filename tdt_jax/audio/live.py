@@ -25,7 +25,7 @@ OTHERS = {  # first bytes of files that must not be taken for PCM
 
 
 def microphone(sample_rate: int = 16000, block_seconds: float = 0.1) -> Iterator[np.ndarray]:
-    """Returns an iterator of blocks [S] float32 from the default input device, until it is gone.
+    """Yields blocks [S] float32 from the default input device until it is disconnected.
 
     The device is opened when the first block is requested. Audio that arrives while the caller
     works on a block is queued.

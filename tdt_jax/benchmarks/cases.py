@@ -65,7 +65,7 @@ class Case(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Operations of the heads' products that an exact gradient over all nodes needs.
+        """Returns the operations of the heads' products in an exact gradient over all nodes.
 
         These are the logits, the logits again (they cannot be kept), and the gradients of both
         factors.
@@ -194,7 +194,7 @@ def parse_shape(text: str | None) -> Shape | None:
         seconds, tokens, rows = text.split(",")
         shape = Shape(float(seconds), int(tokens), int(rows))
     except ValueError:
-        raise ValueError(f"a batch reads SECONDS,TOKENS,ROWS, got {text!r}") from None
+        raise ValueError(f"a batch must be SECONDS,TOKENS,ROWS, got {text!r}") from None
     if min(shape) <= 0:
         raise ValueError(f"a batch needs positive SECONDS,TOKENS,ROWS, got {text!r}")
     return shape

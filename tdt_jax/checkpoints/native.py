@@ -79,7 +79,7 @@ def _find_step(checkpoints: Checkpoints, which: str) -> int:
     """Returns the step that "best", a number or "" (the newest) stands for."""
     steps = checkpoints.steps()
     if not steps:
-        raise ValueError(f"{checkpoints.folder} holds no whole checkpoint")
+        raise ValueError(f"{checkpoints.folder} holds no complete checkpoint")
     if not which:
         return steps[-1]
     if which == "best":

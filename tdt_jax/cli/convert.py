@@ -22,7 +22,9 @@ def add_convert(add) -> None:
         "--to", choices=["jax", "hf", "nemo"], required=True, help="format to write"
     )
     command.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], help="of the parameters written [float32]"
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="dtype of the parameters in the output [float32]",
     )
     command.add_argument(
         "--drop-ctc",

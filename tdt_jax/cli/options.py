@@ -24,7 +24,7 @@ def add_model(command: argparse.ArgumentParser, *, decoder: bool = True) -> None
     command.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
-        help="of parameters and computation [float32 parameters, computation as configured]",
+        help="dtype of parameters and computation [float32 parameters, computation as configured]",
     )
     command.add_argument(
         "--local-attention",
@@ -55,7 +55,7 @@ def add_batch(command: argparse.ArgumentParser) -> None:
         "--piece-seconds",
         type=float,
         metavar="SECONDS",
-        help="length of the pieces in seconds that long audio is cut into at its pauses [30, or "
+        help="longest window, in seconds, that long audio is cut into at its pauses [30, or "
         "what the model was trained on; two hours with --local-attention; less than 5 costs "
         "accuracy]",
     )

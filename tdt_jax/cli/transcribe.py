@@ -44,7 +44,7 @@ def add_transcribe(add) -> None:
         "--track",
         type=positive,
         metavar="N",
-        help="which audio track of a film, from 1 [its main one, which a message names]",
+        help="number of the audio track, from 1 [the main one, whose number is reported]",
     )
     command.add_argument(
         "--allow-damaged",

@@ -107,12 +107,13 @@ class TelephoneConfig:
     fragment_probability: float = 0.0
     noise_probability: float = 0.0  # share of the utterances that are noise without speech
     gap: tuple[float, float] = (0.0, 0.3)  # seconds between words
-    # of a long silence at each of three places: the start, the end and one gap between words
+    # probability of a long silence at each of three places: the start, the end, one gap of words
     long_silence_probability: float = 0.2
     long_silence_seconds: float = 2.0  # at most
-    # of a long silence between two texts, if an utterance consists of several
+    # probability of a long silence between two texts, if an utterance consists of several
     joint_silence_probability: float = 0.0
-    # of another level and noise for each of several texts, in half of the gaps with digital silence
+    # probability of another level and noise for each of several texts, with digital silence in
+    # half of the gaps
     joint_change_probability: float = 0.0
     speed: tuple[float, ...] = (0.9, 0.95, 1.0, 1.05, 1.1)  # rates to draw from
     word_gain: float = 3.0  # dB: the level of a word varies by up to this in both directions
@@ -152,7 +153,7 @@ class DataConfig:
     # composed utterances, instead of those of train, dev and test
     telephone: TelephoneConfig | None = None
     buckets: tuple[Bucket, ...] = (Bucket(16.7, 120, 16),)
-    num_threads: int = 2  # that read and decode batches ahead of the training step
+    num_threads: int = 2  # that read and decompress audio ahead of the training step
     prefetch: int = 4  # batches
 
     def __post_init__(self):
@@ -183,7 +184,7 @@ class TrainingConfig:
     accumulate: int = 1  # parts of a batch, processed one after another: less memory
     folder: str = "runs/default"
     init_from: str = ""  # a checkpoint with the parameters to start from
-    metric: str = "wer"  # that chooses the best checkpoint; or "bleu", for translation
+    metric: str = "wer"  # that selects the best checkpoint; "bleu" for translation
 
     def __post_init__(self):
         one_of(("wer", "bleu"), self, "training.metric")

@@ -42,7 +42,7 @@ class Utterance(NamedTuple):
     id: str
     samples: np.ndarray  # [S] float32
     text: str
-    num_leading_samples: int = 0  # before the first word, as far as is known
+    num_leading_samples: int = 0  # known to precede the first word
 
     @property
     def audio(self) -> np.ndarray:
@@ -57,7 +57,7 @@ class Batch(NamedTuple):
     num_samples: np.ndarray  # [B] int32
     labels: np.ndarray  # [B, U] int32
     num_labels: np.ndarray  # [B] int32
-    num_leading_samples: np.ndarray  # [B] int32, samples without speech at the start
+    num_leading_samples: np.ndarray  # [B] int32, known to precede the first word
     ids: tuple[str, ...]
     texts: tuple[str, ...]
 

@@ -24,7 +24,7 @@ class Hypothesis(NamedTuple):
 class DecoderState(NamedTuple):
     """What a decoder carries from the end of some frames to the frames that follow."""
 
-    skip: jax.Array  # [B] int32, frames to skip: as a duration reached beyond the end
+    skip: jax.Array  # [B] int32, frames to skip: how far the last duration reached beyond
     predictor: tuple  # the predictor's state
     projected: jax.Array  # [B, J] its projected output
 

@@ -24,8 +24,8 @@ from tdt_jax.decoding.hypothesis import Hypothesis, take
 from tdt_jax.inference.long_form import Window
 
 AHEAD = 4  # windows read while the batch before is decoded
-MULTIPLE = 1280  # a row has a multiple of so many samples: of a frame at 16 kHz
-PATIENCE = 4  # a batch starts when so many times its rows have come since its first window
+MULTIPLE = 1280  # samples that a row's length is a multiple of: one frame of 80 ms at 16 kHz
+PATIENCE = 4  # a batch starts, full or not, when so many times its rows have come since its first
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class DecodedWindow(NamedTuple):
     """A window after decoding, without its samples."""
 
     start: float  # seconds, of its first sample in the recording
-    last: float  # seconds, the end of its core in the recording
+    last: float  # seconds, the end of its core (whose words are kept) in the recording
     num_samples: int
     omitted: list[tuple[float, float]]  # as of a Window, in seconds
     hypothesis: Hypothesis  # of one utterance

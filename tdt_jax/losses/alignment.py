@@ -19,7 +19,7 @@ class Alignment(NamedTuple):
     """The most probable alignment; the first `num_labels` entries of a row are valid."""
 
     times: jax.Array  # [B, U] int32, frame at which each label is emitted
-    durations: jax.Array  # [B, U] int32, frames that its arc moves on (RNN-T: 0)
+    durations: jax.Array  # [B, U] int32, duration of its arc, in frames (RNN-T: 0)
     scores: jax.Array  # [B, U] float32, log-probability of its token and duration there
     log_probability: jax.Array  # [B] float32, of the whole path, blanks included
 
@@ -30,7 +30,7 @@ class Occupancy(NamedTuple):
     `label.sum(-1)` [B, T, U] is the distribution of each label's time of emission.
     """
 
-    blank: jax.Array  # [B, T, U+1, N] float32, by duration; none of duration 0 (RNN-T: N = 1)
+    blank: jax.Array  # [B, T, U+1, N] float32, by duration; 0 at duration 0 (RNN-T: N = 1)
     label: jax.Array  # [B, T, U, N] float32
     log_likelihood: jax.Array  # [B] float32, of all alignments
 
@@ -52,8 +52,8 @@ def align(
 
         times[b, u] * seconds_per_frame   to   (times[b, u] + durations[b, u]) * seconds_per_frame
 
-    (Xu et al., 2023, section 4, of the decoder). An RNN-T predicts no durations. Where no alignment
-    exists, `log_probability` is about -1e30, and the rest is zero.
+    (as the decoder of Xu et al., 2023, section 4, has them). An RNN-T predicts no durations. Where
+    no alignment exists, `log_probability` is about -1e30, and the rest is zero.
 
     Args:
       joint, frames, states, labels, num_frames, num_labels, durations, chunk: as in

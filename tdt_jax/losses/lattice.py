@@ -115,7 +115,7 @@ class BestPath(NamedTuple):
     """The most probable alignment of one utterance; the first `num_labels` entries are valid."""
 
     times: jax.Array  # [U] int32, frame at which each label is emitted
-    durations: jax.Array  # [U] int32, frames that its arc moves on
+    durations: jax.Array  # [U] int32, duration of its arc, in frames
     scores: jax.Array  # [U] float32, log-probability of its arc
     log_probability: jax.Array  # of the whole path; about -1e30 if there is none
 

@@ -45,7 +45,7 @@ def make_spec(
 ) -> Spec:
     """Returns the Spec of a loss, its arguments checked.
 
-    `sigma` and `fastemit` become float32 scalars, so that another value is no other program.
+    `sigma` and `fastemit` become float32 scalars, so that another value compiles nothing.
 
     Raises:
       ValueError: if the durations don't increase, sigma or fastemit is no scalar, or an RNN-T gets
@@ -115,7 +115,7 @@ def scores_to_arcs(scores: Scores, spec: Spec):
     if durations is None:
         return blank[..., None], label[..., None], (1,), (0,)
     assert duration is not None
-    first = 1 if durations[0] == 0 else 0  # a blank moves on
+    first = 1 if durations[0] == 0 else 0  # no blank has duration 0
     blanks = (blank - spec.sigma)[..., None] + duration[..., first:]
     labels = (label - spec.sigma)[..., None] + duration[:, :, :-1]
     if spec.as_rnnt is None:

@@ -18,7 +18,7 @@ from tdt_jax.config import FeatureConfig
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
 LOUD_FRAMES = 20  # the 20th loudest frame has the level of speech
-DECIBELS = 10 / math.log(10)  # decibels of a nat of power
+DECIBELS = 10 / math.log(10)  # dB of a nat of log power
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -103,7 +103,7 @@ class MismatchError(ValueError):
 
 
 def with_parameters(model: Transducer, source: Transducer) -> Transducer:
-    """Returns `model` with the parameters of `source`, which must have the same meaning.
+    """Returns `model` with the parameters of `source`, of the same architecture and features.
 
     Settings that only training or speed depend on (dropout, dtype, attention context) may differ,
     and so may the normalization of features: a few hundred steps of training adapt to another.

@@ -25,7 +25,7 @@ SMALL = 1 << 14  # an array of fewer numbers is replicated on every device
 
 
 def make_mesh(devices: Sequence | None = None, *, fsdp: int = 1) -> Mesh:
-    """Returns a mesh ("data", "fsdp") of `devices` (by default all), `fsdp` of them in a row.
+    """Returns a mesh ("data", "fsdp") of `devices` (by default all), `fsdp` of them along "fsdp".
 
     Raises:
       ValueError: if the number of devices is not a multiple of `fsdp`.
@@ -52,7 +52,7 @@ def num_usable_devices(batch_sizes: Iterable[int], fsdp: int, num_parts: int) ->
 
 
 def partition_spec(name: str, shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-    """Returns how to split a parameter, given its dotted name: the largest dimension that divides.
+    """Returns the split of a parameter: its largest dimension that `fsdp` divides.
 
     The layers of a stack (under "blocks") stay together, since a loop runs over them. Averages and
     moments have their parameter's name at the end of their own, so they are split alike.

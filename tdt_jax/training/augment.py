@@ -12,7 +12,7 @@ from tdt_jax.config import AugmentConfig
 GATE_THRESHOLD = 0.01  # of an utterance's peak: louder samples open the gate
 GATE_HOLD = (0.02, 0.4)  # seconds before and after a loud sample in which it stays open
 GATE_NOISE = (-8.0, -3.0)  # log10 of the standard deviation of the noise while it is shut
-GATE_OFFSET = (-4.5, -2.0)  # log10 of the constant offset while it is shut, in one of four
+GATE_OFFSET = (-4.5, -2.0)  # log10 of the constant offset while it is shut, in a quarter of them
 # Upper limits of channels' bands, in Hz.
 TELEPHONE_BAND, WIDE_BAND = (3300.0, 4000.0), (4000.0, 8000.0)
 

@@ -109,7 +109,7 @@ def test_a_checkpoint_is_chosen_by_step_or_score(copy):
         (lambda path: (path / "tokenizer.model").unlink(), "must hold one of"),
         (lambda path: (path / "tokenizer.model").write_bytes(b"junk"), "not a SentencePiece model"),
         (lambda path: shutil.rmtree(path / "checkpoints"), "has no checkpoints yet"),
-        (lambda path: shutil.rmtree(path / "checkpoints" / "0"), "no whole checkpoint"),
+        (lambda path: shutil.rmtree(path / "checkpoints" / "0"), "no complete checkpoint"),
         (
             lambda path: (
                 tokenizers.train_characters(["ab"]).save(path)

@@ -167,7 +167,7 @@ def test_options_of_training_arrive(calls, capsys):
     assert run("train", "--case", "huge") == 2
     assert "no case 'huge'; there are micro" in capsys.readouterr().err
     assert run("train", "--batch", "1,2") == 2
-    assert "a batch reads SECONDS,TOKENS,ROWS" in capsys.readouterr().err
+    assert "a batch must be SECONDS,TOKENS,ROWS" in capsys.readouterr().err
 
 
 def test_missing_peers_are_named(capsys, monkeypatch):
