@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import models
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import tdt_jax as tdt
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.cli.main import make_parser
+from tdt_jax.models.features import log_mel
 
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -110,6 +112,7 @@ def test_python_runs(page, index, folder, namespaces, monkeypatch):
     tiny = models.config((0, 1, 2, 3, 4), encoder, predictor=predictor)
     monkeypatch.setattr(tdt.presets, "MICRO", tiny)
     monkeypatch.setattr(tdt, "Transducer", built_quickly)
+    monkeypatch.setattr(tdt, "log_mel", jax.jit(log_mel, static_argnums=2))  # one program
     names, done = namespaces[page]
     for line, text in blocks(ROOT / page, "python")[done : index + 1]:
         code = "\n" * (line - 1) + text  # so that a traceback names the page's line
