@@ -70,4 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:  # a bad argument or file, which it names
+        sys.exit(f"error: {error}")

@@ -7,6 +7,7 @@ transcripts that do not match the audio, cut recordings, and noise; listen to th
 """
 
 import argparse
+import sys
 
 import jax
 import numpy as np
@@ -67,4 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # a bad argument or file, which it names
+        sys.exit(f"error: {error}")

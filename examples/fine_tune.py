@@ -9,6 +9,7 @@ parameters, on many devices and with augmentation, use train.py and configs/para
 
 import argparse
 import functools
+import sys
 
 import jax
 import numpy as np
@@ -98,4 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # a bad argument or file, which it names
+        sys.exit(f"error: {error}")

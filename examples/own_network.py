@@ -14,6 +14,7 @@ a joint with `project_frames`, `project_states` and `heads`; `greedy_decode` als
 import argparse
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -206,4 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # a bad argument or file, which it names
+        sys.exit(f"error: {error}")

@@ -80,4 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:  # a bad argument or file, which it names
+        sys.exit(f"error: {error}")

@@ -14,6 +14,25 @@ import tdt_jax as tdt
 from tdt_jax import presets
 
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+# Names that users have: none of them goes.
+PUBLIC = """
+Alignment AudioError AudioWarning AugmentConfig Bucket Config DataConfig DecoderState
+EncoderConfig FeatureConfig Hypothesis JointConfig LossConfig ModelConfig Occupancy
+OptimizerConfig PredictorConfig Recogniser Segment Stream TelephoneConfig Token TokenizerConfig
+TrainingConfig Transcript Transducer Word align ctc_decode decode_chunk encode greedy_decode
+load log_mel occupancy override rnnt_loss save start_decoding tdt_loss transcribe
+transducer_loss with_attention_context
+""".split()
+CONFIG = """
+AugmentConfig Bucket Config DataConfig EncoderConfig FeatureConfig JointConfig LossConfig
+ModelConfig OptimizerConfig PredictorConfig REMAT_POLICIES TelephoneConfig TokenizerConfig
+TrainingConfig check_durations from_json load override to_json
+""".split()
+PRESETS = """
+LARGE MEDIUM MICRO PARAKEET_CTC_0_6B PARAKEET_CTC_1_1B PARAKEET_RNNT_0_6B PARAKEET_RNNT_1_1B
+PARAKEET_TDT_0_6B_V2 PARAKEET_TDT_0_6B_V3 PARAKEET_TDT_1_1B PARAKEET_TDT_CTC_110M SMALL TINY
+XLARGE XXLARGE fine_tuning
+""".split()
 DOCUMENTED = re.findall(r"^::: (\S+)$", API, re.M)
 
 
@@ -42,6 +61,13 @@ def test_all_names_what_is_imported():
     imported = {alias.asname or alias.name for node in imports for alias in node.names}
     assert len(tdt.__all__) == len(set(tdt.__all__))
     assert set(tdt.__all__) - {"__version__"} == imported
+
+
+def test_no_public_name_goes():
+    assert set(PUBLIC) <= set(tdt.__all__)
+    assert set(CONFIG) <= set(tdt.config.__all__)
+    assert set(PRESETS) <= set(vars(presets))
+    assert tdt.sharding.on_all is tdt.sharding.replicated
 
 
 @pytest.mark.parametrize("name", tdt.__all__)

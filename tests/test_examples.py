@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import runpy
+import sys
 
 import jax
 import models
@@ -72,6 +74,14 @@ def test_program_says_how_to_run_it(name, capsys):
     used = set(re.findall(r" (--[a-z]+)", module.__doc__))
     source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
     assert all(f'"{option}"' in source for option in used - {"--config", "--below"})
+
+
+@pytest.mark.parametrize("name", ["align", "stream", "check_transcripts"])
+def test_a_missing_file_is_named_in_a_line(name, folder, monkeypatch):
+    path = str(ROOT / "examples" / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [path, str(folder / "model"), str(folder / "nothing.wav")])
+    with pytest.raises(SystemExit, match=r"^error: no (audio file|manifest) at .*nothing\.wav$"):
+        runpy.run_path(path, run_name="__main__")
 
 
 def test_transcribe_words(folder, recogniser, capsys):

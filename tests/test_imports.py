@@ -181,6 +181,49 @@ def test_only_the_doors_hand_on_names():
         assert bool(imported) == (name in doors), f"{path} hands on names"
 
 
+def test_names_are_imported_from_the_file_that_defines_them():
+    for name in [*FILES, "train"]:
+        path = FILES.get(name, ROOT / "train.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.module.startswith("tdt_jax."):
+                continue
+            source = node.module.removeprefix("tdt_jax.")
+            for alias in node.names if FILES[source].name != "__init__.py" else []:
+                place = f"{name}:{node.lineno} imports {alias.name} from {source}"
+                assert alias.name in defined(source), f"{place}, which does not define it"
+
+
+@functools.cache
+def defined(name) -> set[str]:
+    """The names that a file defines at its top level, not those that it imports."""
+    names = set()
+    for node in ast.parse(FILES[name].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            names |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    return names
+
+
+def test_public_functions_are_annotated():
+    """Arguments and results, of methods as well; pyright checks what the annotations claim."""
+    for name, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for owner in [tree, *(each for each in classes if not each.name.startswith("_"))]:
+            for node in owner.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    arguments = [
+                        *node.args.posonlyargs,
+                        *node.args.args[isinstance(owner, ast.ClassDef) :],
+                        *node.args.kwonlyargs,
+                    ]
+                    bare = [each.arg for each in arguments if each.annotation is None]
+                    place = f"{name}:{node.lineno} {node.name}"
+                    assert not bare, f"{place} lacks types of {bare}"
+                    assert node.returns, f"{place} lacks the type of its result"
+
+
 def test_importing_the_package_is_light():
     """`import tdt_jax` loads no listed package but flax and what jax and flax load themselves."""
     program = (

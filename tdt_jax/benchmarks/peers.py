@@ -111,7 +111,7 @@ def _measure(run: Callable[[], Any], repeats: int) -> tuple[Measurement, Any]:
     return Measurement(seconds, 0.0, None, peak_since(before), device), result
 
 
-def make_peer(config: ModelConfig):
+def make_peer(config: ModelConfig) -> Any:
     """Returns a transformers model of the same sizes, with weights that make every part matter."""
     import torch
     import transformers
@@ -138,7 +138,7 @@ def make_peer(config: ModelConfig):
     return peer
 
 
-def make_decoder_peer(config: ModelConfig, blank_bias: float):
+def make_decoder_peer(config: ModelConfig, blank_bias: float) -> Any:
     """Returns a transformers model with the decoder of `random_decoder.make_model`."""
     import torch
 
@@ -153,7 +153,7 @@ def make_decoder_peer(config: ModelConfig, blank_bias: float):
     return peer
 
 
-def generate_function(peer, frames, config: ModelConfig) -> Callable[[], Any]:
+def generate_function(peer: Any, frames: np.ndarray, config: ModelConfig) -> Callable[[], Any]:
     """Returns a function that runs the peer's generate() on frames [B, T, D], without its encoder.
 
     It projects the frames each time, as `greedy_decode` does.

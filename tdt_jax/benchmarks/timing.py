@@ -33,7 +33,7 @@ def in_subprocess(function: Callable[..., R], *arguments, **options) -> R:
         return pool.submit(function, *arguments, **options).result()
 
 
-def measure(function, *arguments, repeats: int) -> tuple[Measurement, Any]:
+def measure(function: Any, *arguments: Any, repeats: int) -> tuple[Measurement, Any]:
     """Compiles and runs a jitted function; returns its cost and its last result."""
     start = time.perf_counter()
     compiled = function.lower(*arguments).compile()
@@ -63,7 +63,7 @@ def timed(run: Callable[[], R]) -> tuple[float, R]:
     return time.perf_counter() - start, result
 
 
-def memory_of(compiled: jax.stages.Compiled):
+def memory_of(compiled: jax.stages.Compiled) -> Any:
     """Returns XLA's account of a program's memory.
 
     Raises:

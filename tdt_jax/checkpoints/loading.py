@@ -167,7 +167,8 @@ def _fetch(name: str) -> Path:
                 repository, allow_patterns=list(patterns), **options
             )
         except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
-            raise ValueError(f"there is no {name!r} here, and the Hub gave none: {error}") from None
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"there is no {name!r} here, and the Hub gave none: {why}") from None
 
     def archives(folder: Path) -> list[str]:
         try:

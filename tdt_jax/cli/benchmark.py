@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from tdt_jax.cli.options import complain, context, positive
+from tdt_jax.cli.options import AddCommand, complain, context, positive
 
 
-def add_benchmark(add) -> None:
+def add_benchmark(add: AddCommand) -> None:
     command = add(
         "benchmark",
         None,

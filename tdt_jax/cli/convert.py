@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from tdt_jax.cli.options import MODEL_HELP, complain
+from tdt_jax.cli.options import MODEL_HELP, AddCommand, complain
 
 
-def add_convert(add) -> None:
+def add_convert(add: AddCommand) -> None:
     command = add(
         "convert",
         _convert,
@@ -51,8 +51,8 @@ def _convert(options: argparse.Namespace) -> int:
     config = recogniser.config
     if options.to == "nemo" and config.features.silence is not None:
         complain(
-            "NeMo's features count silence in their mean and deviation, which this model's leave "
-            "out: NeMo transcribes silence beside speech less well with it"
+            "NeMo cannot leave silence out of the features' mean and deviation, as this model "
+            "does: there it will transcribe recordings with silence less well"
         )
     print(f"{target}: {config.kind}, {config.vocab_size} tokens")
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tdt_jax.cli.options import (
+    AddCommand,
     add_batch,
     add_model,
     add_no_progress,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Named = Sequence[tuple[str, Evaluation]]  # each with its source
 
 
-def add_evaluate(add) -> None:
+def add_evaluate(add: AddCommand) -> None:
     command = add(
         "evaluate",
         _evaluate,
@@ -173,7 +174,7 @@ def _as_json(named: "Named", num_errors: int) -> str:
 _REPORTS = {"text": _as_text, "json": _as_json, "markdown": _as_markdown}
 
 
-def add_warmup(add) -> None:
+def add_warmup(add: AddCommand) -> None:
     command = add(
         "warmup",
         _warmup,

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tdt_jax.audio.errors import AudioError, warn
 from tdt_jax.audio.reading import header_seconds
@@ -172,7 +173,7 @@ def _in_folder(folder: Path, report: Callable[[str], object]) -> list[Source]:
 
 
 @contextlib.contextmanager
-def spooled(file) -> Iterator[Source]:
+def spooled(file: BinaryIO | None) -> Iterator[Source]:
     """Yields a recording that comes through a pipe, as a temporary file."""
     if file is None:
         raise ValueError("standard input is closed")

@@ -5,10 +5,10 @@ import functools
 import shutil
 import sys
 
-from tdt_jax.cli.options import add_model, is_terminal, load
+from tdt_jax.cli.options import AddCommand, add_model, is_terminal, load
 
 
-def add_listen(add) -> None:
+def add_listen(add: AddCommand) -> None:
     command = add(
         "listen",
         _listen,
@@ -46,7 +46,10 @@ def _listen(options: argparse.Namespace) -> int:
     from tdt_jax.cli import terminal
 
     if options.source not in ("microphone", "-"):
-        raise ValueError(f"the source is - for standard input or nothing, got {options.source!r}")
+        raise ValueError(
+            f"listen reads the microphone, or standard input if the source is -, got "
+            f"{options.source!r}; tdt-jax transcribe reads files"
+        )
     is_microphone = options.source == "microphone"
     if not is_microphone and getattr(sys.stdin, "buffer", None) is None:
         raise ValueError("standard input is closed")

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from tdt_jax.recogniser import Recogniser
@@ -16,6 +16,8 @@ MODEL_HELP = (
     "folder, or a repository on the Hugging Face Hub such as nvidia/parakeet-tdt-0.6b-v3, with "
     "/FILE.nemo appended for one of its archives"
 )
+
+AddCommand = Callable[..., argparse.ArgumentParser]  # of a name, its function and texts
 
 
 def add_model(command: argparse.ArgumentParser, *, decoder: bool = True) -> None:
@@ -61,7 +63,7 @@ def add_batch(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_no_progress(command: argparse.ArgumentParser) -> None:
+def add_no_progress(command: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds the option without the progress bar."""
     command.add_argument(
         "--no-progress",
@@ -142,8 +144,8 @@ def audio_warnings() -> Iterator[None]:
         yield
 
 
-def is_terminal(file) -> bool:
-    """Returns whether a file is a terminal; None is none."""
+def is_terminal(file: TextIO | None) -> bool:
+    """Returns whether a stream is a terminal; a closed one (None) is not."""
     return file is not None and file.isatty()
 
 

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tdt_jax.cli.options import add_no_progress, complain, hides_progress
+from tdt_jax.cli.options import AddCommand, add_no_progress, complain, hides_progress
 
 
-def add_prepare(add) -> None:
+def add_prepare(add: AddCommand) -> None:
     command = add(
         "prepare",
         None,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tdt_jax.cli.options import (
+    AddCommand,
     add_batch,
     add_model,
     add_no_progress,
@@ -17,7 +18,7 @@ from tdt_jax.cli.options import (
 )
 
 
-def add_transcribe(add) -> None:
+def add_transcribe(add: AddCommand) -> None:
     command = add(
         "transcribe",
         _transcribe,
@@ -157,7 +158,7 @@ def _transcribe(options: argparse.Namespace) -> int:
             recogniser,
             sources,
             output,
-            report=lambda why: complain(f"skipped {why}"),
+            report=lambda why: complain(f"skipped: {why}"),
             warn=complain,
             track=options.track,
             damaged="skip" if options.allow_damaged else "error",

@@ -21,6 +21,8 @@ if typing.TYPE_CHECKING:
 
 Dataclass = TypeVar("Dataclass", bound="DataclassInstance")
 
+KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
 
 def load(path: str | Path) -> Config:
     """Runs a configuration file and returns what its `get_config()` returns.
@@ -96,6 +98,9 @@ def _assign(plain: dict, hint: Any, path: str, text: str) -> None:
     try:
         parsed = _parse(text, hint)
         checked = _from_plain(parsed, hint)
+    except json.JSONDecodeError:
+        kind = KINDS.get(_without_none(hint), "JSON")
+        raise ValueError(f"{path} must be {kind}, got {text!r}") from None
     except (TypeError, ValueError, KeyError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be {text!r}: {error}") from None
     parent[name] = dataclasses.asdict(checked) if isinstance(parsed, dict) else parsed

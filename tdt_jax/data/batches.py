@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tdt_jax.audio.reading import AudioError, as_samples
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.waveform import change_speed, insert_silence
 from tdt_jax.config import Bucket
 from tdt_jax.data.buckets import bucket_samples, num_frames, part_of

@@ -50,8 +50,10 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no manifest at {path}")
-    entries, problems, seen = [], [], set()
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    data, entries, problems, seen = path.read_bytes(), [], [], set()
+    if b"\0" in data:
+        raise ValueError(f"{path} is not a text file; a manifest has a JSON object on each line")
+    for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -95,7 +97,12 @@ def write_manifest(
 
 
 def _parse(line: bytes, folder: Path) -> Entry:
-    item = json.loads(line.decode("utf-8-sig"))
+    try:
+        item = json.loads(line.decode("utf-8-sig"))
+    except json.JSONDecodeError:
+        raise ValueError(
+            f"needs a JSON object, got {line.decode('utf-8', 'replace')!r:.80}"
+        ) from None
     if not isinstance(item, dict):
         raise ValueError(f"needs a JSON object, got {type(item).__name__}")
     if missing := [key for key in ("audio_filepath", "text") if key not in item]:

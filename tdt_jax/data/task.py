@@ -60,7 +60,10 @@ def _telephone_task(
 def _source_task(config: Config, tokenizer: Tokenizer | None) -> Task:
     data, augment = config.data, config.augment
     if not data.train:
-        raise ValueError("data.train names no manifest or dataset, and data.telephone is none")
+        raise ValueError(
+            "no training data: data.train names no manifest or dataset, and data.telephone is "
+            "none; add --set data.train=train.jsonl"
+        )
 
     def read(name: str) -> list[StoredUtterance]:
         return read_source(name, folder=data.folder, keys=data.keys, lowercase=data.lowercase)

@@ -9,7 +9,7 @@ number of groups is a value, and the tiles behind it cost nothing.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ class TileSchedule(NamedTuple):
     num_groups: jax.Array  # groups that are processed: those with a tile that matters
     num_tiles: int
 
-    def fold(self, body: Callable, state):
+    def fold(self, body: Callable, state: Any) -> Any:
         """Returns the last state of body(group, tiles, state) -> state, group by group."""
 
         def step(group, state):

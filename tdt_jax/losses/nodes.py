@@ -171,7 +171,7 @@ def _closure_converted(function, *tiles):
 def score_nodes(
     plan: JointPlan,
     spec: Spec,
-    joint,
+    joint: Any,
     frames: jax.Array,
     states: jax.Array,
     labels: jax.Array,
@@ -217,7 +217,7 @@ class TileInputs:
         self.frames, self.states = grid.split_frames(frames), grid.split_states(states)
         self.labels = grid.split_states(jnp.pad(labels, ((0, 0), (0, 1))))
 
-    def of(self, tiles: jax.Array):
+    def of(self, tiles: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
         """Returns, of tiles [n]: frames [n, t, J], states [n, u, J], next labels [n t u], keys [n].
 
         An index beyond the last tile gives the inputs of the last.

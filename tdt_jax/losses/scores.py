@@ -100,7 +100,9 @@ def logits_to_scores(
     return normalizer, Scores(token_logits[..., -1] - normalizer, label - normalizer, duration)
 
 
-def scores_to_arcs(scores: Scores, spec: Spec):
+def scores_to_arcs(
+    scores: Scores, spec: Spec
+) -> tuple[jax.Array, jax.Array, tuple[int, ...], tuple[int, ...]]:
     """Returns the log-probabilities of all arcs and their durations: what `log_likelihood` takes.
 
     Args:

@@ -118,5 +118,5 @@ def test_models_that_transformers_does_not_have_are_refused(changes, why):
         if isinstance(value, dict):
             value = dataclasses.replace(getattr(config, name), **value)
         config = dataclasses.replace(config, **{name: value})
-    with pytest.raises(ValueError, match=f"has no Parakeet model with .*{why}"):
+    with pytest.raises(ValueError, match=f"has no Parakeet model with: .*{why}"):
         model_config(config)

@@ -69,4 +69,4 @@ def test_other_input_is_refused(loads, capsys, pipe, calls):
     assert main.main(["listen", "MODEL", "-"]) == 2
     assert "must be PCM or WAV, got FLAC" in capsys.readouterr().err
     assert main.main(["listen", "MODEL", "a.wav"]) == 2
-    assert "the source is - " in capsys.readouterr().err
+    assert "standard input if the source is -, got 'a.wav'" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def test_read_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{not json", "Expecting property name"),
+        ("{not json", "needs a JSON object, got '{not json'"),
         ("[1, 2]", "needs a JSON object, got list"),
         ({"duration": 1.0}, "lacks audio_filepath and text"),
         (item(text=None), "text must be a string, got None"),

@@ -96,7 +96,8 @@ def _check_supported(config: ModelConfig) -> None:
     encoder, features, durations = config.encoder, config.features, config.durations
     unsupported = {
         "a LayerNorm in the convolution module": encoder.convolution_norm != "affine",
-        "a CTC head beside the transducer's": config.kind != "CTC" and config.ctc,
+        "a CTC head beside the transducer's (--drop-ctc leaves it out)": config.kind != "CTC"
+        and config.ctc,
         "local attention": encoder.attention_context is not None,
         "features that are not normalised by utterance": features.normalize is not None,
         "features whose mean and deviation leave out silence": features.silence is not None,
@@ -110,7 +111,7 @@ def _check_supported(config: ModelConfig) -> None:
         ),
     }
     if names := [name for name, is_so in unsupported.items() if is_so]:
-        raise ValueError("transformers has no Parakeet model with " + "; ".join(names))
+        raise ValueError("transformers has no Parakeet model with: " + "; ".join(names))
 
 
 # Features

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tdt_jax.audio.encoded import decode
-from tdt_jax.audio.reading import AudioError, as_samples
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.waveform import resample
 from tdt_jax.orthography import nfc
 from tdt_jax.runtime.files import cache_folder, write_atomically

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tdt_jax.audio.encoded import length
-from tdt_jax.audio.reading import AudioError
-from tdt_jax.data.prepared.builder import Recording, Source, SpeechBuilder, tfds
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.data.prepared.builder import Recording, Source, SpeechBuilder
 from tdt_jax.data.prepared.dataset import FEATURES, INFO, index_line, index_path
 from tdt_jax.runtime.files import write_atomically
 from tdt_jax.runtime.lock import locked
@@ -221,6 +221,8 @@ def _write_part(
 ) -> None:
     """Writes shard `n` and then, as a sign that it is complete, its description."""
     lines, problems = [], []
+
+    import tensorflow_datasets as tfds
 
     def examples():
         for recording, data, seconds in checked:
