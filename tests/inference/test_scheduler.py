@@ -250,3 +250,20 @@ def test_reading_ahead_keeps_the_order_and_gives_errors_in_their_place():
     assert next(ahead) == 1
     with pytest.raises(OSError):
         next(ahead)
+
+
+def test_what_was_to_be_read_ahead_is_not_read_after_the_end():
+    taken, gate = [], threading.Event()
+
+    def items():
+        for i in range(10):
+            taken.append(i)
+            if i:
+                gate.wait(10)
+            yield i
+
+    ahead = read_ahead(items(), 4)
+    assert next(ahead) == 0
+    threading.Timer(0.05, gate.set).start()
+    ahead.close()  # waits for the item that is being made, and cancels the others
+    assert len(taken) <= 2
