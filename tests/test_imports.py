@@ -181,6 +181,20 @@ def test_only_the_doors_hand_on_names():
         assert bool(imported) == (name in doors), f"{path} hands on names"
 
 
+def test_no_function_hides_a_module():
+    """`import tdt_jax.x as m` gives the module x, not what a door hands on by the same name."""
+    for path in PACKAGE.rglob("__init__.py"):
+        modules = {child.stem for child in path.parent.iterdir() if child.name[0] != "_"}
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                functions = {
+                    alias.asname or alias.name
+                    for alias in node.names
+                    if not is_own_file(f"{node.module}.{alias.name}")
+                }
+                assert not functions & modules, f"{path}:{node.lineno}"
+
+
 def test_names_are_imported_from_the_file_that_defines_them():
     for name in [*FILES, "train"]:
         path = FILES.get(name, ROOT / "train.py")

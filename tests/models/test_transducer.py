@@ -132,6 +132,20 @@ def test_tree_mode():
     assert done.stdout == "fine\n", done.stderr
 
 
+def test_a_configuration_is_traced_once(monkeypatch):
+    """The initialization takes a quarter of a second to trace, and `load` asks for it each time."""
+    built, build = [], tdt.Transducer.__init__
+    monkeypatch.setattr(
+        tdt.Transducer, "__init__", lambda *x, **options: built.append(x) or build(*x, **options)
+    )
+    config = models.config(vocab_size=61)  # of no other test
+    first = abstract_model(config)
+    again = abstract_model(models.config(vocab_size=61), dtype="bfloat16")
+    assert len(built) == 1
+    assert jax.tree.structure(again) == jax.tree.structure(first)
+    assert {leaf.dtype for leaf in jax.tree.leaves(again)} == {np.dtype("bfloat16")}
+
+
 def test_parameters_are_taken_for_the_same_meaning_only():
     source = models.transducer()
     config = source.config
