@@ -61,6 +61,18 @@ class EncoderConfig:
     # frames to the (left, right) of a frame that it attends to; None: all. With a limit, memory
     # grows with the number of frames, and not with its square.
     attention_context: tuple[int, int] | None = None
+    # (left, right) contexts of attention in chunks: a frame attends to its own chunk of right + 1
+    # frames and to the `left` frames before it. Each training batch has one of them, by chance;
+    # otherwise the first counts, unless another is chosen.
+    chunked_contexts: tuple[tuple[int, int], ...] = ()
+    # (lefts, chunks, rights) of attention for one model that encodes whole utterances, with full
+    # attention, and streams, where the frames of a chunk also attend to the `right` frames after
+    # it. Half of the training batches have one of each.
+    unified_contexts: tuple[tuple[int, ...], ...] = ()
+    # frames to the (left, right) of a frame that the depthwise convolution covers; None: as many on
+    # both sides
+    convolution_context: tuple[int, int] | None = None
+    causal_subsampling: bool = False  # a frame depends on no features after its last
     # normalization after the depthwise convolution: "layer_norm", or "affine", a BatchNorm with its
     # statistics folded in, as in pretrained models
     convolution_norm: str = "layer_norm"
@@ -98,6 +110,50 @@ class EncoderConfig:
             context is None or (min(context) >= 0 and max(context) > 0),
             f"encoder.attention_context must be none or (left, right) frames >= 0, got {context}",
         )
+        self._check_contexts()
+
+    def _check_contexts(self) -> None:
+        for left, right in self.chunked_contexts:
+            require(
+                left >= 0 and right >= 0 and left % (right + 1) == 0,
+                "encoder.chunked_contexts need left >= 0 and right >= 0 with left a multiple of "
+                f"right + 1, got {(left, right)}",
+            )
+        unified = self.unified_contexts
+        is_valid = len(unified) == 3 and all(
+            choices and min(choices) >= least
+            for choices, least in zip(unified, (0, 1, 0), strict=True)
+        )
+        require(
+            not unified or is_valid,
+            "encoder.unified_contexts needs frames (lefts >= 0, chunks > 0, rights >= 0), one or "
+            f"more of each, got {unified}",
+        )
+        given = (self.attention_context is not None, bool(self.chunked_contexts), bool(unified))
+        require(
+            sum(given) <= 1,
+            "only one of encoder.attention_context, encoder.chunked_contexts and "
+            f"encoder.unified_contexts can be given, got {self.attention_context}, "
+            f"{self.chunked_contexts} and {unified}",
+        )
+        sides = self.convolution_context
+        require(
+            sides is None or (min(sides) >= 0 and sum(sides) == self.kernel_size - 1),
+            "encoder.convolution_context must be none or (left, right) frames >= 0 that add up to "
+            f"encoder.kernel_size - 1 = {self.kernel_size - 1}, got {sides}",
+        )
+
+    @property
+    def convolution_sides(self) -> tuple[int, int]:
+        """Returns the frames to the (left, right) that the depthwise convolution covers."""
+        half = self.kernel_size // 2
+        return self.convolution_context or (half, half)
+
+    @property
+    def is_causal(self) -> bool:
+        """Returns whether the encoder can stream with a cache: nothing but chunks looks ahead."""
+        causal_convolution = self.convolution_sides[1] == 0
+        return bool(self.chunked_contexts) and causal_convolution and self.causal_subsampling
 
 
 @dataclass(frozen=True)

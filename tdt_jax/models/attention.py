@@ -1,7 +1,14 @@
-"""Self-attention with relative positions, over all frames or over a window of them."""
+"""Self-attention with relative positions: over all frames, in blocks of them, or of a chunk.
+
+One rule limits what a frame attends to (`AttentionMask`): a band around it, chunks with the frames
+before them, or all frames. An utterance that is longer than what its frames attend to is processed
+in blocks of queries, each with the window of keys that they attend to. A chunk of a stream is such
+a block: the keys and values of the window that lie before it are kept from the chunks before.
+"""
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +21,63 @@ from tdt_jax.runtime import backend
 
 MASKED = -1e9  # attention score of a masked frame
 
+Length = int | jax.Array
+
+
+class AttentionMask(NamedTuple):
+    """Which frames a frame attends to: those of its chunk, `left` before it and `right` after it.
+
+    Frame t lies in chunk k = t // chunk and attends to the frames from k chunk - left to
+    (k + 1) chunk - 1 + right. With chunk = 1 that is a band around each frame.
+    """
+
+    left: Length
+    chunk: Length
+    right: Length
+
+    def hides(self, t: jax.Array, s: jax.Array) -> jax.Array:
+        """Returns whether frame t does not attend to frame s; t and s are broadcast."""
+        first = t // self.chunk * self.chunk
+        return (s < first - self.left) | (s >= first + self.chunk + self.right)
+
+    @property
+    def furthest(self) -> Length:
+        """Returns the largest distance t - s of a frame t to one that it attends to."""
+        return self.left + self.chunk - 1
+
+    @property
+    def nearest(self) -> Length:
+        """Returns the least distance t - s, which is negative where a frame attends ahead."""
+        return 1 - self.chunk - self.right
+
+
+def attention_blocks(mask: AttentionMask | None, num_frames: int) -> AttentionMask:
+    """Returns the mask whose blocks process T frames: `mask`, or one chunk of all the frames.
+
+    The latter where `mask` is None, or traced, or blocks would save nothing.
+    """
+    is_known = mask is not None and all(isinstance(each, int) for each in mask)
+    if is_known and mask.left + block_size(mask) + mask.right < num_frames:
+        return mask
+    return AttentionMask(0, num_frames, 0)
+
+
+def block_size(mask: AttentionMask) -> int:
+    """Returns the queries of a block: whole chunks, about as many as they attend to outside."""
+    return mask.chunk * max(1, -(-max(mask.left, mask.right) // mask.chunk))
+
+
+class AttentionCache(NamedTuple):
+    """What a chunk of a stream needs of the L frames before it."""
+
+    keys: jax.Array  # [B, L, H, K]
+    values: jax.Array  # [B, L, H, K]
+
 
 class RelativeAttention(nnx.Module):
     """Self-attention over content and relative position (Transformer-XL, Dai et al., 2019).
 
     score[t, s] = ((q_t + u) . k_s + (q_t + v) . p_{t - s}) / sqrt(K)
-
-    With a context (left, right), frame t attends to the frames t - left to t + right only.
     """
 
     def __init__(self, config: EncoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -36,7 +93,6 @@ class RelativeAttention(nnx.Module):
         self.content_bias = nnx.Param(jnp.zeros((heads, width // heads)))  # u
         self.position_bias = nnx.Param(jnp.zeros((heads, width // heads)))  # v
         self.num_heads = heads
-        self.context = config.attention_context
         self.dropout = config.attention_dropout
         self.dtype = dtype
 
@@ -46,50 +102,95 @@ class RelativeAttention(nnx.Module):
         positions: jax.Array,
         padding: jax.Array,
         *,
+        mask: AttentionMask | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
         """Returns the output of the attention, [B, T, D].
 
         Args:
           x: [B, T, D].
-          positions: [R, D] encodings of the relative positions left, ..., 0, ..., -right, as
-            `visible_context` limits them: from T - 1 to -(T - 1) without a context.
+          positions: [R, D] encodings of the distances furthest, ..., 0, ..., nearest of
+            `attention_blocks(mask, T)`.
           padding: [B, T] bool, True on padding.
+          mask: limits what a frame attends to; None: all frames.
           key: turns dropout on.
         """
+        arrays = self._arrays(x)
+        blocks = attention_blocks(mask, x.shape[1])
+        if blocks.chunk == x.shape[1]:
+            mixed = self._full(*arrays, positions, padding, mask, key)
+        else:
+            mixed = self._in_blocks(*arrays, self.project(positions), padding, blocks, key)
+        return self.output(mixed.reshape(x.shape))
 
-        def heads(y):
-            return y.reshape(*y.shape[:-1], self.num_heads, -1)  # [..., H, K]
+    def step(
+        self,
+        x: jax.Array,
+        cache: AttentionCache,
+        positions: jax.Array,
+        first: jax.Array,
+        padding: jax.Array,
+    ) -> tuple[jax.Array, AttentionCache]:
+        """Returns the output for the next chunk of a stream, [B, C, D], and the cache after it.
+
+        Args:
+          x: [B, C, D].
+          cache: of the L frames before it.
+          positions: [R, H, K], the encodings of all distances in cache and chunk by `project`.
+          first: [B] frames of the stream before it; the cache holds no more than these.
+          padding: [B, C] bool, True on padding.
+        """
+        chunk, size = x.shape[1], cache.keys.shape[1]
+        by_content, by_position, keys, values = self._arrays(x)
+        hidden = jnp.arange(size)[None, :] < size - first[:, None]
+        old = jnp.where(hidden[:, :, None, None], jnp.zeros_like(cache.values), cache.values)
+        keys = jnp.concatenate([cache.keys, keys], axis=1)
+        values = jnp.concatenate([old, values], axis=1)
+        masked = jnp.concatenate([hidden, padding], axis=1)[:, None, None, :]
+        mixed = self._attend(
+            by_content, by_position, keys, values, positions, masked, padding, None,
+            first=1 - chunk,
+        )  # fmt: skip
+        cache = AttentionCache(keys[:, chunk:], values[:, chunk:])
+        return self.output(mixed.reshape(x.shape)), cache
+
+    def project(self, positions: jax.Array) -> jax.Array:
+        """Projects encodings of positions: [R, D] -> [R, H, K]."""
+        return self._heads(self.position(positions))
+
+    def _heads(self, x):
+        return x.reshape(*x.shape[:-1], self.num_heads, -1)  # [..., H, K]
+
+    def _arrays(self, x):
+        """Returns queries by content and by position, keys and values [B, T, H, K]."""
 
         def bias(parameter):
             return parameter[...].astype(self.dtype)[None, None]
 
-        query = heads(self.query(x))
+        query = self._heads(self.query(x))
         by_content = query + bias(self.content_bias)
         by_position = query + bias(self.position_bias)
-        arrays = by_content, by_position, heads(self.key(x)), heads(self.value(x))
-        if min(visible_context(self.context, x.shape[1])) == x.shape[1] - 1:
-            mixed = self._full(*arrays, positions, padding, key)
-        else:
-            mixed = self._local(*arrays, heads(self.position(positions)), padding, key)
-        return self.output(mixed.reshape(x.shape))
+        return by_content, by_position, self._heads(self.key(x)), self._heads(self.value(x))
 
-    def _full(self, by_content, by_position, keys, values, positions, padding, key):
-        """Attends to all frames: arrays [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
-        content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
-        on_tpu = backend.current() == "tpu"
-        position_scores = self._rotated_scores if on_tpu else self._shifted_scores
-        scores = content + position_scores(by_position, positions)
-        weights = self._weights(scores, padding[:, None, None, :], padding[:, None, :, None], key)
-        return jnp.einsum("bhts,bshk->bthk", weights, values)
-
-    def _shifted_scores(self, queries, positions):
-        """Returns scores [B, H, T, T] of queries [B, T, H, K] with positions [2T - 1, D]."""
-        positions = self.position(positions).reshape(len(positions), *queries.shape[2:])
-        return relative_shift(jnp.einsum("bthk,rhk->bhtr", queries, positions))
+    def _full(self, by_content, by_position, keys, values, positions, padding, mask, key):
+        """Attends in one block: arrays [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
+        num_frames = padding.shape[1]
+        masked = padding[:, None, None, :]
+        if mask is not None:
+            t = jnp.arange(num_frames)
+            masked = masked | mask.hides(t[:, None], t[None, :])[None, None]
+        if backend.current() == "tpu":
+            content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
+            scores = content + self._rotated_scores(by_position, positions)
+            weights = self._weights(scores, masked, padding, key)
+            return jnp.einsum("bhts,bshk->bthk", weights, values)
+        return self._attend(
+            by_content, by_position, keys, values, self.project(positions), masked, padding, key,
+            first=1 - num_frames,
+        )  # fmt: skip
 
     def _rotated_scores(self, queries, positions):
-        """Returns the scores of `_shifted_scores` without the shift.
+        """Returns the scores [B, H, T, T] of queries with positions without `relative_shift`.
 
         On a TPU the shift takes several passes over the scores. A score is a sum over rates w of
         a sin(w (t - s)) + b cos(w (t - s)), where (a, b) is the query times the kernel of
@@ -111,54 +212,68 @@ class RelativeAttention(nnx.Module):
         encoding = jnp.concatenate([encoding[:, 0::2], encoding[:, 1::2]], axis=-1)
         return jnp.einsum("bthw,sw->bhts", rotated.astype(self.dtype), encoding)
 
-    def _local(self, by_content, by_position, keys, values, positions, padding, key):
-        """Attends to the context only: arrays [B, T, H, K], positions [R, H, K] -> [B, T, H, K].
+    def _in_blocks(self, by_content, by_position, keys, values, positions, padding, mask, key):
+        """Attends block by block: arrays [B, T, H, K], positions [R, H, K] -> [B, T, H, K].
 
-        Works in chunks of C = max(left, right) frames. The queries of a chunk can attend to the
-        keys of three chunks: the previous one, their own and the next.
+        A block of queries attends to a window of keys: its own, those to the left of its first
+        chunk and those to the right of its last.
         """
         batch, num_frames = padding.shape
-        left, right = visible_context(self.context, num_frames)
-        size = max(left, right)
-        num_chunks = -(-num_frames // size)
-        extra = num_chunks * size - num_frames
-        padding = jnp.pad(padding, ((0, 0), (size, extra + size)), constant_values=True)
+        size = block_size(mask)
+        num_blocks = -(-num_frames // size)
+        extra = num_blocks * size - num_frames
+        sides = (0, 0), (mask.left, extra + mask.right)
+        width = mask.left + size + mask.right
+        padding = jnp.pad(padding, sides, constant_values=True)
 
-        def chunks(x):
-            """[B, T, H, K] -> [chunks, B, C, H, K]."""
+        def blocks(x):
+            """[B, T, H, K] -> [blocks, B, size, H, K]."""
             x = jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0)))
-            return jnp.moveaxis(x.reshape(batch, num_chunks, size, *x.shape[2:]), 1, 0)
+            return jnp.moveaxis(x.reshape(batch, num_blocks, size, *x.shape[2:]), 1, 0)
 
-        keys, values = (
-            jnp.pad(x, ((0, 0), (size, extra + size), (0, 0), (0, 0))) for x in (keys, values)
-        )
-        offset = jnp.arange(size)[:, None] + size - jnp.arange(3 * size)[None, :]  # t - s
-        outside = (offset > left) | (offset < -right)  # [C, 3C]
+        keys, values = (jnp.pad(x, (*sides, (0, 0), (0, 0))) for x in (keys, values))
+        hidden = mask.hides(jnp.arange(size)[:, None], jnp.arange(width)[None, :] - mask.left)
 
-        def attend(chunk):
-            index, by_content, by_position = chunk
+        def attend(block):
+            index, by_content, by_position = block
 
             def window(x):
-                return jax.lax.dynamic_slice_in_dim(x, index * size, 3 * size, axis=1)
+                return jax.lax.dynamic_slice_in_dim(x, index * size, width, axis=1)
 
-            content = jnp.einsum("bthk,bshk->bhts", by_content, window(keys))
-            position = jnp.einsum("bthk,rhk->bhtr", by_position, positions)
-            scores = content + local_shift(position, size - left, 3 * size)
-            masked = window(padding)  # [B, 3C]
-            query_padding = masked[:, size : 2 * size]
-            weights = self._weights(
-                scores,
-                masked[:, None, None, :] | outside[None, None],
-                query_padding[:, None, :, None],
+            masked = window(padding)  # [B, S]
+            return self._attend(
+                by_content,
+                by_position,
+                window(keys),
+                window(values),
+                positions,
+                masked[:, None, None, :] | hidden[None, None],
+                masked[:, mask.left : mask.left + size],
                 None if key is None else jax.random.fold_in(key, index),
+                first=1 - mask.chunk,
             )
-            return jnp.einsum("bhts,bshk->bthk", weights, window(values))
 
-        chunked = jnp.arange(num_chunks), chunks(by_content), chunks(by_position)
-        mixed = jax.lax.map(attend, chunked)  # [chunks, B, C, H, K]
+        blocked = jnp.arange(num_blocks), blocks(by_content), blocks(by_position)
+        mixed = jax.lax.map(attend, blocked)  # [blocks, B, size, H, K]
         return jnp.moveaxis(mixed, 0, 1).reshape(batch, -1, *mixed.shape[3:])[:, :num_frames]
 
-    def _weights(self, scores, masked, query_padding, key):
+    def _attend(
+        self, by_content, by_position, keys, values, positions, masked, padding, key, *, first
+    ):
+        """Attends with queries [B, T, H, K] to the keys and values [B, S, H, K] of their window.
+
+        Args:
+          positions: [R, H, K]; `first` as of `relative_shift`.
+          masked: [B, 1, T or 1, S] bool, True on keys that a query does not attend to.
+          padding: [B, T] bool, True on queries that are padding: their output is zero.
+        """
+        content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
+        position = jnp.einsum("bthk,rhk->bhtr", by_position, positions)
+        scores = content + relative_shift(position, first, keys.shape[1])
+        weights = self._weights(scores, masked, padding, key)
+        return jnp.einsum("bhts,bshk->bthk", weights, values)
+
+    def _weights(self, scores, masked, padding, key):
         """Returns the attention weights of unscaled scores [B, H, T, S].
 
         They are zero on `masked` keys and for all keys of a query that is padding.
@@ -166,7 +281,7 @@ class RelativeAttention(nnx.Module):
         scale = 1 / math.sqrt(self.content_bias.shape[-1])
         scores = (scores * scale).astype(jnp.float32)
         weights = jax.nn.softmax(jnp.where(masked, MASKED, scores), axis=-1)
-        weights = jnp.where(query_padding, 0.0, weights).astype(self.dtype)
+        weights = jnp.where(padding[:, None, :, None], 0.0, weights).astype(self.dtype)
         return dropout(weights, self.dropout, key)
 
 
@@ -181,27 +296,16 @@ def position_encoding(first: int, last: int, width: int) -> jax.Array:
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(-1, width)
 
 
-def visible_context(context: tuple[int, int] | None, num_frames: int) -> tuple[int, int]:
-    """Returns the context (left, right), limited to what exists in an utterance of T frames."""
-    left, right = context or (num_frames, num_frames)
-    return min(left, num_frames - 1), min(right, num_frames - 1)
+def relative_shift(scores: jax.Array, first: int, num_keys: int) -> jax.Array:
+    """[..., T, R] by relative position -> [..., T, S] by key: out[t, first + t + r] = in[t, r].
 
-
-def relative_shift(scores: jax.Array) -> jax.Array:
-    """[..., T, 2T - 1] by relative position -> [..., T, T] by key: out[t, s] = in[t, T-1-t+s]."""
-    *batch, num_frames, num_positions = scores.shape
-    scores = jnp.pad(scores, [(0, 0)] * (len(batch) + 1) + [(1, 0)])
-    scores = scores.reshape(*batch, num_positions + 1, num_frames)[..., 1:, :]
-    return scores.reshape(*batch, num_frames, num_positions)[..., :num_frames]
-
-
-def local_shift(scores: jax.Array, first: int, num_keys: int) -> jax.Array:
-    """[..., C, R] by relative position -> [..., C, num_keys]: out[t, first + t + r] = in[t, r].
-
-    All other elements are zero.
+    Elements of the result that no position gives are finite, and of no meaning.
     """
     *batch, num_frames, num_positions = scores.shape
-    after = num_keys + 1 - first - num_positions
-    scores = jnp.pad(scores, [(0, 0)] * (len(batch) + 1) + [(first, after)])
-    scores = scores.reshape(*batch, -1)[..., : num_frames * num_keys]
-    return scores.reshape(*batch, num_frames, num_keys)
+    before = max(first, 0)
+    after = max(0, num_keys + 1 - first - num_positions)
+    scores = jnp.pad(scores, [(0, 0)] * (len(batch) + 1) + [(before, after)])
+    size = scores.shape[-1] - 1
+    scores = scores.reshape(*batch, -1)[..., : num_frames * size]
+    scores = scores.reshape(*batch, num_frames, size)
+    return scores[..., before - first : before - first + num_keys]

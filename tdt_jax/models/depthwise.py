@@ -14,38 +14,37 @@ from tdt_jax.runtime import backend
 
 
 def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the depthwise convolution along time, zero padded to the same length: [B, T, D].
+    """Returns the depthwise convolution along time, without padding: [B, T - k + 1, D].
 
-    y[b, t, d] = sum_i x[b, t + i - k // 2, d] kernel[i, d]
+    y[b, t, d] = sum_i x[b, t + i, d] kernel[i, d]
 
     Args:
       x: [B, T, D].
-      kernel: [k, D] with odd k.
+      kernel: [k, D].
     """
     if backend.current() != "tpu":
         return _shifted(x, kernel)
-    half = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x,
         kernel[:, None],
         window_strides=(1,),
-        padding=((half, half),),
+        padding="VALID",
         dimension_numbers=("NWC", "WIO", "NWC"),
         feature_group_count=x.shape[-1],
     )
 
 
 def depthwise_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the depthwise 3 x 3 convolution of stride 2, zero padded by one on every side.
+    """Returns the depthwise 3 x 3 convolution of stride 2, without padding.
 
-    y[b, t, f, c] = sum_ij x[b, 2t + i - 1, 2f + j - 1, c] kernel[i, j, c]
+    y[b, t, f, c] = sum_ij x[b, 2t + i, 2f + j, c] kernel[i, j, c]
 
     Args:
       x: [B, M, F, C].
       kernel: [3, 3, C].
 
     Returns:
-      [B, (M + 1) // 2, (F + 1) // 2, C].
+      [B, (M - 1) // 2, (F - 1) // 2, C].
     """
     if backend.current() != "tpu":
         return _shifted_stride2(x, kernel)
@@ -53,7 +52,7 @@ def depthwise_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x,
         kernel[:, :, None],
         window_strides=(2, 2),
-        padding=((1, 1), (1, 1)),
+        padding="VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
@@ -61,9 +60,8 @@ def depthwise_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _shifted(x, kernel):
-    size, half = kernel.shape[0], kernel.shape[0] // 2
-    num_frames = x.shape[1]
-    x = jnp.pad(x, ((0, 0), (half, half), (0, 0)))
+    size = kernel.shape[0]
+    num_frames = x.shape[1] - size + 1
     return sum(x[:, i : i + num_frames] * kernel[None, i : i + 1] for i in range(size))
 
 
@@ -73,14 +71,13 @@ def _shifted_forward(x, kernel):
 
 def _shifted_backward(residuals, gradient):
     x, kernel = residuals
-    size, half = kernel.shape[0], kernel.shape[0] // 2
-    num_frames = x.shape[1]
-    padded = jnp.pad(x, ((0, 0), (half, half), (0, 0)))
+    size, num_frames = kernel.shape[0], gradient.shape[1]
     products = [
-        jnp.sum(padded[:, i : i + num_frames] * gradient, axis=(0, 1), dtype=jnp.float32)
+        jnp.sum(x[:, i : i + num_frames] * gradient, axis=(0, 1), dtype=jnp.float32)
         for i in range(size)
     ]
-    return _shifted(gradient, kernel[::-1]), jnp.stack(products).astype(kernel.dtype)
+    padded = jnp.pad(gradient, ((0, 0), (size - 1, size - 1), (0, 0)))
+    return _shifted(padded, kernel[::-1]), jnp.stack(products).astype(kernel.dtype)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
@@ -106,7 +103,7 @@ def _shifted_stride2_backward(residuals, gradient):
     height, width = gradient.shape[1] + 1, gradient.shape[2] + 1
 
     def phase(p, q):
-        """The gradient of the even (0) or odd (1) rows p and columns q of the padded x."""
+        """The gradient of the even (0) or odd (1) rows p and columns q of x."""
         return sum(
             padded[:, 1 - i // 2 : 1 - i // 2 + height, 1 - j // 2 : 1 - j // 2 + width]
             * kernel[None, None, None, i, j]
@@ -116,18 +113,18 @@ def _shifted_stride2_backward(residuals, gradient):
 
     phases = jnp.stack([jnp.stack([phase(p, q) for q in range(2)], 3) for p in range(2)], 2)
     x_gradient = phases.reshape(batch, 2 * height, 2 * width, channels)
-    return x_gradient[:, 1 : rows + 1, 1 : columns + 1], kernel_gradient
+    return x_gradient[:, :rows, :columns], kernel_gradient
 
 
 _shifted_stride2.defvjp(_shifted_stride2_forward, _shifted_stride2_backward)
 
 
 def _windows(x):
-    """Returns the nine shifted views that a 3 x 3 convolution of stride 2, padded by one, sums.
+    """Returns the nine shifted views that a 3 x 3 convolution of stride 2 sums.
 
-    Each is [B, (M + 1) // 2, (F + 1) // 2, C] of x [B, M, F, C]; they come row by row.
+    Each is [B, (M - 1) // 2, (F - 1) // 2, C] of x [B, M, F, C]; they come row by row.
     """
-    rows, columns = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
+    rows, columns = (x.shape[1] - 1) // 2, (x.shape[2] - 1) // 2
     phases = _phases(x)
     return [
         phases[i % 2][j % 2][:, i // 2 : i // 2 + rows, j // 2 : j // 2 + columns]
@@ -137,14 +134,13 @@ def _windows(x):
 
 
 def _phases(x):
-    """Returns 2 x 2 arrays, the even and odd rows and columns of x [B, M, F, C], padded by one.
+    """Returns 2 x 2 arrays, the even and odd rows and columns of x [B, M, F, C].
 
-    The 3 x 3 window of output (t, f) covers rows 2t, 2t + 1, 2t + 2 of the padded x, which are
-    even[t], odd[t], even[t + 1]. Columns alike.
+    The 3 x 3 window of output (t, f) covers rows 2t, 2t + 1, 2t + 2 of x, which are even[t],
+    odd[t], even[t + 1]. Columns alike.
     """
     batch, rows, columns, channels = x.shape
-    x = jnp.pad(x, ((0, 0), (1, 2 - rows % 2 + 1), (1, 2 - columns % 2 + 1), (0, 0)))
-    x = x[:, : (rows + 3) // 2 * 2, : (columns + 3) // 2 * 2]
+    x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
     x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
     return [[x[:, :, p, :, q] for q in range(2)] for p in range(2)]
 

@@ -5,12 +5,15 @@
     Block: x + 1/2 FeedForward, x + RelativeAttention, x + Convolution, x + 1/2 FeedForward, norm
 
 Padding never changes a result: time is masked before every convolution and in every attention.
+
+A causal encoder also encodes chunk by chunk (`start`, `step`): each chunk is encoded once, with the
+same code as a whole utterance, and what later chunks need of it is kept in the state.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +21,63 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
-from tdt_jax.models.attention import RelativeAttention, position_encoding, visible_context
+from tdt_jax.models.attention import (
+    AttentionCache,
+    AttentionMask,
+    RelativeAttention,
+    attention_blocks,
+    position_encoding,
+)
 from tdt_jax.models.depthwise import depthwise, depthwise_stride2
 from tdt_jax.models.layers import Affine, LayerNorm, dropout, padding_mask, split_key
 
 MAX_FEATURES = 8192  # feature frames that are subsampled at once
+MARGIN = 7  # features on both sides of feature 8t that frame t depends on
+UNKNOWN = 1 << 30  # features of an utterance that goes on
 
 Length = TypeVar("Length", int, jax.Array)
 
 
-def subsampled_length(num_features: Length) -> Length:
-    """Returns the encoder frames T of `num_features` feature frames: an eighth, rounded up."""
-    for _ in range(3):
-        num_features = (num_features - 1) // 2 + 1
-    return num_features
+def subsampled_length(num_features: Length, *, causal: bool = False) -> Length:
+    """Returns the encoder frames T of `num_features` feature frames.
+
+    That is an eighth, rounded up; with causal subsampling one more, unless M = 8k + 1 (or 0).
+    """
+    if causal:
+        return (num_features + 2 * MARGIN) // 8 * (num_features > 0)
+    return (num_features + MARGIN) // 8
+
+
+class BlockCache(NamedTuple):
+    """What a block needs of the frames before a chunk."""
+
+    attention: AttentionCache
+    convolution: jax.Array  # [B, k - 1, D], the inputs of the depthwise convolution
+
+
+class EncoderState(NamedTuple):
+    """What `encode_chunk` carries from chunk to chunk, for rows at any place of their utterances.
+
+    A row whose counts are zero is at the start of an utterance, whatever else the state holds.
+    """
+
+    num_features: jax.Array  # [B] int32, features received of the utterance
+    num_frames: jax.Array  # [B] int32, frames returned
+    features: jax.Array  # [B, 7 + 8C, F], those received and not encoded, after 7 that were
+    layers: BlockCache  # of all layers: [layers, B, ...]
+    positions: jax.Array  # [layers, R, H, K], encodings of positions, projected
+
+    @property
+    def chunk(self) -> int:
+        """Returns the frames C of a chunk, 1 + those that a frame looks ahead."""
+        return (self.features.shape[1] - MARGIN) // 8
+
+    def restart(self, rows: jax.Array) -> "EncoderState":
+        """Returns the state with a new utterance in the rows where `rows` [B] is True."""
+        return self._replace(
+            num_features=jnp.where(rows, 0, self.num_features),
+            num_frames=jnp.where(rows, 0, self.num_frames),
+        )
 
 
 class Encoder(nnx.Module):
@@ -49,6 +95,7 @@ class Encoder(nnx.Module):
         features: jax.Array,
         num_features: jax.Array,
         *,
+        context: tuple[int, ...] | None = None,
         key: jax.Array | None = None,
         prepare: Callable = lambda x, block: (x, block),
     ) -> tuple[jax.Array, jax.Array]:
@@ -59,23 +106,27 @@ class Encoder(nnx.Module):
         Args:
           features: [B, M, F].
           num_features: [B] int.
-          key: turns dropout on.
+          context: of attention, as of `attention_mask`.
+          key: turns dropout on, and draws the context.
           prepare: called with the input and the parameters of each block; returns both as the
             block uses them. A training step places and gathers what is split among devices in it.
         """
         input_key, block_key = split_key(key, 2)
         x, num_frames = self.subsampling(features, num_features)
-        if self.config.scale_input:
-            x = x * math.sqrt(self.config.width)
-        x = dropout(x, self.config.dropout, input_key)
-        left, right = visible_context(self.config.attention_context, x.shape[1])
-        positions = position_encoding(left, -right, self.config.width).astype(self.dtype)
+        x = dropout(self._scaled(x), self.config.dropout, input_key)
+        if key is None or context is not None:
+            mask = attention_mask(self.config, context)
+        else:
+            mask = random_mask(self.config, jax.random.fold_in(key, 0), x.shape[1])
+        blocks = attention_blocks(mask, x.shape[1])
+        positions = position_encoding(blocks.furthest, blocks.nearest, self.config.width)
+        positions = positions.astype(self.dtype)
         padding = padding_mask(num_frames, x.shape[1])
 
         def apply(x, layer):
             block, key = layer
             x, block = prepare(x, block)
-            return block(x, positions, padding, key=key), None
+            return block(x, positions, padding, mask=mask, key=key), None
 
         keys = None if key is None else jax.random.split(block_key, self.config.num_layers)
         policy = getattr(jax.checkpoint_policies, self.config.remat_policy)
@@ -83,19 +134,164 @@ class Encoder(nnx.Module):
         x, _ = jax.lax.scan(body, x, (self.blocks, keys), unroll=self.config.unroll)
         return _mask_time(x, num_frames), num_frames
 
+    def start(self, batch_size: int, context: tuple[int, int] | None = None) -> EncoderState:
+        """Returns the state at the start of `batch_size` utterances; `context` as of `encode`."""
+        config = self.config
+        if not config.is_causal:
+            raise ValueError(
+                "encoding in chunks needs a causal model: encoder.chunked_contexts, "
+                f"convolution_context ({config.kernel_size - 1}, 0) and causal_subsampling, got "
+                f"{config.chunked_contexts}, {config.convolution_context} and "
+                f"{config.causal_subsampling}; tdt_jax.Stream transcribes with any transducer"
+            )
+        mask = attention_mask(config, context)
+        assert mask is not None
+        positions = position_encoding(mask.furthest, mask.nearest, config.width)
+        project = jax.vmap(lambda block: block.attention.project(positions.astype(self.dtype)))
+        heads, layers = config.num_heads, config.num_layers
+
+        def zeros(*shape, dtype=self.dtype):
+            return jnp.zeros(shape, dtype)
+
+        frames = zeros(layers, batch_size, mask.left, heads, config.width // heads)
+        history = zeros(layers, batch_size, config.kernel_size - 1, config.width)
+        num_mels = self.subsampling.num_mels
+        return EncoderState(
+            num_features=zeros(batch_size, dtype=jnp.int32),
+            num_frames=zeros(batch_size, dtype=jnp.int32),
+            features=zeros(batch_size, MARGIN + 8 * mask.chunk, num_mels, dtype=jnp.float32),
+            layers=BlockCache(AttentionCache(frames, frames), history),
+            positions=project(self.blocks),
+        )
+
+    def step(
+        self, features: jax.Array, num_features: jax.Array, state: EncoderState, last: jax.Array
+    ) -> tuple[jax.Array, jax.Array, EncoderState]:
+        """Encodes the features that come next of each utterance, as `encode_chunk` documents."""
+        chunk, size = state.chunk, 8 * state.chunk
+        # The utterance begins with MARGIN features that do not exist: see `Subsampling`.
+        pending = state.num_features + MARGIN - 8 * state.num_frames
+        received = _insert(state.features, MARGIN + pending, features, num_features)
+        total = state.num_features + num_features
+        lengths = jnp.where(last, total, UNKNOWN)
+        num_frames = subsampled_length(lengths, causal=True)
+
+        def encode(received, first, layers, ready):
+            x, new = self._encode_chunk(
+                received[:, : MARGIN + size], lengths, first, layers, state.positions
+            )
+            select = functools.partial(select_rows, ready, axis=1)
+            return x, jax.tree.map(select, new, layers)
+
+        def skip(received, first, layers, ready):
+            return jnp.zeros((len(first), chunk, self.config.width), self.dtype), layers
+
+        def encode_next(carry, _):
+            received, pending, first, layers = carry
+            ready = (pending >= size) | (last & (pending > 0))
+            x, layers = jax.lax.cond(jnp.any(ready), encode, skip, received, first, layers, ready)
+            count = jnp.where(ready, (num_frames - first).clip(0, chunk), 0)
+            rest = jnp.pad(received[:, size:], ((0, 0), (0, size), (0, 0)))
+            received = select_rows(ready, rest, received, axis=0)
+            pending = jnp.where(ready, (pending - size).clip(0), pending)
+            return (received, pending, first + count, layers), (x, count)
+
+        num_chunks = -(-(size - 1 + features.shape[1]) // size)
+        carry = received, pending + num_features, state.num_frames, state.layers
+        carry, (frames, counts) = jax.lax.scan(encode_next, carry, length=num_chunks)
+        received, _, first, layers = carry
+        frames = jnp.moveaxis(frames, 0, 1).reshape(len(first), -1, self.config.width)
+        count = jnp.sum(counts, axis=0)
+        state = EncoderState(total, first, received[:, : MARGIN + size], layers, state.positions)
+        return _mask_time(frames, count), count, state.restart(last)
+
+    def _encode_chunk(self, features, lengths, first, layers, positions):
+        """Encodes the C frames from `first` [B] on, of features [B, 7 + 8C, F]."""
+        x = self._scaled(self.subsampling.frames(features, lengths, first))
+        frames = first[:, None] + jnp.arange(x.shape[1])[None, :]
+        padding = frames >= subsampled_length(lengths, causal=True)[:, None]
+
+        def apply(x, layer):
+            block, cache, positions = layer
+            return block.step(x, cache, positions, first, padding)
+
+        return jax.lax.scan(apply, x, (self.blocks, layers, positions))
+
+    def _scaled(self, x):
+        return x * math.sqrt(self.config.width) if self.config.scale_input else x
+
+
+def attention_mask(
+    config: EncoderConfig, context: tuple[int, ...] | None = None
+) -> AttentionMask | None:
+    """Returns what limits attention in a context that the model has; None for full attention.
+
+    Args:
+      config: of the encoder.
+      context: one of `config.chunked_contexts`, or (left, chunk, right) out of
+        `config.unified_contexts`. None: the first of the former, full attention for the latter, and
+        for other models `config.attention_context`.
+
+    Raises:
+      ValueError: if the model does not have this context; the message names those it has.
+    """
+    chunked, unified = config.chunked_contexts, config.unified_contexts
+    if context is None:
+        if config.attention_context is not None:
+            left, right = config.attention_context
+            return AttentionMask(left, 1, right)
+        if not chunked:
+            return None
+        context = chunked[0]
+    context = tuple(context)
+    if context in chunked:
+        left, right = context
+        return AttentionMask(left, right + 1, 0)
+    known_parts = zip(context, unified, strict=False)
+    if unified and len(context) == 3 and all(each in choices for each, choices in known_parts):
+        return AttentionMask(*context)
+    if unified:
+        known = "(left, chunk, right) from " + " and ".join(map(str, unified))
+    else:
+        known = " and ".join(map(str, chunked)) or "none to choose from"
+    raise ValueError(f"the model has no attention context {context}; it has {known}")
+
+
+def random_mask(config: EncoderConfig, key: jax.Array, num_frames: int) -> AttentionMask | None:
+    """Returns the mask of a training batch: of a random context, where the model has several."""
+    if len(config.chunked_contexts) > 1:
+        left, right = jax.random.choice(key, jnp.array(config.chunked_contexts))
+        return AttentionMask(left, right + 1, jnp.zeros_like(right))
+    if config.unified_contexts:
+        whole_key, *keys = jax.random.split(key, 4)
+        drawn = [
+            jax.random.choice(each, jnp.array(choices))
+            for each, choices in zip(keys, config.unified_contexts, strict=True)
+        ]
+        is_whole = jax.random.bernoulli(whole_key)
+        whole = 0, num_frames, 0
+        return AttentionMask(
+            *(jnp.where(is_whole, *pair) for pair in zip(whole, drawn, strict=True))
+        )
+    return attention_mask(config)
+
 
 class Subsampling(nnx.Module):
     """Depthwise-separable convolutions that turn 8 feature frames into one encoder frame.
 
     conv 3x3 stride 2, ReLU; twice: depthwise 3x3 stride 2, pointwise, ReLU; linear. The flattening
     before the linear layer is channel-major, C x F/8.
+
+    Frame t depends on the features 8t - 7 to 8t + 7: each stage begins with a zero in time and in
+    frequency. A causal one begins with two, so that its frame t depends on the features 8t - 14 to
+    8t: as if 7 features that do not exist came before the utterance.
     """
 
     def __init__(self, config: EncoderConfig, num_mels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         channels = config.subsampling_channels
         linear = functools.partial(nnx.Linear, dtype=dtype, rngs=rngs)
         self.convolution = nnx.Conv(
-            1, channels, (3, 3), strides=2, padding=1, dtype=dtype, rngs=rngs
+            1, channels, (3, 3), strides=2, padding="VALID", dtype=dtype, rngs=rngs
         )
         self.depthwise1 = nnx.Param(_uniform(rngs, (3, 3, channels), 9))
         self.depthwise1_bias = nnx.Param(jnp.zeros((channels,)))
@@ -103,44 +299,82 @@ class Subsampling(nnx.Module):
         self.depthwise2 = nnx.Param(_uniform(rngs, (3, 3, channels), 9))
         self.depthwise2_bias = nnx.Param(jnp.zeros((channels,)))
         self.pointwise2 = linear(channels, channels)
-        self.output = linear(channels * subsampled_length(num_mels), config.width)
+        bins = subsampled_bins(num_mels, causal=config.causal_subsampling)
+        self.output = linear(channels * bins, config.width)
+        self.num_mels = num_mels
+        self.causal = config.causal_subsampling
         self.dtype = dtype
 
     def __call__(self, features: jax.Array, num_features: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, M, F], [B] -> [B, T, D], [B]; processes long features in parts, to save memory."""
-        num_frames = subsampled_length(num_features)
-        size, total = features.shape[1], subsampled_length(features.shape[1])
-        if size <= MAX_FEATURES + 8:
-            return self._frames(features, num_features, 0), num_frames
-        num_parts = -(-size // MAX_FEATURES)
-        # Frame t depends on the features 8t - 7 to 8t + 7: a part starts 8 features early.
-        features = jnp.pad(features, ((0, 0), (8, num_parts * MAX_FEATURES - size), (0, 0)))
+        num_frames = subsampled_length(num_features, causal=self.causal)
+        size = features.shape[1]
+        total = subsampled_length(size, causal=self.causal)
+        num_parts = 1 if size <= MAX_FEATURES + 8 else -(-8 * total // MAX_FEATURES)
+        part_size = 8 * total if num_parts == 1 else MAX_FEATURES
+        before = MARGIN * (1 + self.causal)
+        after = max(0, num_parts * part_size + MARGIN - before - size)
+        features = jnp.pad(features, ((0, 0), (before, after), (0, 0)))
+        if num_parts == 1:
+            return self.frames(features[:, : part_size + MARGIN], num_features, 0), num_frames
 
         def part(index):
-            start = index * MAX_FEATURES
-            part = jax.lax.dynamic_slice_in_dim(features, start, MAX_FEATURES + 8, axis=1)
-            return self._frames(part, num_features, start - 8)[:, 1:]
+            start = index * part_size
+            part = jax.lax.dynamic_slice_in_dim(features, start, part_size + MARGIN, axis=1)
+            return self.frames(part, num_features, start // 8)
 
         frames = jax.lax.map(part, jnp.arange(num_parts))  # [parts, B, MAX_FEATURES / 8, D]
         frames = jnp.moveaxis(frames, 0, 1).reshape(len(features), -1, frames.shape[-1])
         return frames[:, :total], num_frames
 
-    def _frames(self, features, num_features, start):
-        """Returns the frames of a part of the features, which begins at feature `start`."""
+    def frames(
+        self, features: jax.Array, num_features: jax.Array, first: jax.Array | int
+    ) -> jax.Array:
+        """Returns the frames `first`, ..., `first` + n - 1 of utterances: [B, n, D].
+
+        Args:
+          features: [B, 7 + 8n, F], beginning with the first that frame `first` depends on.
+          num_features: [B], of the utterances.
+          first: [] or [B].
+        """
         x = features.astype(self.dtype)[..., None]  # [B, M, F, 1]
-        x = jax.nn.relu(self.convolution(_mask_time(x, num_features, start)))
         stages = (
-            (self.depthwise1, self.depthwise1_bias, self.pointwise1),
-            (self.depthwise2, self.depthwise2_bias, self.pointwise2),
+            (self.convolution, lambda x: x),
+            (_Depthwise(self.depthwise1, self.depthwise1_bias), self.pointwise1),
+            (_Depthwise(self.depthwise2, self.depthwise2_bias), self.pointwise2),
         )
-        for kernel, bias, pointwise in stages:
-            num_features, start = (num_features - 1) // 2 + 1, start // 2
-            x = _mask_time(x, num_features, start)
-            x = depthwise_stride2(x, kernel[...].astype(self.dtype))
-            x = jax.nn.relu(pointwise(x + bias[...].astype(self.dtype)[None, None, None]))
+        zeros = 1 + self.causal  # before time and frequency begin
+        for stride, (convolve, pointwise) in zip((8, 4, 2), stages, strict=True):
+            x = _mask_time(x, num_features, stride * first - (stride - 1) * zeros)
+            x = jnp.pad(x, ((0, 0), (0, 0), (zeros, 1), (0, 0)))
+            x = jax.nn.relu(pointwise(convolve(x)))
+            num_features = _halved(num_features, self.causal)
         batch, num_times, bins, channels = x.shape
         x = jnp.swapaxes(x, 2, 3).reshape(batch, num_times, channels * bins)
         return self.output(x)
+
+
+class _Depthwise(NamedTuple):
+    """A depthwise convolution of stride 2 with its bias."""
+
+    kernel: nnx.Param
+    bias: nnx.Param
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel, bias = (each[...].astype(x.dtype) for each in self)
+        return depthwise_stride2(x, kernel) + bias[None, None, None]
+
+
+def subsampled_bins(num_mels: int, *, causal: bool) -> int:
+    """Returns the bins that three stages of subsampling leave of `num_mels`."""
+    for _ in range(3):
+        num_mels = _halved(num_mels, causal)
+    return num_mels
+
+
+def _halved(length: Length, causal: bool) -> Length:
+    """Returns the outputs of a stage of subsampling for `length` inputs."""
+    return length // 2 + 1 if causal else (length - 1) // 2 + 1
 
 
 class Block(nnx.Module):
@@ -165,19 +399,59 @@ class Block(nnx.Module):
         positions: jax.Array,
         padding: jax.Array,
         *,
+        mask: AttentionMask | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """x [B, T, D], positions [R, D], padding [B, T] -> [B, T, D]. A `key` turns dropout on."""
+        """x [B, T, D], padding [B, T] -> [B, T, D]; arguments as of `RelativeAttention`."""
         keys = split_key(key, 7)
+        attention_key = keys.pop(2)
+
+        def attend(x):
+            return self.attention(x, positions, padding, mask=mask, key=attention_key), None
+
+        def convolve(x):
+            return self.convolution(x, padding), None
+
+        return self._apply(x, attend, convolve, keys)[0]
+
+    def step(
+        self,
+        x: jax.Array,
+        cache: BlockCache,
+        positions: jax.Array,
+        first: jax.Array,
+        padding: jax.Array,
+    ) -> tuple[jax.Array, BlockCache]:
+        """Returns the output for the next chunk of a stream, [B, C, D], and the cache after it.
+
+        Args:
+          x: [B, C, D].
+          cache: of the frames before it.
+          positions: [R, H, K], as `RelativeAttention.project` returns them.
+          first: [B] frames of the stream before it.
+          padding: [B, C] bool, True on padding.
+        """
+
+        def attend(x):
+            return self.attention.step(x, cache.attention, positions, first, padding)
+
+        def convolve(x):
+            return self.convolution.step(x, cache.convolution, first, padding)
+
+        x, *caches = self._apply(x, attend, convolve, [None] * 6)
+        return x, BlockCache(*caches)
+
+    def _apply(self, x, attend, convolve, keys):
+        """Returns the output, and what `attend` and `convolve` return beside theirs."""
         y = self.feed_forward1(self.feed_forward1_norm(x), key=keys[0])
         x = x + 0.5 * dropout(y, self.dropout, keys[1])
-        y = self.attention(self.attention_norm(x), positions, padding, key=keys[2])
+        y, attention_cache = attend(self.attention_norm(x))
+        x = x + dropout(y, self.dropout, keys[2])
+        y, convolution_cache = convolve(self.convolution_norm(x))
         x = x + dropout(y, self.dropout, keys[3])
-        y = self.convolution(self.convolution_norm(x), padding)
-        x = x + dropout(y, self.dropout, keys[4])
-        y = self.feed_forward2(self.feed_forward2_norm(x), key=keys[5])
-        x = x + 0.5 * dropout(y, self.dropout, keys[6])
-        return self.output_norm(x)
+        y = self.feed_forward2(self.feed_forward2_norm(x), key=keys[4])
+        x = x + 0.5 * dropout(y, self.dropout, keys[5])
+        return self.output_norm(x), attention_cache, convolution_cache
 
 
 class FeedForward(nnx.Module):
@@ -207,21 +481,67 @@ class Convolution(nnx.Module):
         is_affine = config.convolution_norm == "affine"
         self.norm = Affine(width) if is_affine else LayerNorm(width, dtype=dtype, rngs=rngs)
         self.pointwise2 = linear(width, width)
+        self.sides = config.convolution_sides
         self.dtype = dtype
 
     def __call__(self, x: jax.Array, padding: jax.Array) -> jax.Array:
         """[B, T, D], padding [B, T] -> [B, T, D]."""
+        x = jnp.pad(self._gated(x, padding), ((0, 0), self.sides, (0, 0)))
+        return self._mixed(x)
+
+    def step(
+        self, x: jax.Array, history: jax.Array, first: jax.Array, padding: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the output for the next chunk of a stream, [B, C, D], and the history after it.
+
+        Args:
+          x: [B, C, D].
+          history: [B, k - 1, D], inputs of the depthwise convolution before the chunk.
+          first: [B] frames of the stream before the chunk.
+          padding: [B, C] bool, True on padding.
+        """
+        size = history.shape[1]
+        history = _mask_time(history, first, first - size)
+        x = jnp.concatenate([history, self._gated(x, padding)], axis=1)
+        return self._mixed(x), x[:, x.shape[1] - size :]
+
+    def _gated(self, x, padding):
         x = jax.nn.glu(self.pointwise1(x))
-        x = jnp.where(padding[:, :, None], jnp.zeros_like(x), x)
+        return jnp.where(padding[:, :, None], jnp.zeros_like(x), x)
+
+    def _mixed(self, x):
         x = depthwise(x, self.depthwise[...].astype(self.dtype))
         if self.depthwise_bias is not None:
             x = x + self.depthwise_bias[...].astype(self.dtype)[None, None]
         return self.pointwise2(jax.nn.silu(self.norm(x)))
 
 
+def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
+    """Returns `new` where `rows` [B] is True and `old` elsewhere; B is at `axis` of both."""
+    shape = [1] * new.ndim
+    shape[axis] = len(rows)
+    return jnp.where(rows.reshape(shape), new, old)
+
+
+def _insert(array, position, values, count):
+    """Returns array [B, M, F] with the first `count` [B] values [B, N, F] from `position` [B] on.
+
+    It becomes longer by N.
+    """
+    size = array.shape[1]
+    values = jnp.pad(values.astype(array.dtype), ((0, 0), (0, size), (0, 0)))
+    array = jnp.pad(array, ((0, 0), (0, values.shape[1] - size), (0, 0)))
+    index = jnp.arange(array.shape[1])[None, :] - position[:, None]
+    shifted = jnp.take_along_axis(values, index.clip(0)[:, :, None], axis=1)
+    return jnp.where(((index >= 0) & (index < count[:, None]))[:, :, None], shifted, array)
+
+
 def _mask_time(x, lengths, start=0):
-    """Zeroes x [B, M, ...], whose first frame has the index `start`, outside 0..length - 1."""
-    time = start + jnp.arange(x.shape[1])[None, :]
+    """Zeroes x [B, M, ...], whose first frame has the index `start`, outside 0..length - 1.
+
+    `start` is [] or [B].
+    """
+    time = jnp.reshape(start, (-1, 1)) + jnp.arange(x.shape[1])[None, :]
     padding = (time < 0) | (time >= lengths[:, None])
     return jnp.where(jnp.expand_dims(padding, range(2, x.ndim)), jnp.zeros_like(x), x)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tdt_jax.config import ModelConfig
-from tdt_jax.models.encoder import Encoder
+from tdt_jax.models.encoder import Encoder, EncoderState
 from tdt_jax.models.joint import Joint
 from tdt_jax.models.predictor import Predictor
 from tdt_jax.runtime.pytree import from_named_leaves, leaf_name, named_leaves
@@ -49,26 +49,101 @@ class Transducer(nnx.Module):
         self.config = config
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="context")
 def encode(
-    model: Transducer, features: jax.Array, num_features: jax.Array
+    model: Transducer,
+    features: jax.Array,
+    num_features: jax.Array,
+    *,
+    context: tuple[int, ...] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Encodes features [B, M, F] of lengths [B]. Returns frames [B, T, D] of lengths [B].
 
-    T is M / 8 rounded up; a frame stands for 80 ms. Frames beyond an utterance's length are zero.
+    T is M / 8 rounded up, of a causal model (M + 6) // 8 + 1; a frame stands for 80 ms. Frames
+    beyond an utterance's length are zero.
+
+    Args:
+      model: any.
+      features: [B, M, F].
+      num_features: [B] int.
+      context: attention context, one of those that the model was trained with: (left, right) frames
+        of `chunked_contexts`, or (left, chunk, right) of `unified_contexts`. None: the first of
+        the former, and full attention for the latter.
 
     Raises:
-      ValueError: if the shapes don't fit the model.
+      ValueError: if the shapes don't fit the model, or it does not have the context.
     """
+    _check_features("encode", model, features, num_features)
+    return model.encoder(features, num_features, context=context)
+
+
+def start_encoding(
+    model: Transducer, batch_size: int, context: tuple[int, int] | None = None
+) -> EncoderState:
+    """Returns the state of `encode_chunk` at the start of `batch_size` utterances.
+
+    Args:
+      model: causal.
+      batch_size: B.
+      context: (left, right) frames, one of `model.config.encoder.chunked_contexts`; None: the
+        first of them.
+
+    Raises:
+      ValueError: if the model is not causal, or does not have the context.
+    """
+    return model.encoder.start(batch_size, context)
+
+
+@jax.jit
+def encode_chunk(
+    model: Transducer,
+    features: jax.Array,
+    num_features: jax.Array,
+    state: EncoderState,
+    last: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, EncoderState]:
+    """Encodes the features that come next of each utterance, from the state before them.
+
+    Piece after piece this returns the frames that `encode` returns for the whole, in the same
+    context, however the features are cut. A chunk's frames come when the last feature that they
+    depend on has: frame n needs the features up to 8 (n + C - 1 - n % C), where C is
+    `state.chunk`. A piece of 8C features completes one chunk.
+
+    Args:
+      model: causal.
+      features: [B, M, F], the next of each utterance; rows may be at any place of theirs.
+      num_features: [B] int, how many; 0 for a row that waits.
+      state: from `start_encoding`, or after the piece before.
+      last: [B] bool, True in rows whose utterance ends with these features: all its frames are
+        returned, and the row begins a new utterance. None: no row ends.
+
+    Returns:
+      frames [B, T, D] of lengths [B], and the state after them.
+
+    Raises:
+      ValueError: if the shapes don't fit.
+    """
+    _check_features("encode_chunk", model, features, num_features)
+    if state.num_frames.shape != num_features.shape:
+        raise ValueError(
+            f"encode_chunk needs a state of {len(num_features)} rows, got {len(state.num_frames)}"
+        )
+    if last is None:
+        last = jnp.zeros(num_features.shape, bool)
+    return model.encoder.step(features, num_features.astype(jnp.int32), state, last)
+
+
+def _check_features(
+    name: str, model: Transducer, features: jax.Array, num_features: jax.Array
+) -> None:
     num_mels = model.config.features.num_mels
     if features.ndim != 3 or features.shape[1] == 0 or features.shape[2] != num_mels:
-        raise ValueError(f"encode needs features [B, M > 0, {num_mels}], got {features.shape}")
+        raise ValueError(f"{name} needs features [B, M > 0, {num_mels}], got {features.shape}")
     if num_features.shape != features.shape[:1]:
         raise ValueError(
-            "encode needs num_features [B] for features [B, M, F], got "
+            f"{name} needs num_features [B] for features [B, M, F], got "
             f"{num_features.shape} and {features.shape}"
         )
-    return model.encoder(features, num_features)
 
 
 def abstract_model(
