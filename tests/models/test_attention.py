@@ -96,6 +96,54 @@ def test_attention_follows_transformer_xl(mask, use_bias):
     np.testing.assert_allclose(mixed[1, :4], short, atol=1e-5)
 
 
+@pytest.mark.parametrize("mask", [AttentionMask(3, 1, 5), AttentionMask(8, 4, 0), (6, 3, 2)])
+def test_blocks_equal_full_attention_with_the_mask(mask):
+    """A mask that is traced hides scores of all pairs of frames; one that is known saves them."""
+    layer, x, lengths = build(), random(3, 40, 16), np.array([40, 23, 0])
+    mask = AttentionMask(*mask)
+    blocks = apply(layer, x, lengths, mask)
+    positions = attention.position_encoding(39, -39, 16)
+    attend = jax.jit(lambda mask: layer(x, positions, padding_mask(lengths, 40), mask=mask))
+    full = attend(AttentionMask(*map(jnp.int32, mask)))
+    np.testing.assert_allclose(blocks, full, atol=1e-5)
+    assert attention.attention_blocks(mask, 40) == mask
+
+
+@pytest.mark.parametrize(
+    ("rule", "mask"),
+    [
+        *((reference_encoder.band(*each), (each[0], 1, each[1])) for each in [(4, 2), (0, 3)]),
+        *(
+            (reference_encoder.chunked(left, right), (left, right + 1, 0))
+            for left, right in [(70, 13), (70, 6), (70, 1), (70, 0), (6, 2), (0, 4), (0, 0)]
+        ),
+        *((reference_encoder.unified(*each), each) for each in [(9, 2, 1), (0, 7, 13)]),
+    ],
+)
+def test_masks_are_those_of_nemo(rule, mask):
+    t, s = np.ogrid[:95, :95]
+    mask = AttentionMask(*mask)
+    visible = ~np.asarray(mask.hides(t, s))
+    np.testing.assert_array_equal(visible, [[rule(i, j) for j in range(95)] for i in range(95)])
+    distances = (t - s)[visible]
+    assert mask.nearest <= distances.min() and distances.max() <= mask.furthest
+
+
+@pytest.mark.parametrize(
+    ("mask", "num_frames", "size"),
+    [
+        ((4, 1, 2), 11, 4), ((8, 4, 0), 17, 8), ((9, 4, 1), 23, 12), ((0, 3, 0), 4, 3),
+        ((4, 1, 2), 10, 10), ((8, 4, 0), 16, 16), (None, 5, 5),
+    ],
+)  # fmt: skip
+def test_blocks_are_whole_chunks_where_they_save_something(mask, num_frames, size):
+    """The longest audio that is one block has as many frames as a block's window."""
+    mask = None if mask is None else AttentionMask(*mask)
+    blocks = attention.attention_blocks(mask, num_frames)
+    assert attention.block_size(blocks) == size
+    assert blocks == (mask if size < num_frames else AttentionMask(0, num_frames, 0))
+
+
 def test_a_context_wider_than_the_utterance_changes_nothing():
     layer, x = build(), random(3, 40, 16)
     masks = None, AttentionMask(40, 1, 40), AttentionMask(8, 1, 8)
