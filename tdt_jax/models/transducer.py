@@ -143,6 +143,11 @@ def encode_chunk(
         )
     if last is None:
         last = jnp.zeros(num_features.shape, bool)
+    if last.shape != num_features.shape:
+        raise ValueError(
+            f"encode_chunk needs last [B] for features [B, M, F], got {last.shape} and "
+            f"{len(num_features)} rows"
+        )
     return model.encoder.step(features, num_features.astype(jnp.int32), state, last)
 
 
