@@ -223,32 +223,29 @@ class Encoder(nnx.Module):
         lengths = jnp.where(last, total, UNKNOWN)
         num_frames = subsampled_length(lengths, causal=True)
 
-        def encode(received, first, layers, ready):
+        def is_ready(pending):
+            return (pending >= size) | (last & (pending > 0))
+
+        def encode_next(carry):
+            index, received, pending, first, layers, frames = carry
+            ready = is_ready(pending)
             x, new = self._encode_chunk(
                 received[:, : MARGIN + size], lengths, first, layers, state.positions
             )
-            select = functools.partial(select_rows, ready, axis=1)
-            return x, jax.tree.map(select, new, layers)
-
-        def skip(received, first, layers, ready):
-            return jnp.zeros((len(first), chunk, self.config.width), self.dtype), layers
-
-        def encode_next(carry, _):
-            received, pending, first, layers = carry
-            ready = (pending >= size) | (last & (pending > 0))
-            x, layers = jax.lax.cond(jnp.any(ready), encode, skip, received, first, layers, ready)
+            layers = jax.tree.map(functools.partial(select_rows, ready, axis=1), new, layers)
             count = jnp.where(ready, (num_frames - first).clip(0, chunk), 0)
             rest = jnp.pad(received[:, size:], ((0, 0), (0, size), (0, 0)))
             received = select_rows(ready, rest, received, axis=0)
             pending = jnp.where(ready, (pending - size).clip(0), pending)
-            return (received, pending, first + count, layers), (x, count)
+            return index + 1, received, pending, first + count, layers, frames.at[index].set(x)
 
         num_chunks = -(-(size - 1 + features.shape[1]) // size)
-        carry = received, pending + num_features, state.num_frames, state.layers
-        carry, (frames, counts) = jax.lax.scan(encode_next, carry, length=num_chunks)
-        received, _, first, layers = carry
+        frames = jnp.zeros((num_chunks, len(total), chunk, self.config.width), self.dtype)
+        carry = 0, received, pending + num_features, state.num_frames, state.layers, frames
+        carry = jax.lax.while_loop(lambda carry: jnp.any(is_ready(carry[2])), encode_next, carry)
+        _, received, _, first, layers, frames = carry
         frames = jnp.moveaxis(frames, 0, 1).reshape(len(first), -1, self.config.width)
-        count = jnp.sum(counts, axis=0)
+        count = first - state.num_frames
         state = EncoderState(total, first, received[:, : MARGIN + size], layers, state.positions)
         return _mask_time(frames, count), count, state.restart(last)
 
