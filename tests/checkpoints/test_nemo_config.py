@@ -100,7 +100,7 @@ def test_published_configurations_are_read():
 
 
 def streaming(contexts=((70, 13), (70, 6), (70, 1), (70, 0)), *, encoder=(), **changes):
-    """A model_config.yaml of a cache-aware RNN-T; nemotron-speech-streaming-en-0.6b's by default."""
+    """A model_config.yaml of a causal RNN-T; nemotron-speech-streaming-en-0.6b's by default."""
     rnnt = published()
     rnnt["joint"].pop("num_extra_outputs")
     return published(

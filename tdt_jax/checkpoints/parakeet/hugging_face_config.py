@@ -298,8 +298,8 @@ def _read_streaming(config: ConfigReader, processor: ConfigReader, kernel: int) 
     rights = dict.fromkeys((default, *rights))
     if indivisible := [right for right in rights if left % (right + 1)]:
         config.add_problem(
-            f"sliding_window is {left + 1}: {left} frames to the left are no multiple of a chunk of "
-            f"{indivisible[0] + 1}"
+            f"sliding_window is {left + 1}: {left} frames to the left are no multiple of a chunk "
+            f"of {indivisible[0] + 1}"
         )
         return {}
     return dict(
