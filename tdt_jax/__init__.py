@@ -47,8 +47,18 @@ from tdt_jax.losses import (
     tdt_loss,
     transducer_loss,
 )
-from tdt_jax.models import Transducer, encode, log_mel
-from tdt_jax.recogniser import Recogniser, with_attention_context
+from tdt_jax.models import (
+    EncoderState,
+    FeatureState,
+    Transducer,
+    encode,
+    encode_chunk,
+    log_mel,
+    log_mel_chunk,
+    start_encoding,
+    start_log_mel,
+)
+from tdt_jax.recogniser import Recogniser, with_attention_context, with_lookahead
 from tdt_jax.runtime import sharding
 
 __version__ = "0.1.0"
@@ -63,7 +73,9 @@ __all__ = [
     "DataConfig",
     "DecoderState",
     "EncoderConfig",
+    "EncoderState",
     "FeatureConfig",
+    "FeatureState",
     "Hypothesis",
     "JointConfig",
     "LossConfig",
@@ -87,9 +99,11 @@ __all__ = [
     "ctc_decode",
     "decode_chunk",
     "encode",
+    "encode_chunk",
     "greedy_decode",
     "load",
     "log_mel",
+    "log_mel_chunk",
     "occupancy",
     "override",
     "presets",
@@ -97,8 +111,11 @@ __all__ = [
     "save",
     "sharding",
     "start_decoding",
+    "start_encoding",
+    "start_log_mel",
     "tdt_loss",
     "transcribe",
     "transducer_loss",
     "with_attention_context",
+    "with_lookahead",
 ]

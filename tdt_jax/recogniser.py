@@ -61,6 +61,37 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
     return dataclasses.replace(recogniser, model=model)
 
 
+def with_lookahead(recogniser: Recogniser, seconds: float) -> Recogniser:
+    """Returns the recogniser with another of the look-aheads that a causal model was trained with.
+
+    A frame attends to the rest of its chunk: to the frames up to `seconds` later, or fewer.
+
+    Args:
+      recogniser: of a model with `encoder.chunked_contexts`.
+      seconds: one of `recogniser.config.lookaheads`, rounded to whole frames.
+
+    Raises:
+      ValueError: naming the look-aheads of the model, if this is none of them.
+    """
+    config, lookaheads = recogniser.config, recogniser.config.lookaheads
+    if not lookaheads:
+        raise ValueError(
+            "a look-ahead can be chosen for models that were trained with several "
+            "(encoder.chunked_contexts), and this one encodes audio as a whole"
+        )
+    contexts = config.encoder.chunked_contexts
+    frames = seconds / config.seconds_per_frame
+    chosen = [context for context in contexts if abs(frames - context[1]) < 0.5]
+    if not chosen:
+        known = ", ".join(f"{each:g}" for each in lookaheads)
+        raise ValueError(f"no look-ahead of {seconds:g} s in this model; it has {known} s")
+    others = [context for context in contexts if context != chosen[0]]
+    encoder = dataclasses.replace(config.encoder, chunked_contexts=(chosen[0], *others))
+    structure = jax.tree.structure(abstract_model(dataclasses.replace(config, encoder=encoder)))
+    model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
+    return dataclasses.replace(recogniser, model=model)
+
+
 def without_ctc(recogniser: Recogniser) -> Recogniser:
     """Returns the recogniser without the CTC head beside its transducer.
 

@@ -282,6 +282,11 @@ class ModelConfig:
         """Returns the seconds of audio per encoder frame (0.08)."""
         return self.samples_per_frame / self.features.sample_rate
 
+    @property
+    def lookaheads(self) -> tuple[float, ...]:
+        """Returns the seconds that a causal model can look ahead, the default first."""
+        return tuple(right * self.seconds_per_frame for _, right in self.encoder.chunked_contexts)
+
 
 def check_durations(durations: tuple[int, ...]) -> None:
     """Raises ValueError unless durations increase strictly from >= 0 and end above 0."""

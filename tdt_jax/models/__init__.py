@@ -1,17 +1,35 @@
 """The network: samples -> features -> frames, labels -> states, both -> logits.
 
-features.py      log_mel
+features.py      log_mel, log_mel_chunk
 encoder.py       Encoder: subsampling and a stack of Conformer blocks
 attention.py     relative-position attention, over all frames or a window of them
 depthwise.py     depthwise convolutions, as each kind of device computes them fastest
 predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head
 prompt.py        Prompt: a language prompt on the encoder's frames
-transducer.py    Transducer, encode, abstract_model, with_parameters
+transducer.py    Transducer, encode, encode_chunk, abstract_model, with_parameters
 layers.py        masks, dropout, norms: what several networks use
 """
 
-from tdt_jax.models.features import log_mel
-from tdt_jax.models.transducer import MismatchError, Transducer, encode
+from tdt_jax.models.encoder import EncoderState
+from tdt_jax.models.features import FeatureState, log_mel, log_mel_chunk, start_log_mel
+from tdt_jax.models.transducer import (
+    MismatchError,
+    Transducer,
+    encode,
+    encode_chunk,
+    start_encoding,
+)
 
-__all__ = ["MismatchError", "Transducer", "encode", "log_mel"]
+__all__ = [
+    "EncoderState",
+    "FeatureState",
+    "MismatchError",
+    "Transducer",
+    "encode",
+    "encode_chunk",
+    "log_mel",
+    "log_mel_chunk",
+    "start_encoding",
+    "start_log_mel",
+]

@@ -29,7 +29,15 @@ from tdt_jax.models.attention import (
     position_encoding,
 )
 from tdt_jax.models.depthwise import depthwise, depthwise_stride2
-from tdt_jax.models.layers import Affine, LayerNorm, dropout, padding_mask, split_key
+from tdt_jax.models.layers import (
+    Affine,
+    LayerNorm,
+    dropout,
+    insert,
+    padding_mask,
+    select_rows,
+    split_key,
+)
 
 MAX_FEATURES = 8192  # feature frames that are subsampled at once
 MARGIN = 7  # features on both sides of feature 8t that frame t depends on
@@ -44,7 +52,8 @@ def subsampled_length(num_features: Length, *, causal: bool = False) -> Length:
     That is an eighth, rounded up; with causal subsampling one more, unless M = 8k + 1 (or 0).
     """
     if causal:
-        return (num_features + 2 * MARGIN) // 8 * (num_features > 0)
+        minimum = min if isinstance(num_features, int) else jnp.minimum
+        return minimum(num_features, (num_features + 2 * MARGIN) // 8)
     return (num_features + MARGIN) // 8
 
 
@@ -111,13 +120,13 @@ class Encoder(nnx.Module):
           prepare: called with the input and the parameters of each block; returns both as the
             block uses them. A training step places and gathers what is split among devices in it.
         """
-        input_key, block_key = split_key(key, 2)
+        input_key, block_key, mask_key = split_key(key, 3)
         x, num_frames = self.subsampling(features, num_features)
         x = dropout(self._scaled(x), self.config.dropout, input_key)
         if key is None or context is not None:
             mask = attention_mask(self.config, context)
         else:
-            mask = random_mask(self.config, jax.random.fold_in(key, 0), x.shape[1])
+            mask = random_mask(self.config, mask_key, x.shape[1])
         blocks = attention_blocks(mask, x.shape[1])
         positions = position_encoding(blocks.furthest, blocks.nearest, self.config.width)
         positions = positions.astype(self.dtype)
@@ -171,7 +180,7 @@ class Encoder(nnx.Module):
         chunk, size = state.chunk, 8 * state.chunk
         # The utterance begins with MARGIN features that do not exist: see `Subsampling`.
         pending = state.num_features + MARGIN - 8 * state.num_frames
-        received = _insert(state.features, MARGIN + pending, features, num_features)
+        received = insert(state.features, MARGIN + pending, features, num_features)
         total = state.num_features + num_features
         lengths = jnp.where(last, total, UNKNOWN)
         num_frames = subsampled_length(lengths, causal=True)
@@ -514,26 +523,6 @@ class Convolution(nnx.Module):
         if self.depthwise_bias is not None:
             x = x + self.depthwise_bias[...].astype(self.dtype)[None, None]
         return self.pointwise2(jax.nn.silu(self.norm(x)))
-
-
-def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
-    """Returns `new` where `rows` [B] is True and `old` elsewhere; B is at `axis` of both."""
-    shape = [1] * new.ndim
-    shape[axis] = len(rows)
-    return jnp.where(rows.reshape(shape), new, old)
-
-
-def _insert(array, position, values, count):
-    """Returns array [B, M, F] with the first `count` [B] values [B, N, F] from `position` [B] on.
-
-    It becomes longer by N.
-    """
-    size = array.shape[1]
-    values = jnp.pad(values.astype(array.dtype), ((0, 0), (0, size), (0, 0)))
-    array = jnp.pad(array, ((0, 0), (0, values.shape[1] - size), (0, 0)))
-    index = jnp.arange(array.shape[1])[None, :] - position[:, None]
-    shifted = jnp.take_along_axis(values, index.clip(0)[:, :, None], axis=1)
-    return jnp.where(((index >= 0) & (index < count[:, None]))[:, :, None], shifted, array)
 
 
 def _mask_time(x, lengths, start=0):

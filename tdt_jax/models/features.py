@@ -3,17 +3,20 @@
     samples -> pre-emphasis -> windowed frames -> |DFT|^2 -> mel -> log -> mean/std per mel bin
 
 Frame m is centered on sample 160 m (zeros beyond both ends), so an utterance of n samples has
-n // 160 feature frames.
+n // 160 feature frames. With constants for mean and deviation, frame m depends on the samples of
+its window only, and features come piece by piece (`log_mel_chunk`) as for the whole.
 """
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax.config import FeatureConfig
+from tdt_jax.models.layers import insert
 
 LOG_GUARD = 2.0**-24
 STD_GUARD = 1e-5
@@ -56,16 +59,102 @@ def log_mel(
     samples = dither(samples.astype(jnp.float32), config, key)
     num_samples = num_samples.astype(jnp.int32)
     valid = jnp.arange(samples.shape[1])[None, :] < num_samples[:, None]  # [B, S]
-    previous = jnp.pad(samples[:, :-1], ((0, 0), (1, 0)))
-    emphasized = jnp.where(valid, samples - config.preemphasis * previous, 0.0)
-
-    frames = _windows(emphasized, config.window_length, config.hop_length)  # [B, M, window]
-    window = jnp.asarray(np.hanning(config.window_length), jnp.float32)
-    spectrum = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)  # [B, M, fft // 2 + 1]
-    mel = jnp.matmul(power, mel_filters(config).T, precision=jax.lax.Precision.HIGHEST)
+    before = _samples_before(config)
+    padded = jnp.pad(samples, ((0, 0), (before, 0)))
+    valid = jnp.pad(valid, ((0, 0), (before, 0)))
     num_features = num_samples // config.hop_length
-    return _normalize(jnp.log(mel + LOG_GUARD), num_features, config), num_features
+    log_mels = _log_mels(padded, valid, samples.shape[1] // config.hop_length, config)
+    return _normalize(log_mels, num_features, config), num_features
+
+
+class FeatureState(NamedTuple):
+    """What `log_mel_chunk` carries from piece to piece, for rows at any place of their utterances.
+
+    A row whose counts are zero is at the start of an utterance, whatever else the state holds.
+    """
+
+    num_samples: jax.Array  # [B] int32, samples received of the utterance
+    num_features: jax.Array  # [B] int32, features returned
+    samples: jax.Array  # [B, P] float32, from the first that the next feature depends on
+
+    def restart(self, rows: jax.Array) -> "FeatureState":
+        """Returns the state with a new utterance in the rows where `rows` [B] is True."""
+        return self._replace(
+            num_samples=jnp.where(rows, 0, self.num_samples),
+            num_features=jnp.where(rows, 0, self.num_features),
+        )
+
+
+def start_log_mel(batch_size: int, config: FeatureConfig = FeatureConfig()) -> FeatureState:
+    """Returns the state of `log_mel_chunk` at the start of `batch_size` utterances.
+
+    Raises:
+      ValueError: if features are normalized by utterance: they depend on all of it.
+    """
+    if config.normalize is None:
+        raise ValueError(
+            "features in pieces need features.normalize = (mean, deviation): without, every bin is "
+            "normalized by the mean and deviation of the whole utterance"
+        )
+    counts = jnp.zeros((batch_size,), jnp.int32)
+    size = _samples_before(config) + _samples_after(config) - 1
+    return FeatureState(counts, counts, jnp.zeros((batch_size, size), jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def log_mel_chunk(
+    samples: jax.Array,
+    num_samples: jax.Array,
+    state: FeatureState,
+    config: FeatureConfig = FeatureConfig(),
+    last: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, FeatureState]:
+    """Returns the features that the samples which come next complete, and the state after them.
+
+    Piece after piece these are the features that `log_mel` returns for the whole, however the
+    samples are cut. Feature m comes with sample 160 m + 200, or at the end of the utterance.
+
+    Args:
+      samples: [B, S], the next of each utterance; rows may be at any place of theirs.
+      num_samples: [B] int, how many; 0 for a row that waits.
+      state: from `start_log_mel`, or after the piece before.
+      config: as of `log_mel`, with constants to normalize by.
+      last: [B] bool, True in rows whose utterance ends with these samples: the row returns its last
+        features and begins a new utterance. None: no row ends.
+
+    Returns:
+      features [B, M, F] float32, num_features [B] int32, and the state.
+
+    Raises:
+      ValueError: if the shapes don't fit.
+    """
+    if samples.ndim != 2 or num_samples.shape != samples.shape[:1]:
+        raise ValueError(
+            "log_mel_chunk needs samples [B, S] and num_samples [B], got "
+            f"{samples.shape} and {num_samples.shape}"
+        )
+    if num_samples.shape != state.num_samples.shape:
+        raise ValueError(
+            f"log_mel_chunk needs a state of {len(samples)} rows, got {len(state.num_samples)}"
+        )
+    last = jnp.zeros(num_samples.shape, bool) if last is None else last
+    hop, after = config.hop_length, _samples_after(config)
+    before, size = _samples_before(config), state.samples.shape[1]
+    center = hop * state.num_features  # the sample that the next feature is centered on
+    received = insert(
+        state.samples, before + state.num_samples - center, samples, num_samples.astype(jnp.int32)
+    )
+    total = state.num_samples + num_samples.astype(jnp.int32)
+    complete = (total - after) // hop + 1
+    num_features = jnp.maximum(jnp.where(last, total // hop, complete) - state.num_features, 0)
+    time = jnp.arange(received.shape[1])[None, :] + (center - before)[:, None]
+    valid = (time >= 0) & (time < total[:, None])
+    log_mels = _log_mels(received, valid, (size - before + samples.shape[1]) // hop, config)
+    features = _normalize(log_mels, num_features, config)
+    rest = jnp.arange(size)[None, :] + hop * num_features[:, None]
+    rest = jnp.take_along_axis(received, rest, axis=1, mode="clip")
+    state = FeatureState(total, state.num_features + num_features, rest)
+    return features, num_features, state.restart(last)
 
 
 def dither(samples: jax.Array, config: FeatureConfig, key: jax.Array | None) -> jax.Array:
@@ -92,15 +181,38 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
     return (triangles * 2 / (high - low)).astype(np.float32)
 
 
-def _windows(samples, window_length: int, hop_length: int):
-    """[B, S] -> [B, S // hop, window]: frame m is the window that is centered on sample m * hop."""
-    batch, num_samples = samples.shape
-    num_frames = num_samples // hop_length
+def _samples_before(config: FeatureConfig) -> int:
+    """Returns the samples before its center that a feature depends on, one for the pre-emphasis."""
+    return (config.window_length + 1) // 2 + 1  # an odd window is centered as by torch.stft
+
+
+def _samples_after(config: FeatureConfig) -> int:
+    """Returns the samples from its center on that a feature depends on."""
+    return config.window_length // 2
+
+
+def _log_mels(samples, valid, num_features: int, config: FeatureConfig):
+    """Returns log-mels [B, M, F] of samples [B, S], of which those that are not `valid` are zero.
+
+    The samples begin with the first that the first frame depends on.
+    """
+    samples = jnp.where(valid, samples, 0.0)
+    emphasized = samples[:, 1:] - config.preemphasis * samples[:, :-1]
+    emphasized = jnp.where(valid[:, 1:], emphasized, 0.0)
+    frames = _windows(emphasized, num_features, config.window_length, config.hop_length)
+    window = jnp.asarray(np.hanning(config.window_length), jnp.float32)
+    spectrum = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)  # [B, M, fft // 2 + 1]
+    mel = jnp.matmul(power, mel_filters(config).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.log(mel + LOG_GUARD)
+
+
+def _windows(samples, num_frames: int, window_length: int, hop_length: int):
+    """[B, S] -> [B, M, window]: frame m begins at sample m * hop; zeros follow the samples."""
     hops = math.ceil(window_length / hop_length)  # blocks of a hop that one window spans
     total = (num_frames + hops - 1) * hop_length
-    before = (window_length + 1) // 2  # an odd window is centered as by torch.stft
-    samples = jnp.pad(samples, ((0, 0), (before, max(0, total - before - num_samples))))
-    blocks = samples[:, :total].reshape(batch, num_frames + hops - 1, hop_length)
+    samples = jnp.pad(samples, ((0, 0), (0, max(0, total - samples.shape[1]))))
+    blocks = samples[:, :total].reshape(len(samples), num_frames + hops - 1, hop_length)
     frames = jnp.concatenate([blocks[:, i : i + num_frames] for i in range(hops)], axis=-1)
     return frames[:, :, :window_length]
 

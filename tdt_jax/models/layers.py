@@ -13,6 +13,27 @@ def padding_mask(lengths: jax.Array, size: int) -> jax.Array:
     return jnp.arange(size)[None, :] >= lengths[:, None]
 
 
+def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
+    """Returns `new` where `rows` [B] is True and `old` elsewhere; B is at `axis` of both."""
+    shape = [1] * new.ndim
+    shape[axis] = len(rows)
+    return jnp.where(rows.reshape(shape), new, old)
+
+
+def insert(array: jax.Array, position: jax.Array, values: jax.Array, count: jax.Array) -> jax.Array:
+    """Returns array [B, M, ...] with the first `count` [B] values [B, N, ...] at `position` [B].
+
+    What was there is replaced; the array becomes longer by N.
+    """
+    size, rest = array.shape[1], [(0, 0)] * (array.ndim - 2)
+    values = jnp.pad(values.astype(array.dtype), [(0, 0), (0, size), *rest])
+    array = jnp.pad(array, [(0, 0), (0, values.shape[1] - size), *rest])
+    index = jnp.arange(array.shape[1])[None, :] - position[:, None]
+    is_new = (index >= 0) & (index < count[:, None])
+    index, is_new = (jnp.expand_dims(x, range(2, array.ndim)) for x in (index.clip(0), is_new))
+    return jnp.where(is_new, jnp.take_along_axis(values, index, axis=1), array)
+
+
 def split_key(key: jax.Array | None, num: int) -> list:
     """Returns `num` keys, or `num` Nones if `key` is None."""
     return [None] * num if key is None else list(jax.random.split(key, num))

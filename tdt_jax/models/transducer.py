@@ -248,5 +248,7 @@ def _meaning(config: ModelConfig) -> dict:
         "encoder.num_heads": encoder.num_heads,
         "encoder.scale_input": encoder.scale_input,
         "encoder.convolution_norm": encoder.convolution_norm,
+        "encoder.convolution_context": encoder.convolution_sides,
+        "encoder.causal_subsampling": encoder.causal_subsampling,
         **{f"features.{key}": value for key, value in features.items()},
     }

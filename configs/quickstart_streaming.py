@@ -1,0 +1,37 @@
+"""The quickstart's task for a stream: causal, looking ahead by 0, 80, 160 or 560 ms; 1 M parameters.
+
+    python train.py --config configs/quickstart_streaming.py
+    python train.py --config configs/quickstart_streaming.py --set model.durations=none \\
+        --set training.folder=runs/quickstart_streaming_rnnt
+
+Each training batch has one of the four contexts; the model then streams in any of them:
+
+    tdt-jax listen runs/quickstart_streaming --lookahead 0.08
+
+Features are normalized by a fixed mean and deviation, as those of the utterance are not known while
+it comes. FastEmit works against the delay of labels that a causal model learns.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from tdt_jax import config as configs
+
+LEFT = 48  # frames, 3.84 s
+
+
+def get_config() -> configs.Config:
+    config = configs.load(Path(__file__).parent / "quickstart.py")
+    encoder = dataclasses.replace(
+        config.model.encoder,
+        chunked_contexts=tuple((LEFT, right) for right in (2, 0, 1, 7)),
+        convolution_context=(config.model.encoder.kernel_size - 1, 0),
+        causal_subsampling=True,
+    )
+    features = dataclasses.replace(config.model.features, normalize=(-13.0, 3.5), silence=None)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, encoder=encoder, features=features),
+        loss=dataclasses.replace(config.loss, fastemit=0.01),
+        training=dataclasses.replace(config.training, folder="runs/quickstart_streaming"),
+    )
