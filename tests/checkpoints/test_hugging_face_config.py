@@ -17,8 +17,9 @@ from tdt_jax.checkpoints.parakeet.hugging_face_config import (
 PARAKEETS = presets.PARAKEET_TDT_0_6B_V3, presets.PARAKEET_RNNT_0_6B, presets.PARAKEET_CTC_0_6B
 
 
-def read(config, extractor):
-    return read_config(ConfigReader(config, "a"), ConfigReader(extractor, "b"))
+def read(config, extractor, processor=()):
+    readers = (ConfigReader(dict(each), "a") for each in (config, extractor, processor))
+    return read_config(*readers)
 
 
 def test_the_published_folder_is_read():
