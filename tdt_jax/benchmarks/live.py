@@ -182,7 +182,7 @@ def with_lookaheads(
 
     Raises ValueError for a look-ahead that it does not have.
     """
-    for each in lookaheads or recogniser.config.lookaheads or [None]:
+    for each in lookaheads or sorted(recogniser.config.lookaheads) or [None]:
         yield each, recogniser if each is None else with_lookahead(recogniser, each)
 
 
@@ -338,7 +338,8 @@ def _accuracy_and_delays(
         if seconds := [change.time for change in changes if change.shown.strip()]:
             delays["first_partial"].append(seconds[0] - recording.start)
         words = _emitted(each.words)
-        certain, shown = ([(c.time, c[i].split()) for c in changes] for i in (1, 2))
+        certain = [(change.time, change.text.split()) for change in changes]
+        shown = [(change.time, change.shown.split()) for change in changes]
         for end, j in _timed(recording.words, [text for text, _ in words], normalize):
             num_timed += 1
             delays["decoded"].append(_first_time(shown, j, words[j][0]) - end)
@@ -426,14 +427,15 @@ def _heading(recordings: Sequence[Recording], stop_secs: float, real_time: bool,
     )
 
 
+def milliseconds(seconds: dict[str, float] | None, *, count: int = 2) -> str:
+    """Returns the first statistics of `spread`, such as "203/210"; "-" without any."""
+    values = [] if seconds is None else [seconds[key] for key in STATISTICS[:count]]
+    return "/".join(f"{1000 * value:.0f}" for value in values) or "-"
+
+
 def _line(row: dict[str, Any]) -> str:
     lookahead = "" if row["lookahead"] is None else f"{1000 * row['lookahead']:.0f} ms"
-    cells = [
-        "/".join(f"{1000 * row[name][key]:.0f}" for key in STATISTICS[: 3 if name == "ttfs" else 2])
-        if row[name]
-        else "-"
-        for name in COLUMNS
-    ]
+    cells = [milliseconds(row[name], count=3 if name == "ttfs" else 2) for name in COLUMNS]
     return (
         f"{lookahead:>10s}{row['streams']:9d}{100 * row['word_error_rate']:7.2f} %"
         f"{100 * row['offline_word_error_rate']:7.2f} %"

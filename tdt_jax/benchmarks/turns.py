@@ -1,11 +1,12 @@
 """How soon a stream detects that a turn is over, against how often it is wrong.
 
 Recordings are joined by pauses of 0.2 to 2 s into one stream; each is a turn. An `EndOfUtterance`
-that comes between two recordings ends the turn of the first. One that comes while somebody speaks,
-between the start of a recording's first word and the end of its last, is a false cut. A turn
-without an event before the next one starts is missed.
+belongs to the turn in which its last word was emitted. If it comes before the end of the turn's
+speech it is a false cut, otherwise it ends the turn. The end of a turn is missed if no event has
+come when the next turn starts.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from tdt_jax.benchmarks.live import (
     Clock,
     Recording,
     blocks,
+    milliseconds,
     read_recordings,
     spread,
     with_lookaheads,
@@ -35,8 +37,8 @@ class Turns(NamedTuple):
     """Recordings joined: samples, and in seconds when somebody speaks."""
 
     samples: np.ndarray  # [S]
-    starts: np.ndarray  # [n] of each recording's first word
-    ends: np.ndarray  # [n] of its last
+    starts: np.ndarray  # [n] of each recording's speech
+    ends: np.ndarray  # [n]
     pauses: np.ndarray  # [m, 2] between words of a recording that are LONG_PAUSE or more apart
 
 
@@ -73,9 +75,9 @@ def turn_reports(
         for rule in rules:
             stream = Stream(variant, end_of_turn=rule)
             stream.warm_up()
-            times = _events(stream, turns.samples, Clock(real_time=real_time), rate)
+            events = _events(stream, turns.samples, Clock(real_time=real_time), rate)
             row = {"lookahead": lookahead, "silence": rule.silence, "shortest": rule.shortest}
-            row |= count(times, turns)
+            row |= count(events, turns)
             yield Report([row], heading + _line(row))
             heading = ""
 
@@ -89,7 +91,7 @@ def join(recordings: Sequence[Recording], sample_rate: int) -> Turns:
         _, samples, _, words, start, end = recordings[i]
         starts.append(position + start)
         ends.append(position + end)
-        for word, following in zip(words, words[1:], strict=False):
+        for word, following in itertools.pairwise(words):
             if following.start - word.end >= LONG_PAUSE:
                 pauses.append((position + word.end, position + following.start))
         size = round(rng.uniform(*PAUSES) * sample_rate)
@@ -100,24 +102,29 @@ def join(recordings: Sequence[Recording], sample_rate: int) -> Turns:
 
 
 def _events(stream: Stream, samples: np.ndarray, clock: Clock, rate: int) -> np.ndarray:
-    """Returns the clock's times of the events."""
-    times = []
+    """Returns when each event came, and when the last word before it was emitted: [n, 2]."""
+    times, emitted = [], 0.0
     for spoken, block in blocks(samples, len(samples) / rate + AFTER, rate):
         clock.wait_until(spoken)
-        events = clock.run(stream.push, block)
-        times += [clock.now for event in events if isinstance(event, EndOfUtterance)]
-    return np.array(times)
+        for event in clock.run(stream.push, block):
+            if isinstance(event, EndOfUtterance):
+                times.append((clock.now, emitted))
+            else:
+                emitted = event.start
+    return np.array(times).reshape(-1, 2)
 
 
-def count(times: np.ndarray, turns: Turns) -> dict[str, Any]:
-    """Returns the figures of events at these times [n]; see `turn_reports`."""
+def count(events: np.ndarray, turns: Turns) -> dict[str, Any]:
+    """Returns the figures of events [n, 2], as of `_events`; see `turn_reports`."""
+    times, emitted = events.T
     following = np.append(turns.starts[1:], np.inf)
-    first = np.searchsorted(times, turns.ends)  # event after each turn
-    detected = np.append(times, np.inf)[first]
+    turn = np.maximum(np.searchsorted(turns.starts, emitted) - 1, 0)
+    is_cut = times < turns.ends[turn]
+    detected = np.full(len(turns.ends), np.inf)
+    np.minimum.at(detected, turn[~is_cut], times[~is_cut])
     missed = detected >= following
     is_long = following - turns.ends >= LONG_PAUSE
-    during = np.searchsorted(turns.starts, times) > np.searchsorted(turns.ends, times)
-    cuts = times[during]
+    cuts = times[is_cut]
     before, after = (turns.pauses[:, i : i + 1] for i in (0, 1))
     in_long = ((before < cuts) & (cuts < after)).any(axis=0)
     return {
@@ -127,7 +134,7 @@ def count(times: np.ndarray, turns: Turns) -> dict[str, Any]:
         "missed_long": int((missed & is_long).sum()),
         "false_cuts": len(cuts),
         "cuts_in_long_pauses": int(in_long.sum()),
-        "delay": spread((detected - turns.ends)[~missed]),
+        "delay": spread((detected - turns.ends)[~missed].tolist()),
     }
 
 
@@ -143,10 +150,10 @@ def _heading(turns: Turns, rate: int) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     lookahead = "" if row["lookahead"] is None else f"{1000 * row['lookahead']:.0f} ms"
-    delay = "/".join(f"{1000 * row['delay'][x]:.0f}" for x in ("median", "p95")) + " ms"
+    delay = milliseconds(row["delay"])
     return (
         f"{lookahead:>10s}{row['silence']:8.2f} s{row['shortest']:8.2f} s"
-        f"{delay if row['delay'] else '-':>20s}"
+        f"{delay:>20s}"
         f"{row['missed']:6d} of {row['turns']:d}{row['missed_long']:8d} of {row['long_turns']:d}"
         f"{row['false_cuts']:13d}{row['cuts_in_long_pauses']:16d}"
     )
