@@ -1,0 +1,210 @@
+"""Transcribes the user of a Pipecat voice agent: an STTService around `tdt_jax.Stream`.
+
+    pip install pipecat-ai
+    python examples/pipecat_stt.py runs/quickstart_streaming talk.wav
+    python examples/pipecat_stt.py runs/quickstart_streaming test.jsonl --lookahead 0.16 --num 50
+
+`TdtSTTService` is what an agent needs: Pipeline([transport.input(), vad, TdtSTTService(recogniser),
+...]). The rest of the file plays recordings to it in real time, as a call would, and prints what it
+transcribes and Pipecat's own measure of latency, TTFS: the seconds from the end of speech to the
+final transcript. Pipecat's VAD waits for 0.2 s of silence, so TTFS can hardly be less.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import soxr
+from loguru import logger
+from pipecat.audio.vad.silero import SileroVADAnalyzer
+from pipecat.audio.vad.vad_analyzer import VADParams
+from pipecat.frames.frames import (
+    InputAudioRawFrame,
+    InterimTranscriptionFrame,
+    MetricsFrame,
+    TranscriptionFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.metrics.metrics import TTFBMetricsData
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.audio.vad_processor import VADProcessor
+from pipecat.services.settings import STTSettings
+from pipecat.services.stt_service import STTService
+from pipecat.transcriptions.language import Language
+from pipecat.utils.time import time_now_iso8601
+from pipecat.workers.runner import WorkerRunner
+
+import tdt_jax as tdt
+from tdt_jax.audio.reading import read_audio
+from tdt_jax.data.manifest import read_manifest
+from tdt_jax.inference.metrics import word_error_rate
+
+BLOCK_SECONDS = 0.02  # as telephony and WebRTC deliver audio
+SILENCE_SECONDS = 1.0  # after each recording
+
+
+class TdtSTTService(STTService):
+    """Transcribes one participant: interim text while they speak, the final text when they stop.
+
+    All audio goes to the model as it arrives, so that little is left to do when the VAD reports the
+    end of speech. An interruption changes nothing here: it is the user who goes on speaking. The
+    model runs on a thread of its own, call after call, and never blocks the event loop.
+
+    Args:
+      recogniser: shared by all participants of the process.
+      lookahead: seconds; one of those that the model was trained with.
+      settings: `model`, a name for metrics, and `language`, for models that do not report it.
+    """
+
+    def __init__(self, recogniser, *, lookahead=0.16, settings=None, **options):
+        stored = STTSettings(model=None, language=None)
+        stored.apply_update(settings or STTSettings())
+        super().__init__(settings=stored, **{"ttfs_p99_latency": 0.25, **options})
+        self._model_rate = recogniser.config.features.sample_rate
+        self._stream = tdt.Stream(recogniser, lookahead=lookahead, end_of_turn=None)
+        self._stream.warm_up()  # compiles if this is the first stream of the process
+        self._interim = ""
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def can_generate_metrics(self) -> bool:
+        return True
+
+    async def setup(self, setup):
+        await super().setup(setup)
+        self._resampler = soxr.ResampleStream(self.sample_rate, self._model_rate, 1, dtype="int16")
+
+    async def run_stt(self, audio: bytes):
+        """Yields the text of the turn so far, when it has changed."""
+        text = await self._in_thread(self._push, audio)
+        if text not in ("", self._interim):
+            self._interim = text
+            yield InterimTranscriptionFrame(text, *self._about())
+
+    async def process_frame(self, frame, direction):
+        await super().process_frame(frame, direction)
+        if isinstance(frame, VADUserStoppedSpeakingFrame):
+            await self._finish_turn()
+
+    async def stop(self, frame):
+        await self._finish_turn()  # of a user who is speaking when the call ends
+        await super().stop(frame)
+
+    async def cleanup(self):
+        await super().cleanup()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _update_settings(self, delta):
+        changed = await super()._update_settings(delta)
+        self._warn_unhandled_updated_settings(changed.keys() - {"language"})
+        return changed
+
+    async def _finish_turn(self):
+        """Pushes the final text of the turn, if it has any."""
+        self.request_finalize()
+        text, language = await self._in_thread(self._take_turn)
+        self._interim = ""
+        self.confirm_finalize()
+        if text:
+            await self.push_frame(TranscriptionFrame(text, *self._about(language)))
+
+    def _about(self, language=None):
+        """Returns what follows the text in a frame: user, time and language."""
+        try:
+            language = Language(language or self._settings.language)
+        except ValueError:  # there is none, or Pipecat does not know it
+            language = None
+        return self._user_id, time_now_iso8601(), language
+
+    async def _in_thread(self, function, *arguments):
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _push(self, audio: bytes) -> str:
+        self._stream.push(self._resampler.resample_chunk(np.frombuffer(audio, np.int16)))
+        return (self._stream.text + self._stream.pending).strip()
+
+    def _take_turn(self) -> tuple[str, str | None]:
+        self._stream.finish_turn()
+        text, language = self._stream.text.strip(), self._stream.language
+        self._stream.reset()  # so that `text` is that of the next turn
+        return text, language
+
+
+async def play(stt: STTService, recordings, rate: int = 16000) -> tuple[list[str], list[float]]:
+    """Plays recordings, one after another, in real time through a pipeline.
+
+    Returns the text of each, and the TTFS of each final transcript.
+    """
+    vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=0.2)))
+    options = dict(enable_metrics=True, send_initial_empty_metrics=False)
+    params = PipelineParams(audio_in_sample_rate=rate, **options)
+    worker = PipelineWorker(Pipeline([vad, stt]), params=params, enable_rtvi=False)
+    worker.set_reached_downstream_filter((TranscriptionFrame, MetricsFrame))
+    texts, seconds = [], []
+
+    @worker.event_handler("on_frame_reached_downstream")
+    async def take(worker, frame):
+        if isinstance(frame, TranscriptionFrame):
+            texts[-1] = f"{texts[-1]} {frame.text}".strip()
+            print(f"+{seconds[-1]:.3f} s  {frame.text}" if seconds else frame.text, flush=True)
+        elif isinstance(frame, MetricsFrame):
+            seconds.extend(each.value for each in frame.data if isinstance(each, TTFBMetricsData))
+
+    @worker.event_handler("on_pipeline_started")
+    async def speak(worker, frame):
+        size, silence = round(BLOCK_SECONDS * rate), np.zeros(round(SILENCE_SECONDS * rate))
+        for recording in recordings:
+            samples = np.append(await asyncio.to_thread(read_audio, recording, rate), silence)
+            pcm = (32767 * samples.clip(-1, 1)).astype(np.int16)
+            texts.append("")
+            start = time.monotonic()
+            for first in range(0, len(pcm), size):
+                block = pcm[first : first + size]
+                spoken = start + (first + len(block)) / rate
+                await asyncio.sleep(max(0.0, spoken - time.monotonic()))
+                await worker.queue_frame(InputAudioRawFrame(block.tobytes(), rate, 1))
+        await worker.stop_when_done()
+
+    runner = WorkerRunner()
+    await runner.add_workers(worker)
+    await runner.run()
+    return texts, seconds
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", help="a run, a .nemo archive, a Hugging Face folder or repository")
+    parser.add_argument("recording", help="a file, or a manifest in JSONL")
+    parser.add_argument("--lookahead", type=float, default=0.16, help="in seconds [0.16]")
+    parser.add_argument("--rate", type=int, default=16000, help="of the pipeline: 8000 or 16000 Hz")
+    parser.add_argument("--num", type=int, help="recordings of the manifest [all]")
+    options = parser.parse_args(arguments)
+
+    recordings, references = [options.recording], []
+    if options.recording.endswith(".jsonl"):
+        entries = read_manifest(options.recording)[: options.num]
+        recordings = [entry.audio for entry in entries]
+        references = [entry.text for entry in entries]
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING")
+    stt = TdtSTTService(tdt.load(options.model), lookahead=options.lookahead)
+    wall, cpu = time.perf_counter(), time.process_time()
+    texts, seconds = asyncio.run(play(stt, recordings, options.rate))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    if seconds:
+        median, p95, p99 = 1000 * np.quantile(seconds, [0.5, 0.95, 0.99])
+        print(f"TTFS of {len(seconds)} transcripts: ", end="")
+        print(f"median {median:.0f} ms, 95 % {p95:.0f} ms, 99 % {p99:.0f} ms")
+    if references:
+        print(f"WER {100 * word_error_rate(references, texts).rate:.2f} %")
+    print(f"CPU {100 * cpu / wall:.0f} % of a core")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:  # a bad argument or file, which it names
+        sys.exit(f"error: {error}")

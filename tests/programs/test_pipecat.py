@@ -1,0 +1,215 @@
+"""examples/pipecat_stt.py in Pipecat's pipeline: its voice detection, frames and metrics."""
+
+import asyncio
+import importlib.util
+import itertools
+import threading
+
+import models
+import numpy as np
+import pytest
+from paths import ROOT
+
+import tdt_jax as tdt
+from tdt_jax.audio.reading import read_audio
+
+pytest.importorskip("pipecat", reason="needs Pipecat: pip install pipecat-ai sentencepiece==0.2.1")
+
+from loguru import logger
+from pipecat.frames.frames import (
+    InputAudioRawFrame,
+    InterimTranscriptionFrame,
+    InterruptionFrame,
+    MetricsFrame,
+    STTUpdateSettingsFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.worker import PipelineParams
+from pipecat.services.settings import STTSettings
+from pipecat.tests.utils import run_test
+from pipecat.transcriptions.language import Language
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = [
+    ROOT / "tdt_jax" / "data" / "telephone" / "asterisk_en" / f"{name}.opus"
+    for name in ("agent-incorrect", "agent-alreadyon")
+]
+
+
+@pytest.fixture(scope="module")
+def program():
+    path = ROOT / "examples" / "pipecat_stt.py"
+    spec = importlib.util.spec_from_file_location("pipecat_stt", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    """A causal recogniser, untrained: it emits labels all along."""
+    return models.causal_recogniser()
+
+
+@pytest.fixture
+def errors():
+    """What Pipecat logs as an error during a test."""
+    messages = []
+    number = logger.add(messages.append, level="ERROR")
+    yield messages
+    logger.remove(number)
+
+
+class Recorder:
+    """A stream that notes what it is asked to do, and on which thread."""
+
+    def __init__(self, stream):
+        self._stream, self.calls, self.threads = stream, [], set()
+
+    def push(self, samples):
+        self.calls.append(samples)
+        self.threads.add(threading.get_ident())
+        return self._stream.push(samples)
+
+    def finish_turn(self):
+        self.calls.append("finish_turn")
+        self.threads.add(threading.get_ident())
+        return self._stream.finish_turn()
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def expected(self, recogniser) -> list[str]:
+        """Returns the text of each turn, from a stream that receives it in one piece."""
+        texts, turn = [], []
+        for call in self.calls:
+            if isinstance(call, str):
+                stream = tdt.Stream(recogniser, lookahead=0.16)
+                stream.push(np.concatenate(turn))
+                stream.finish_turn()
+                texts.append(stream.text.strip())
+                turn = []
+            else:
+                turn.append(call)
+        return texts
+
+
+def service(program, recogniser, **options):
+    stt = program.TdtSTTService(recogniser, **options)
+    stt._stream = Recorder(stt._stream)
+    return stt
+
+
+def blocks(samples, rate=16000):
+    """Returns samples [S] as audio frames of 20 ms."""
+    pcm = (32767 * samples).astype(np.int16)
+    size = rate // 50
+    parts = [pcm[first : first + size] for first in range(0, len(pcm), size)]
+    return [InputAudioRawFrame(part.tobytes(), rate, 1) for part in parts]
+
+
+def send(stt, frames, **params):
+    """Returns what the service pushes downstream when it receives frames."""
+    params = PipelineParams(enable_metrics=True, send_initial_empty_metrics=False, **params)
+    received, _ = asyncio.run(run_test(stt, frames_to_send=frames, pipeline_params=params))
+    return received
+
+
+def texts(frames, kind):
+    return [frame.text for frame in frames if type(frame) is kind]
+
+
+def test_a_call_in_real_time(program, recogniser, errors, capsys):
+    """Every turn has the text of its audio, at once; all model work is done on one other thread."""
+    stt = service(program, recogniser)
+    heard, seconds = asyncio.run(program.play(stt, PROMPTS))
+    spoken = np.concatenate([call for call in stt._stream.calls if not isinstance(call, str)])
+    played = [read_audio(path) for path in PROMPTS]
+    silence = np.zeros(16000)
+    expected = np.concatenate([part for each in played for part in (each, silence)])
+    assert np.abs(spoken / 32767 - expected.clip(-1, 1)).max() < 1e-4
+    expected = [text for text in stt._stream.expected(recogniser) if text]
+    assert len(heard) == len(PROMPTS) and all(heard)
+    assert " ".join(heard) == " ".join(expected)
+    assert len(seconds) == len(expected) >= len(PROMPTS)
+    assert all(0.2 <= each < 1.0 for each in seconds)
+    assert len(stt._stream.threads) == 1 and threading.get_ident() not in stt._stream.threads
+    printed = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert printed == expected
+    assert not errors
+
+
+def test_frames_of_two_turns(program, recogniser):
+    settings = STTSettings(language=Language.EN_US)
+    stt = service(program, recogniser, settings=settings)
+    turn = [
+        VADUserStartedSpeakingFrame(start_secs=0.2),
+        *blocks(models.noise(1.0)),
+        InterruptionFrame(),  # as the bot is interrupted by the user
+        *blocks(models.noise(1.0, seed=1)),
+        VADUserStoppedSpeakingFrame(stop_secs=0.2),
+    ]
+    frames = send(stt, [*turn, *turn])
+    finals = texts(frames, TranscriptionFrame)
+    assert finals == stt._stream.expected(recogniser)[:2] and finals[0] == finals[1] != ""
+    ended = [type(frame) for frame in frames].index(TranscriptionFrame)
+    interim = texts(frames[:ended], InterimTranscriptionFrame)
+    assert len(interim) > 3 and all(a != b for a, b in itertools.pairwise(interim))
+    assert finals[0].startswith(interim[-1].rpartition(" ")[0])
+    assert texts(frames[ended:], InterimTranscriptionFrame) == interim
+    for frame in frames:
+        if isinstance(frame, TranscriptionFrame | InterimTranscriptionFrame):
+            assert frame.language == "en-US" and frame.timestamp
+        if isinstance(frame, TranscriptionFrame):
+            assert frame.finalized
+    metrics = [each for frame in frames if isinstance(frame, MetricsFrame) for each in frame.data]
+    assert len(metrics) == 2 and all(0.2 <= each.value < 1.0 for each in metrics)
+
+
+def test_a_turn_without_words_and_a_call_that_ends_in_a_turn(program, recogniser):
+    stt = service(program, recogniser)
+    silent = [*blocks(np.zeros(1600)), VADUserStoppedSpeakingFrame(stop_secs=0.2)]
+    stt._take_turn = lambda: ("", None)
+    assert not texts(send(stt, silent), TranscriptionFrame)
+    stt = service(program, recogniser)
+    frames = send(stt, blocks(models.noise(1.0)))
+    assert texts(frames, TranscriptionFrame) == stt._stream.expected(recogniser) != [""]
+
+
+@pytest.mark.parametrize("rate", [8000, 24000])
+def test_the_pipeline_may_have_another_rate(program, recogniser, rate):
+    stt = service(program, recogniser)
+    sine = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    send(stt, blocks(sine, rate), audio_in_sample_rate=rate)
+    samples = np.concatenate([call for call in stt._stream.calls if not isinstance(call, str)])
+    assert 0.9 * 16000 < len(samples) < 16000
+    spectrum = np.abs(np.fft.rfft(samples[4000:12000] * np.hanning(8000)))
+    assert spectrum.argmax() * 2 == 440
+
+
+def test_settings_at_run_time(program, recogniser):
+    stt = service(program, recogniser)
+    update = STTUpdateSettingsFrame(delta=STTSettings(language="de"))
+    stop = VADUserStoppedSpeakingFrame(stop_secs=0.2)
+    frames = send(stt, [*blocks(models.noise(0.5)), update, *blocks(models.noise(0.5)), stop])
+    assert [frame.language for frame in frames if type(frame) is TranscriptionFrame] == ["de"]
+
+
+def test_a_cancelled_call_ends(program, recogniser, errors):
+    stt = service(program, recogniser)
+
+    async def call():
+        playing = asyncio.create_task(program.play(stt, PROMPTS))
+        while len(stt._stream.calls) < 50:
+            await asyncio.sleep(0.02)
+        playing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await playing
+
+    asyncio.run(call())
+    assert "finish_turn" not in stt._stream.calls
+    assert stt._thread._shutdown
+    assert not errors
