@@ -36,7 +36,16 @@ from tdt_jax.decoding import (
     greedy_decode,
     start_decoding,
 )
-from tdt_jax.inference import Segment, Stream, Token, Transcript, Word, transcribe
+from tdt_jax.inference import (
+    EndOfTurn,
+    EndOfUtterance,
+    Segment,
+    Stream,
+    Token,
+    Transcript,
+    Word,
+    transcribe,
+)
 from tdt_jax.losses import (
     Alignment,
     Occupancy,
@@ -73,6 +82,8 @@ __all__ = [
     "DecoderState",
     "EncoderConfig",
     "EncoderState",
+    "EndOfTurn",
+    "EndOfUtterance",
     "FeatureConfig",
     "FeatureState",
     "Hypothesis",

@@ -7,8 +7,8 @@ none around them.
 `decode` and `words` set spaces and divide words by the rules of tdt_jax.orthography: closing marks
 join the word before, and languages without spaces have words of one or a few pieces.
 
-Tags are labels that are no spoken text: `<|en|>`, `<pad>`, `<unk>`. They are left out of decoded
-text unless `keep_tags`.
+Tags are labels that are no spoken text: `<|en|>`, `<pad>`, `<unk>`, `<EOU>`. They are left out of
+decoded text unless `keep_tags`.
 """
 
 import contextlib
@@ -30,6 +30,8 @@ CHARACTERS_FILE = "characters.json"
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # SentencePiece.Type
 TAG = re.compile(r"<\|[^\s<>|]+\|>")
 ANGLES = re.compile(r"<[^\s<>]+>")  # a tag, if the piece is user-defined
+END_OF_UTTERANCE = "<EOU>"
+TURNS = END_OF_UTTERANCE, "<EOB>"  # the latter ends a backchannel, such as "uh-huh"
 # A language's tag, also with script or region: "<|en|>", "<|zh-Hant|>", "<en-US>".
 LANGUAGE = re.compile(
     r"<\|([a-z]{2}|yue|haw|[a-z]{2,3}(?:-[A-Z][a-z]{3})?-(?:[A-Z]{2}|\d{3})|[a-z]{2,3}-[A-Z][a-z]{3})"
@@ -65,6 +67,11 @@ class Tokenizer(Protocol):
     @property
     def tags(self) -> frozenset[int]:
         """The labels that are tags."""
+        ...
+
+    @property
+    def end_of_utterance(self) -> frozenset[int]:
+        """The labels that end a speaker's utterance: `<EOU>`."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -119,6 +126,11 @@ class Characters:
         """The empty set."""
         return frozenset()
 
+    @property
+    def end_of_utterance(self) -> frozenset[int]:
+        """The empty set."""
+        return frozenset()
+
     def encode(self, text: str) -> list[int]:
         """Returns the labels of a text; raises UnknownTextError if a character has none."""
         text = _normalize(text)
@@ -157,8 +169,9 @@ class SentencePiece:
     """Subword labels of a serialized SentencePiece model; pieces that begin a word begin with "▁".
 
     The unknown piece has a label, as in NVIDIA's models, but `encode` never returns it. Tags are
-    the unknown and control pieces, user-defined pieces in angle brackets, and `<|...|>`. `encode`
-    returns user-defined tags for text that spells them, so that they can be trained on.
+    the unknown and control pieces, user-defined pieces in angle brackets, `<|...|>`, a language as
+    `<en-US>`, `<EOU>` and `<EOB>`. `encode` returns user-defined tags for text that spells them, so
+    that they can be trained on.
     """
 
     model: bytes = field(repr=False)
@@ -181,6 +194,11 @@ class SentencePiece:
     def tags(self) -> frozenset[int]:
         """The labels that are tags."""
         return self._tags
+
+    @property
+    def end_of_utterance(self) -> frozenset[int]:
+        """The label of the piece `<EOU>`, if there is one."""
+        return self._end_of_utterance
 
     def encode(self, text: str) -> list[int]:
         """Returns the labels of a text; raises UnknownTextError if a character has none."""
@@ -245,8 +263,14 @@ class SentencePiece:
             for label, (piece, type) in enumerate(zip(self.pieces, self._types, strict=True))
             if type in (UNKNOWN, CONTROL)
             or TAG.fullmatch(piece)
+            or LANGUAGE.fullmatch(piece)
+            or piece in TURNS
             or (type == USER_DEFINED and ANGLES.fullmatch(piece))
         )
+
+    @functools.cached_property
+    def _end_of_utterance(self) -> frozenset[int]:
+        return frozenset(i for i, piece in enumerate(self.pieces) if piece == END_OF_UTTERANCE)
 
     @functools.cached_property
     def _types(self) -> list[int]:

@@ -212,11 +212,27 @@ def test_tags_are_left_out_whatever_their_kind(special):
     assert word.positions == [1, 3, 5]
     shown = "<|ja|> vra <|endoftext|> i <unk>? <|en|> <|nospeech|>"
     assert tokenizer.decode(labels, keep_tags=True) == shown
-    tags = {"<unk>", "<|nospeech|>", "<|endoftext|>", "<|en|>", "<|ja|>", "<|pnc|>"}
+    tags = {"<unk>", "<|nospeech|>", "<|endoftext|>", "<|en|>", "<|ja|>", "<|pnc|>", "<en-US>"}
     if special != mixed.NORMAL:  # a piece that is learned may look like this
-        tags |= {"<pad>", "<en-US>"}
+        tags.add("<pad>")
     assert {tokenizer.pieces[i] for i in tokenizer.tags} == tags
     assert tokenizer.languages(labels) == ["ja", "en"]
+
+
+@pytest.mark.parametrize("special", [mixed.USER_DEFINED, mixed.CONTROL, mixed.NORMAL])
+def test_ends_of_utterances_and_backchannels_are_tags(special):
+    """`<EOU>` and `<EOB>` follow the pieces of parakeet_realtime_eou_120m."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(mixed.tokenizer().model)
+    before = len(model.pieces)
+    for piece in ("<EOU>", "<EOB>"):
+        model.pieces.add(piece=piece, score=0.0, type=special)
+    tokenizer = SentencePiece(model.SerializeToString())
+    assert tokenizer.end_of_utterance == {before}
+    assert tokenizer.tags == mixed.tokenizer().tags | {before, before + 1}
+    labels = [*mixed.spell("▁vra", "i"), before, *mixed.spell("▁the"), before + 1]
+    assert tokenizer.decode(labels) == "vrai the"
+    assert tokenizer.decode(labels, keep_tags=True) == "vrai <EOU> the <EOB>"
+    assert mixed.tokenizer().end_of_utterance == frozenset()
 
 
 def test_languages_by_their_tags():
@@ -249,6 +265,7 @@ def test_characters_without_spaces():
     assert [word.space_before for word in tokenizer.words(labels)[1:]] == [False] * 6 + [True] * 2
     assert tokenizer.decode(labels) == "今日は、いい天気。 ok ok?"
     assert tokenizer.tags == frozenset() and tokenizer.languages(labels) == []
+    assert tokenizer.end_of_utterance == frozenset()
 
 
 @QUICK

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tdt_jax.inference.streaming import Stream, StreamedWord
+from tdt_jax.inference.end_of_turn import EndOfUtterance
+from tdt_jax.inference.stream_words import StreamedWord
+from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.transcript import PAUSE
 from tdt_jax.orthography import may_part, width
 from tdt_jax.recogniser import Recogniser
@@ -65,8 +67,9 @@ class _Page:
         self._pending = ""  # as of the stream
         self._shows_pending = False
 
-    def show(self, words: list[StreamedWord], stream: Stream) -> None:
+    def show(self, events: list[StreamedWord | EndOfUtterance], stream: Stream) -> None:
         """Writes words, and the stream's pending ones where there is room for them."""
+        words = [event for event in events if isinstance(event, StreamedWord)]
         if not words and stream.pending == self._pending:
             return
         if self._shows_pending:

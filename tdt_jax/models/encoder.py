@@ -52,7 +52,8 @@ def subsampled_length(num_features: Length, *, causal: bool = False) -> Length:
     That is an eighth, rounded up; with causal subsampling one more, unless M = 8k + 1 (or 0).
     """
     if causal:
-        return (num_features + 2 * MARGIN) // 8 * (num_features > 0)
+        minimum = min if isinstance(num_features, int) else jnp.minimum
+        return minimum(num_features, (num_features + 2 * MARGIN) // 8)
     return (num_features + MARGIN) // 8
 
 
@@ -119,13 +120,13 @@ class Encoder(nnx.Module):
           prepare: called with the input and the parameters of each block; returns both as the
             block uses them. A training step places and gathers what is split among devices in it.
         """
-        input_key, block_key = split_key(key, 2)
+        input_key, block_key, mask_key = split_key(key, 3)
         x, num_frames = self.subsampling(features, num_features)
         x = dropout(self._scaled(x), self.config.dropout, input_key)
         if key is None or context is not None:
             mask = attention_mask(self.config, context)
         else:
-            mask = random_mask(self.config, jax.random.fold_in(key, 0), x.shape[1])
+            mask = random_mask(self.config, mask_key, x.shape[1])
         blocks = attention_blocks(mask, x.shape[1])
         positions = position_encoding(blocks.furthest, blocks.nearest, self.config.width)
         positions = positions.astype(self.dtype)

@@ -3,7 +3,7 @@
 import pytest
 
 from tdt_jax.cli import terminal
-from tdt_jax.inference.streaming import StreamedWord
+from tdt_jax.inference.stream_words import StreamedWord
 from tdt_jax.orthography import width
 
 

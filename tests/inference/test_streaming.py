@@ -16,9 +16,10 @@ import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.decoding.hypothesis import take
-from tdt_jax.inference import streaming
-from tdt_jax.inference.streaming import Stream, _Tail
-from tdt_jax.inference.transcript import to_transcript
+from tdt_jax.inference import windowed
+from tdt_jax.inference.stream_words import Tail
+from tdt_jax.inference.streaming import Stream
+from tdt_jax.inference.transcript import to_transcript, to_word
 
 FRAME = 1280  # samples
 SMALL = dict(chunk=0.4, left=0.8, right=0.16)
@@ -41,13 +42,13 @@ def plain(words):
 
 def test_one_program():
     """However long, for streams that follow, and no other at the start or at the end."""
-    streaming._decode_window.clear_cache()
+    windowed._decode_window.clear_cache()
     recogniser = make_recogniser(piece_seconds=2.56)
     Stream(recogniser, **SMALL).warm_up()
-    assert streaming._decode_window._cache_size() == 1
+    assert windowed._decode_window._cache_size() == 1
     for seconds in (6.0, 0.1, 3.3):
         words_of(Stream(recogniser, **SMALL), noise(seconds))
-    assert streaming._decode_window._cache_size() == 1
+    assert windowed._decode_window._cache_size() == 1
 
 
 # The whole
@@ -79,9 +80,9 @@ def test_windows_that_hold_everything_give_what_the_whole_gives(durations, chunk
 
 def test_silence_costs_nothing(recogniser, monkeypatch):
     """While all is silent nothing is computed, and the words before it are given."""
-    calls, decode = [], streaming._decode_window
+    calls, decode = [], windowed._decode_window
     monkeypatch.setattr(
-        streaming, "_decode_window", lambda *x, **y: calls.append(x) or decode(*x, **y)
+        windowed, "_decode_window", lambda *x, **y: calls.append(x) or decode(*x, **y)
     )
     stream = Stream(recogniser, **SMALL)
     assert stream.push(np.zeros(80 * FRAME, np.float32)) == [] and not calls
@@ -142,7 +143,7 @@ def test_words_are_in_order_and_memory_is_bounded(recogniser):
     stream, words, held = Stream(recogniser, **SMALL), [], []
     for second in range(30):
         words += stream.push(noise(1.0, second))
-        held.append(len(stream._tail._hypothesis.labels))
+        held.append(len(stream._words._tail._hypothesis.labels))
         assert second - 1 <= stream.seconds <= second + 1
     words += stream.finish()
     assert len(words) > 50 and max(held) < 60 < sum(len(word.text) for word in words)
@@ -203,7 +204,7 @@ def settled(tail, recogniser, text, times, at):
 
 
 def test_a_word_is_certain_when_the_next_begins_or_after_a_pause(characters):
-    tail = _Tail(characters)
+    tail = Tail(characters)
     assert settled(tail, characters, "ab", [1, 2], 0.4) == ["", "ab"]
     assert settled(tail, characters, "c d", [6, 8, 9], 0.8) == ["abc", "d"]
     assert settled(tail, characters, "", [], 1.79) == ["", "d"]  # it ends at 0.8
@@ -218,7 +219,7 @@ def test_a_word_is_certain_when_the_next_begins_or_after_a_pause(characters):
 
 def test_long_words_are_given_in_parts(characters):
     """As of a language without spaces."""
-    tail, parts = _Tail(characters), []
+    tail, parts = Tail(characters), []
     for i in range(20):
         certain, rest = settled(tail, characters, "abcd", np.arange(4) * 3 + 12 * i, 0.96 * (i + 1))
         parts += certain.split()
@@ -231,10 +232,10 @@ def test_a_piece_without_its_space_goes_on_with_the_word_before(recogniser):
     pieces = recogniser.tokenizer.pieces
     first = next(piece for piece in pieces if piece[0] == "▁" and len(piece) > 1)
     following = next(piece for piece in pieces if piece[0].isalpha())
-    tail = _Tail(recogniser)
+    tail = Tail(recogniser)
     assert settled(tail, recogniser, [first, "▁"], [0, 1], 1.2) == [first[1:], ""]
     assert settled(tail, recogniser, [following], [20], 1.8) == ["", following]
-    tail = _Tail(recogniser)
+    tail = Tail(recogniser)
     assert settled(tail, recogniser, [first], [0], 1.2) == [first[1:], ""]
     assert settled(tail, recogniser, [following], [20], 1.8) == ["", f"+{following}"]
 
@@ -260,13 +261,13 @@ def test_words_of_japanese_are_given_one_by_one():
     whole = emitted(mixed.spell(*pieces), times, durations)
     expected = to_transcript(whole, RECOGNISER, 60.0)
     for size in (1, 2, 5):
-        words = given_by(_Tail(RECOGNISER), whole, size)
-        assert [streaming.to_word(word) for word in words] == expected.words
+        words = given_by(Tail(RECOGNISER), whole, size)
+        assert [to_word(word) for word in words] == expected.words
 
 
 def test_a_mark_joins_the_word_that_was_given_before_a_pause():
     labels = mixed.spell("▁vra", "i", "▁", "?", "▁it", "▁", "2", "<|en|>", ".")
-    tail = _Tail(RECOGNISER)
+    tail = Tail(RECOGNISER)
     words = given_by(tail, emitted(labels, [0, 2, 3, 40, 44, 46, 90, 91, 95], [1] * 9), 1)
     assert [(word.text, word.space_before) for word in words] == [
         ("vrai", True), ("?", False), ("it", True), ("2.", True),
@@ -278,7 +279,7 @@ def test_a_mark_joins_the_word_that_was_given_before_a_pause():
 def test_any_labels_are_given_whole_and_in_order(found):
     """But for spaces that depend on what is given already, as beside a quote."""
     for keep_tags in (False, True):
-        words = given_by(_Tail(RECOGNISER, keep_tags), found, 2)
+        words = given_by(Tail(RECOGNISER, keep_tags), found, 2)
         text = "".join(" " * word.space_before + word.text for word in words)
         whole = RECOGNISER.tokenizer.decode(found.labels, keep_tags=keep_tags)
         assert text.replace(" ", "") == whole.replace(" ", "")
@@ -290,7 +291,7 @@ def test_a_stream_knows_its_language(monkeypatch):
     """Tags are shown on demand, and named by `language` anyway."""
     each = emitted(mixed.spell("<|ja|>", "▁it", "▁the"), [0, 1, 3], [1, 1, 1])
     batch = type(each)(*(np.asarray(field)[None] for field in each))
-    monkeypatch.setattr(streaming, "_decode_window", lambda *x, size: (batch, x[-1]))
+    monkeypatch.setattr(windowed, "_decode_window", lambda *x, **y: (batch, x[-1]))
     recogniser = with_tags()
     hidden, shown = Stream(recogniser, **SMALL), Stream(recogniser, **SMALL, keep_tags=True)
     assert hidden.language is None

@@ -89,11 +89,12 @@ def sentencepiece():
 
 
 def make_recogniser(
-    durations=(0, 1, 2), tokenizer=None, blank_bias=2.0, piece_seconds=None
+    durations=(0, 1, 2), tokenizer=None, blank_bias=2.0, piece_seconds=None, **changes
 ) -> tdt.Recogniser:
     """A random recogniser that emits different labels all along.
 
-    With `piece_seconds` of 2.56, as most tests have it, batches have two shapes only.
+    With `piece_seconds` of 2.56, as most tests have it, batches have two shapes only. `changes` are
+    of its configuration.
     """
     tokenizer = tokenizer or sentencepiece()
     config = dataclasses.replace(
@@ -101,6 +102,7 @@ def make_recogniser(
         vocab_size=tokenizer.vocab_size,
         durations=durations,
         piece_seconds=piece_seconds,
+        **changes,
     )
     bias = np.array([piece.startswith("▁") for piece in tokenizer.pieces] + [blank_bias / 2])
     gains = {"frame_projection": 2, "state_projection": 4, "token_head": 2}
@@ -124,6 +126,17 @@ def make_recogniser(
 
     model = jax.tree_util.tree_map_with_path(fill, abstract_model(config))
     return tdt.Recogniser(model, tokenizer)
+
+
+def causal_recogniser(durations=(0, 1, 2), **options) -> tdt.Recogniser:
+    """A random recogniser that streams with look-aheads of 160, 80 and 0 ms."""
+    encoder = encoder_config(
+        chunked_contexts=((6, 2), (6, 1), (6, 0)),
+        convolution_context=(4, 0),
+        causal_subsampling=True,
+    )
+    features = FeatureConfig(num_mels=NUM_MELS, normalize=(-8.0, 4.0))
+    return make_recogniser(durations, encoder=encoder, features=features, **options)
 
 
 def with_tags():
