@@ -1,6 +1,6 @@
 """Transcribes the user of a Pipecat voice agent: an STTService around `tdt_jax.Stream`.
 
-    pip install pipecat-ai
+    pip install pipecat-ai 'sentencepiece<0.2.2'  # Pipecat's protobuf is too old for newer ones
     python examples/pipecat_stt.py runs/quickstart_streaming talk.wav
     python examples/pipecat_stt.py runs/quickstart_streaming test.jsonl --lookahead 0.16 --num 50
 
@@ -56,11 +56,12 @@ class TdtSTTService(STTService):
 
     Args:
       recogniser: shared by all participants of the process.
-      lookahead: seconds; one of those that the model was trained with.
+      lookahead: seconds, one of those that a causal model was trained with; None: its first. A
+        model that is not causal has none, and encodes a window of audio again for each chunk.
       settings: `model`, a name for metrics, and `language`, for models that do not report it.
     """
 
-    def __init__(self, recogniser, *, lookahead=0.16, settings=None, **options):
+    def __init__(self, recogniser, *, lookahead=None, settings=None, **options):
         stored = STTSettings(model=None, language=None)
         stored.apply_update(settings or STTSettings())
         super().__init__(settings=stored, **{"ttfs_p99_latency": 0.25, **options})
@@ -133,10 +134,20 @@ class TdtSTTService(STTService):
         return text, language
 
 
-async def play(stt: STTService, recordings, rate: int = 16000) -> tuple[list[str], list[float]]:
-    """Plays recordings, one after another, in real time through a pipeline.
+async def speak(worker: PipelineWorker, samples: np.ndarray, rate: int) -> None:
+    """Gives samples [S] to a pipeline in blocks, each when it would have been spoken."""
+    pcm, size = (32767 * samples.clip(-1, 1)).astype(np.int16), round(BLOCK_SECONDS * rate)
+    start = time.monotonic()
+    for first in range(0, len(pcm), size):
+        block = pcm[first : first + size]
+        await asyncio.sleep(max(0.0, start + (first + len(block)) / rate - time.monotonic()))
+        await worker.queue_frame(InputAudioRawFrame(block.tobytes(), rate, 1))
 
-    Returns the text of each, and the TTFS of each final transcript.
+
+async def play(stt: STTService, recordings, rate: int = 16000) -> tuple[list[str], list[float]]:
+    """Plays recordings, one after another, through a pipeline.
+
+    Returns the text of each, and the TTFS of every final transcript in seconds.
     """
     vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=0.2)))
     options = dict(enable_metrics=True, send_initial_empty_metrics=False)
@@ -148,29 +159,23 @@ async def play(stt: STTService, recordings, rate: int = 16000) -> tuple[list[str
     @worker.event_handler("on_frame_reached_downstream")
     async def take(worker, frame):
         if isinstance(frame, TranscriptionFrame):
+            print(f"{time.strftime('%X')}  {frame.text}", flush=True)
             texts[-1] = f"{texts[-1]} {frame.text}".strip()
-            print(f"+{seconds[-1]:.3f} s  {frame.text}" if seconds else frame.text, flush=True)
-        elif isinstance(frame, MetricsFrame):
+        else:
             seconds.extend(each.value for each in frame.data if isinstance(each, TTFBMetricsData))
 
-    @worker.event_handler("on_pipeline_started")
-    async def speak(worker, frame):
-        size, silence = round(BLOCK_SECONDS * rate), np.zeros(round(SILENCE_SECONDS * rate))
+    async def call():
         for recording in recordings:
-            samples = np.append(await asyncio.to_thread(read_audio, recording, rate), silence)
-            pcm = (32767 * samples.clip(-1, 1)).astype(np.int16)
             texts.append("")
-            start = time.monotonic()
-            for first in range(0, len(pcm), size):
-                block = pcm[first : first + size]
-                spoken = start + (first + len(block)) / rate
-                await asyncio.sleep(max(0.0, spoken - time.monotonic()))
-                await worker.queue_frame(InputAudioRawFrame(block.tobytes(), rate, 1))
+            await speak(worker, await asyncio.to_thread(read_audio, recording, rate), rate)
+            await speak(worker, np.zeros(round(SILENCE_SECONDS * rate)), rate)
         await worker.stop_when_done()
 
     runner = WorkerRunner()
     await runner.add_workers(worker)
+    calling = asyncio.create_task(call())
     await runner.run()
+    calling.cancel()
     return texts, seconds
 
 
@@ -178,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", help="a run, a .nemo archive, a Hugging Face folder or repository")
     parser.add_argument("recording", help="a file, or a manifest in JSONL")
-    parser.add_argument("--lookahead", type=float, default=0.16, help="in seconds [0.16]")
+    parser.add_argument("--lookahead", type=float, help="in seconds [the model's first]")
     parser.add_argument("--rate", type=int, default=16000, help="of the pipeline: 8000 or 16000 Hz")
     parser.add_argument("--num", type=int, help="recordings of the manifest [all]")
     options = parser.parse_args(arguments)
