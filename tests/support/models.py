@@ -161,6 +161,19 @@ def noise(seconds, seed=0):
     return (0.1 * rng.normal(size=round(seconds * 16000))).astype(np.float32)
 
 
+def speech(seconds, seed=0):
+    """Noise whose level changes every 100 ms."""
+    samples = noise(seconds, seed)
+    levels = np.random.default_rng(seed).uniform(0.01, 1.0, len(samples) // 1600 + 1)
+    return samples * np.repeat(levels, 1600)[: len(samples)].astype(np.float32)
+
+
+def cut(samples, count, seed=0):
+    """Cuts samples at `count` random places."""
+    cuts = np.random.default_rng(seed).integers(0, len(samples), count)
+    return np.split(samples, np.sort(cuts))
+
+
 def hypothesis(labels, times, durations):
     scores = np.log(np.linspace(0.5, 1, len(labels))).astype(np.float32)
     entropies = -scores
