@@ -26,6 +26,7 @@ from pipecat.frames.frames import (
     InterimTranscriptionFrame,
     MetricsFrame,
     TranscriptionFrame,
+    UserStoppedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.metrics.metrics import TTFBMetricsData
@@ -51,7 +52,8 @@ class TdtSTTService(STTService):
     """Transcribes one participant: interim text while they speak, the final text when they stop.
 
     All audio goes to the model as it arrives, so that little is left to do when the VAD reports the
-    end of speech. An interruption changes nothing here: it is the user who goes on speaking. The
+    end of speech. It reports every pause of 0.2 s; the model goes on with its knowledge of the past
+    until the user's turn is over. An interruption changes nothing: it is the user who speaks. The
     model runs on a thread of its own, call after call, and never blocks the event loop.
 
     Args:
@@ -68,6 +70,7 @@ class TdtSTTService(STTService):
         self._model_rate = recogniser.config.features.sample_rate
         self._stream = tdt.Stream(recogniser, lookahead=lookahead, end_of_turn=None)
         self._stream.warm_up()  # compiles if this is the first stream of the process
+        self._num_final = 0  # characters of the stream's text
         self._interim = ""
         self._thread = ThreadPoolExecutor(max_workers=1)
 
@@ -88,10 +91,12 @@ class TdtSTTService(STTService):
     async def process_frame(self, frame, direction):
         await super().process_frame(frame, direction)
         if isinstance(frame, VADUserStoppedSpeakingFrame):
-            await self._finish_turn()
+            await self._finalize(self._stream.flush)
+        elif isinstance(frame, UserStoppedSpeakingFrame):  # the turn is over, says the aggregator
+            await self._finalize(self._stream.finish_turn)
 
     async def stop(self, frame):
-        await self._finish_turn()  # of a user who is speaking when the call ends
+        await self._finalize(self._stream.finish_turn)  # of a user who speaks when the call ends
         await super().stop(frame)
 
     async def cleanup(self):
@@ -103,19 +108,18 @@ class TdtSTTService(STTService):
         self._warn_unhandled_updated_settings(changed.keys() - {"language"})
         return changed
 
-    async def _finish_turn(self):
-        """Pushes the final text of the turn, if it has any."""
+    async def _finalize(self, end):
+        """Pushes the text since the last final one, if there is any."""
         self.request_finalize()
-        text, language = await self._in_thread(self._take_turn)
-        self._interim = ""
+        text = await self._in_thread(self._take_final, end)
         self.confirm_finalize()
         if text:
-            await self.push_frame(TranscriptionFrame(text, *self._about(language)))
+            await self.push_frame(TranscriptionFrame(text, *self._about()))
 
-    def _about(self, language=None):
+    def _about(self):
         """Returns what follows the text in a frame: user, time and language."""
         try:
-            language = Language(language or self._settings.language)
+            language = Language(self._stream.language or self._settings.language)
         except ValueError:  # there is none, or Pipecat does not know it
             language = None
         return self._user_id, time_now_iso8601(), language
@@ -125,13 +129,14 @@ class TdtSTTService(STTService):
 
     def _push(self, audio: bytes) -> str:
         self._stream.push(self._resampler.resample_chunk(np.frombuffer(audio, np.int16)))
-        return (self._stream.text + self._stream.pending).strip()
+        return (self._stream.text + self._stream.pending)[self._num_final :].strip()
 
-    def _take_turn(self) -> tuple[str, str | None]:
-        self._stream.finish_turn()
-        text, language = self._stream.text.strip(), self._stream.language
-        self._stream.reset()  # so that `text` is that of the next turn
-        return text, language
+    def _take_final(self, end) -> str:
+        end()
+        text = self._stream.text[self._num_final :].strip()
+        self._num_final = len(self._stream.text)
+        self._interim = ""
+        return text
 
 
 async def speak(worker: PipelineWorker, samples: np.ndarray, rate: int) -> None:
@@ -169,6 +174,7 @@ async def play(stt: STTService, recordings, rate: int = 16000) -> tuple[list[str
             texts.append("")
             await speak(worker, await asyncio.to_thread(read_audio, recording, rate), rate)
             await speak(worker, np.zeros(round(SILENCE_SECONDS * rate)), rate)
+            await worker.queue_frame(UserStoppedSpeakingFrame())  # as an agent's aggregator does
         await worker.stop_when_done()
 
     runner = WorkerRunner()

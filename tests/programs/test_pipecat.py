@@ -25,6 +25,7 @@ from pipecat.frames.frames import (
     MetricsFrame,
     STTUpdateSettingsFrame,
     TranscriptionFrame,
+    UserStoppedSpeakingFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
@@ -71,32 +72,43 @@ class Recorder:
     def __init__(self, stream):
         self._stream, self.calls, self.threads = stream, [], set()
 
-    def push(self, samples):
-        self.calls.append(samples)
+    def _note(self, call):
+        self.calls.append(call)
         self.threads.add(threading.get_ident())
+
+    def push(self, samples):
+        self._note(samples)
         return self._stream.push(samples)
 
+    def flush(self):
+        self._note("flush")
+        return self._stream.flush()
+
     def finish_turn(self):
-        self.calls.append("finish_turn")
-        self.threads.add(threading.get_ident())
+        self._note("finish_turn")
         return self._stream.finish_turn()
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
 
+    def samples(self):
+        return np.concatenate([call for call in self.calls if not isinstance(call, str)])
+
+    def ends(self):
+        return [call for call in self.calls if isinstance(call, str)]
+
     def expected(self, recogniser) -> list[str]:
-        """Returns the text of each turn, from a stream that receives it in one piece."""
-        texts, turn = [], []
+        """Returns the final texts of a stream that receives the samples in larger blocks."""
+        stream, waiting, texts, length = tdt.Stream(recogniser), [np.zeros(0, np.int16)], [], 0
         for call in self.calls:
-            if isinstance(call, str):
-                stream = tdt.Stream(recogniser, lookahead=0.16)
-                stream.push(np.concatenate([np.zeros(0, np.int16), *turn]))
-                stream.finish_turn()
-                texts.append(stream.text.strip())
-                turn = []
-            else:
-                turn.append(call)
-        return texts
+            if not isinstance(call, str):
+                waiting.append(call)
+                continue
+            stream.push(np.concatenate(waiting))
+            getattr(stream, call)()
+            texts.append(stream.text[length:].strip())
+            waiting, length = waiting[:1], len(stream.text)
+        return [text for text in texts if text]
 
 
 def service(program, recogniser, **options):
@@ -125,22 +137,23 @@ def texts(frames, kind):
 
 
 def test_a_call_in_real_time(program, recogniser, errors, capsys):
-    """Every turn has the text of its audio, at once; all model work is done on one other thread."""
+    """All audio is transcribed, each pause flushes it; the model runs on one other thread."""
     stt = service(program, recogniser)
     heard, seconds = asyncio.run(program.play(stt, PROMPTS))
-    spoken = np.concatenate([call for call in stt._stream.calls if not isinstance(call, str)])
-    played = [read_audio(path) for path in PROMPTS]
     silence = np.zeros(16000)
-    expected = np.concatenate([part for each in played for part in (each, silence)])
-    assert np.abs(spoken / 32767 - expected.clip(-1, 1)).max() < 1e-4
-    *turns, rest = stt._stream.expected(recogniser)
-    assert len(heard) == len(PROMPTS) <= len(turns) and all([*heard, *turns])
-    assert " ".join(heard) == " ".join([*turns, rest]).strip()
-    assert len(seconds) == len(turns)
+    played = [part for path in PROMPTS for part in (read_audio(path), silence)]
+    played = np.concatenate(played).clip(-1, 1)
+    assert np.abs(stt._stream.samples() / 32767 - played).max() < 1e-4
+    ends = stt._stream.ends()
+    assert ends.count("finish_turn") == len(PROMPTS) + 1 and ends[0] == "flush"
+    expected = stt._stream.expected(recogniser)
+    assert len(heard) == len(PROMPTS) and all(heard)
+    assert " ".join(heard) == " ".join(expected)
+    printed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert printed == expected
+    assert len(seconds) == ends.count("flush") >= len(PROMPTS)
     assert all(0.2 <= each < 2.0 for each in seconds)
     assert len(stt._stream.threads) == 1 and threading.get_ident() not in stt._stream.threads
-    printed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()]
-    assert printed == [text for text in (*turns, rest) if text]
     assert not errors
 
 
@@ -154,9 +167,10 @@ def test_frames_of_two_turns(program, recogniser):
         *blocks(models.noise(1.0, seed=1)),
         VADUserStoppedSpeakingFrame(stop_secs=0.2),
     ]
-    frames = send(stt, [*turn, *turn])
+    frames = send(stt, [*turn, UserStoppedSpeakingFrame(), *turn])
     finals = texts(frames, TranscriptionFrame)
-    assert finals == stt._stream.expected(recogniser)[:2] and finals[0] and finals[1]
+    assert stt._stream.ends() == ["flush", "finish_turn", "flush", "finish_turn"]
+    assert finals == stt._stream.expected(recogniser) and finals[0] == finals[1]
     ended = [type(frame) for frame in frames].index(TranscriptionFrame)
     interim = texts(frames[:ended], InterimTranscriptionFrame)
     assert len(interim) > 3 and all(a != b for a, b in itertools.pairwise(interim))
@@ -174,11 +188,12 @@ def test_frames_of_two_turns(program, recogniser):
 def test_a_turn_without_words_and_a_call_that_ends_in_a_turn(program, recogniser):
     stt = service(program, recogniser)
     silent = [*blocks(np.zeros(1600)), VADUserStoppedSpeakingFrame(stop_secs=0.2)]
-    stt._take_turn = lambda: ("", None)
+    stt._take_final = lambda end: ""
     assert not texts(send(stt, silent), TranscriptionFrame)
     stt = service(program, recogniser)
     frames = send(stt, blocks(models.noise(1.0)))
-    assert texts(frames, TranscriptionFrame) == stt._stream.expected(recogniser) != [""]
+    assert texts(frames, TranscriptionFrame) == stt._stream.expected(recogniser) != []
+    assert stt._stream.ends() == ["finish_turn"]
 
 
 @pytest.mark.parametrize("rate", [8000, 24000])
@@ -186,7 +201,7 @@ def test_the_pipeline_may_have_another_rate(program, recogniser, rate):
     stt = service(program, recogniser)
     sine = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
     send(stt, blocks(sine, rate), audio_in_sample_rate=rate)
-    samples = np.concatenate([call for call in stt._stream.calls if not isinstance(call, str)])
+    samples = stt._stream.samples()
     assert 0.9 * 16000 < len(samples) < 16000
     spectrum = np.abs(np.fft.rfft(samples[4000:12000] * np.hanning(8000)))
     assert spectrum.argmax() * 2 == 440
@@ -213,7 +228,7 @@ def test_a_cancelled_call_ends(program, recogniser, errors):
 
     asyncio.run(call())
     assert 50 <= len(stt._stream.calls) < 100
-    assert not any(isinstance(call, str) for call in stt._stream.calls)
+    assert not stt._stream.ends()
     assert stt._thread._shutdown
     assert not errors
 
