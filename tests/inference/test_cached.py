@@ -42,6 +42,15 @@ def joined(hypotheses):
     return [np.concatenate([getattr(each, field) for each in hypotheses]) for field in fields]
 
 
+def encoded(recogniser, samples):
+    """The frames of the whole, [1, 64, D], and their number."""
+    padded = np.zeros((1, 64 * FRAME), np.float32)
+    padded[0, : len(samples)] = samples
+    num_samples = np.array([len(samples)], np.int32)
+    features = tdt.log_mel(padded, num_samples, recogniser.config.features)
+    return tdt.encode(recogniser.model, *features)
+
+
 def whole(recogniser, samples, context=None):
     """The hypothesis of the whole; programs are compiled for one length."""
     padded = np.zeros((1, 64 * FRAME), np.float32)
@@ -141,6 +150,53 @@ def test_a_chunk_is_decoded_when_its_last_sample_has_come(recogniser):
             stream.push(samples[:1])
             assert stream.seconds == pytest.approx(0.08 * count * (frames + 1))
             missing = (frames + 1) * FRAME
+
+
+@slow
+@pytest.mark.parametrize("durations", [(0, 1, 2, 4), None])
+def test_flush_decodes_every_frame_once_and_keeps_the_past(durations):
+    """The last frames before a flush are of the audio up to it, all others of the whole."""
+    recogniser = causal_recogniser(durations)
+    samples = speech(4.0)
+    for places in ([FRAME * 20], [9 * FRAME + 33, 9 * FRAME + 34, 31 * FRAME - 1]):
+        frames, num_frames = encoded(recogniser, samples)
+        done, blocks = 0, []
+        for first, last in itertools.pairwise([0, *places, len(samples)]):
+            blocks += [*cut(samples[first:last], 7), *([Stream.flush] if last in places else [])]
+            up_to, num = encoded(recogniser, samples[:last])
+            frames = frames.at[:, done : num[0]].set(up_to[:, done : num[0]])
+            done = int(num[0])
+        expected = tdt.greedy_decode(recogniser.model, frames, num_frames)
+        expected = joined([take(jax.device_get(expected), 0)])
+        assert_same(decoded(Stream(recogniser), *blocks), expected)
+
+
+def test_flush_ends_a_turn(recogniser):
+    samples = speech(3.0)
+    stream = Stream(recogniser, end_of_turn=EndOfTurn(silence=60))
+    *words, end = stream.push(samples[:25000]) + stream.flush()
+    assert stream.pending == "" and stream.text == end.text and end.reason == "finish_turn"
+    assert [word.text for word in words] == end.text.split()
+    assert stream.flush() == []
+    stream.push(samples[25000:])
+    stream.finish()
+    assert stream.text.startswith(end.text) and len(stream.text) > len(end.text)
+    with pytest.raises(ValueError, match=r"flush\(\) was called after finish\(\)"):
+        stream.flush()
+
+
+def test_flush_before_the_first_chunk_and_of_another_model_begin_anew(recogniser):
+    samples = speech(1.0)
+    for each, first in ((recogniser, 1600), (make_recogniser(piece_seconds=2.56), 8000)):
+        texts = []
+        for end in (Stream.flush, Stream.finish_turn):
+            stream = Stream(each)
+            stream.push(samples[:first])
+            end(stream)
+            stream.push(samples[first:])
+            stream.finish()
+            texts.append(stream.text)
+        assert texts[0] == texts[1] != ""
 
 
 def test_finish_turn_gives_all_words_and_times_go_on(recogniser):
