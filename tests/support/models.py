@@ -152,7 +152,7 @@ def with_tags():
 
 def without_model(tokenizer):
     """A recogniser for transcripts of hypotheses that come from elsewhere."""
-    config = SimpleNamespace(seconds_per_frame=0.08, vocab_size=tokenizer.vocab_size)
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, durations=(0, 1, 2, 3, 4))
     return SimpleNamespace(tokenizer=tokenizer, config=config)
 
 
