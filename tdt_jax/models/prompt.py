@@ -38,6 +38,7 @@ class Prompt(nnx.Module):
         width = frames.shape[-1]
         if slots is None:
             slots = jnp.full(num_frames.shape, self.config.default)
+        assert self.linear1.bias is not None
         kernel = self.linear1.kernel[...].astype(self.dtype)
         bias = self.linear1.bias[...].astype(self.dtype)
         slots = jnp.where(slots < 0, self.config.num_slots, slots)  # -1 is not the last

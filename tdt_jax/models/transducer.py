@@ -122,6 +122,19 @@ def start_encoding(
     return model.encoder.start(batch_size, context)
 
 
+def with_separate_blocks(model: Transducer) -> Transducer:
+    """Returns the model with an array of its own for each parameter of each encoder block.
+
+    Every function computes the same with it. On a CPU `encode_chunk` takes half the time or less
+    for few rows, and longer to compile, and the parameters share memory with those of `model`;
+    elsewhere those of the encoder's blocks are a copy. It can be neither trained nor saved.
+    """
+    encoder = model.encoder.with_separate_blocks()
+    model = jax.tree.map(lambda leaf: leaf, model)
+    model.encoder = encoder
+    return model
+
+
 @jax.jit
 def encode_chunk(
     model: Transducer,

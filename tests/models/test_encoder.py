@@ -14,7 +14,7 @@ import reference_encoder
 from compilations import num_compilations
 
 import tdt_jax as tdt
-from tdt_jax.models import attention
+from tdt_jax.models import attention, with_separate_blocks
 from tdt_jax.models import encoder as encoders
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import named_leaves
@@ -426,6 +426,33 @@ def test_blocks_are_stacked():
 
 
 # Compilation
+
+
+def test_separate_blocks_compute_the_same():
+    causal = dict(chunked_contexts=((4, 1),), convolution_context=(4, 0), causal_subsampling=True)
+    stacked = model(**causal)
+
+    @jax.jit
+    def encode_both_ways(separate, *batch):
+        last = jnp.full(LENGTHS.shape, True)
+        in_chunks = tdt.encode_chunk(separate, *batch, tdt.start_encoding(separate, 3), last)
+        return *tdt.encode(separate, *batch), *in_chunks[:2]
+
+    expected, num_frames = encode(stacked, features(), LENGTHS)
+    separate = with_separate_blocks(stacked)
+    *whole, frames, counts = encode_both_ways(separate, features(), LENGTHS)
+    np.testing.assert_array_equal(num_frames, counts)
+    for each in (whole[0], frames[:, : expected.shape[1]]):
+        np.testing.assert_allclose(each, expected, atol=1e-5)
+
+
+def test_separate_blocks_share_memory_on_a_cpu():
+    stacked = model(width=32)  # blocks begin at multiples of 64 bytes: others are copied
+    kernels = stacked.encoder.blocks.feed_forward1.linear1.kernel[...]
+    _, second = with_separate_blocks(stacked).encoder.blocks
+    separate = second.feed_forward1.linear1.kernel[...]
+    offset = separate.unsafe_buffer_pointer() - kernels.unsafe_buffer_pointer()
+    assert offset == separate.nbytes
 
 
 def test_encode_compiles_once_per_shape():

@@ -136,6 +136,22 @@ def test_a_gradient_has_the_structure_of_the_model(traced):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
+def test_a_language_prompt_is_trained():
+    """By its default slot: the loss depends on no other."""
+    prompt = tdt.PromptConfig(num_slots=5, width=12, default=3)
+    config = small_config(predictor=None, joint=None, durations=None, prompt=prompt)
+    loss = jax.jit(lambda *inputs: steps.loss_and_metrics(*inputs, config)[0])
+
+    def with_slot(slot):
+        model = models.numpy_model(models.transducer(config.model))
+        kernel = np.array(model.prompt.linear1.kernel[...])
+        kernel[8 + slot] += 1
+        model.prompt.linear1.kernel = nnx.Param(kernel)
+        return float(loss(model, make_batch(), jax.random.key(0)))
+
+    assert with_slot(0) == with_slot(4) != with_slot(3)
+
+
 def test_a_step_does_not_wait_for_the_host(lowered):
     assert "callback" not in lowered.program.as_text()
 

@@ -289,7 +289,7 @@ def _read_streaming(config: ConfigReader, processor: ConfigReader, kernel: int) 
     path = "encoder_config.default_num_lookahead_tokens"
     default = config.get(path, 13)
     rights = processor.integers(LOOKAHEADS, ()) or ()
-    if type(default) is not int or min(default, *rights) < 0:
+    if type(default) is not int or min((default, *rights)) < 0:
         config.add_problem(
             f"{path} is {describe(default)} and {LOOKAHEADS} {describe(rights)}, not numbers of "
             "frames >= 0"
