@@ -19,7 +19,7 @@ PUBLIC = """
 Alignment AudioError AudioWarning AugmentConfig Bucket Config DataConfig DecoderState
 EncoderConfig EncoderState EndOfTurn EndOfUtterance FeatureConfig FeatureState Hypothesis
 JointConfig LossConfig ModelConfig Occupancy OptimizerConfig PredictorConfig Recogniser Segment
-Stream TelephoneConfig Token TokenizerConfig TrainingConfig Transcript Transducer Word align
+Stream Streams TelephoneConfig Token TokenizerConfig TrainingConfig Transcript Transducer Word align
 ctc_decode decode_chunk encode encode_chunk greedy_decode load log_mel log_mel_chunk occupancy
 override rnnt_loss save start_decoding start_encoding start_log_mel tdt_loss transcribe
 transducer_loss with_attention_context with_lookahead

@@ -39,7 +39,9 @@ class DecoderState(NamedTuple):
             shape[batch_axis] = len(rows)
             return jnp.where(rows.reshape(shape), new, old)
 
-        predictor = jax.tree.map(lambda *x: select(*x, 1), start.predictor, self.predictor)
+        predictor = jax.tree.map(
+            lambda new, old: select(new, old, 1), start.predictor, self.predictor
+        )
         skip = select(start.skip, self.skip, 0)
         return DecoderState(skip, predictor, select(start.projected, self.projected, 0))
 

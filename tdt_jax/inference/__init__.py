@@ -6,6 +6,7 @@ long_form.py               long audio -> windows; words of the windows -> words 
 transcription.py           transcribe: recordings -> transcripts; shapes, warm_up
 streaming.py               Stream: transcribes audio while it comes
 cached.py                  streams of causal models: one chunk after another, with a state
+streams.py                 Streams: many live streams at once
 windowed.py                streams of other models: a window of audio for every chunk
 stream_words.py            labels of a stream -> words, certain or pending; ends of turns
 end_of_turn.py             EndOfTurn, the rule by which a turn is over; EndOfUtterance
@@ -21,6 +22,7 @@ leaderboard_normalizer.py  the normalizer of the Open ASR Leaderboard
 
 from tdt_jax.inference.end_of_turn import EndOfTurn, EndOfUtterance
 from tdt_jax.inference.streaming import Stream
+from tdt_jax.inference.streams import Streams
 from tdt_jax.inference.transcript import Segment, Token, Transcript, Word
 from tdt_jax.inference.transcription import transcribe
 
@@ -29,6 +31,7 @@ __all__ = [
     "EndOfUtterance",
     "Segment",
     "Stream",
+    "Streams",
     "Token",
     "Transcript",
     "Word",

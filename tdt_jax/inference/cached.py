@@ -135,6 +135,11 @@ class Feed:
         return bool(self._ends) or self._num_waiting >= self._wanted
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits, no end either."""
+        return not self._ends and not self._num_waiting
+
+    @property
     def _wanted(self) -> int:
         return self.step if self.num_samples else self._first
 
@@ -182,69 +187,86 @@ class Feed:
         return decoded
 
 
+class Part(NamedTuple):
+    """The samples of a stream that a step decodes."""
+
+    row: int
+    feed: Feed
+    samples: np.ndarray  # [S]
+    is_last: bool  # the utterance ends with them
+
+
 class Slots:
     """Streams as rows of one state, decoded together step by step.
 
     Attributes:
-      feeds: of each row.
+      feeds: of each row; None: no stream. A row with a new Feed starts a new utterance.
       latency: seconds from a frame to its decoding, without computation: the look-ahead and half a
         window of the features.
     """
 
     def __init__(self, recogniser: Recogniser, size: int, *, donate: bool):
-        """Starts `size` streams.
+        """Starts `size` rows without streams.
 
         With `donate` a step reuses the memory of the state, which is lost if it is interrupted.
         """
         config = recogniser.config
         self._model = recogniser.model
         self._program = _donating_step if donate else _step
-        self.feeds = [Feed(config) for _ in range(size)]
+        self._step_size = Feed(config).step
+        self.feeds: list[Feed | None] = [None] * size
         half_window = config.features.window_length // 2 / config.features.sample_rate
         self.latency = config.lookaheads[0] + half_window
         self._state = _start(self._model, batch_size=size)
 
     def warm_up(self) -> None:
         """Compiles the program of a step."""
-        jax.block_until_ready(self._run({}))
+        jax.block_until_ready(self._run([]))
 
-    def step(self) -> list[tuple[int, Decoded, bool]]:
-        """Decodes the next step of every row that is ready.
+    def next(self) -> list[Part]:
+        """Returns what the next step of every row that is ready decodes."""
+        return [
+            Part(row, feed, *feed.next())
+            for row, feed in enumerate(self.feeds)
+            if feed is not None and feed.is_ready
+        ]
 
-        Returns (row, what was decoded of it, whether its utterance has ended) of each.
+    def decode(self, parts: list[Part]) -> list[tuple[Hypothesis | None, int]]:
+        """Decodes a step. Returns the hypothesis of each part, from the step's start, and frames.
+
+        A part without samples has no hypothesis: what came before it is decoded.
         """
-        parts = {row: feed.next() for row, feed in enumerate(self.feeds) if feed.is_ready}
-        hypothesis, num_frames = None, np.zeros(len(self.feeds), np.int32)
-        if any(len(samples) for samples, _ in parts.values()):
-            hypothesis, num_frames = jax.device_get(self._run(parts))
-        results = []
-        for row, (samples, is_last) in parts.items():
-            labels = take(hypothesis, row) if hypothesis is not None and len(samples) else None
-            decoded = self.feeds[row].advance(is_last, labels, int(num_frames[row]))
-            results.append((row, decoded, is_last))
-        return results
+        if not any(len(part.samples) for part in parts):
+            return [(None, 0)] * len(parts)
+        hypothesis, num_frames = jax.device_get(self._run(parts))
+        return [
+            (take(hypothesis, part.row), int(num_frames[part.row]))
+            if len(part.samples)
+            else (None, 0)
+            for part in parts
+        ]
 
-    def _run(self, parts: dict[int, tuple[np.ndarray, bool]]) -> tuple[Hypothesis, jax.Array]:
-        """Decodes (samples, whether they are the last) of some rows."""
+    def _run(self, parts: list[Part]) -> tuple[Hypothesis, jax.Array]:
         size = len(self.feeds)
-        samples = np.zeros((size, self.feeds[0].step), np.float32)
+        samples = np.zeros((size, self._step_size), np.float32)
         num_samples = np.zeros(size, np.int32)
         last, restart = np.zeros(size, bool), np.zeros(size, bool)
-        for row, (part, is_last) in parts.items():
+        for row, feed, part, is_last in parts:
             samples[row, : len(part)] = part
-            num_samples[row], last[row] = len(part), is_last
-            restart[row] = not self.feeds[row].num_samples
+            num_samples[row], last[row], restart[row] = len(part), is_last, not feed.num_samples
         arrays = samples, num_samples, last, restart
         hypothesis, num_frames, self._state = self._program(self._model, *arrays, self._state)
         return hypothesis, num_frames
 
 
 class Cached:
-    """Decodes one stream of a causal model; attributes as of `Slots`."""
+    """Decodes one stream of a causal model; `latency` as of `Slots`."""
 
     def __init__(self, recogniser: Recogniser):
+        # The state is not donated: Ctrl-C may interrupt a step, and the stream can be finished.
         self._slots = Slots(recogniser, 1, donate=False)
-        self._feed = self._slots.feeds[0]
+        self._feed = Feed(recogniser.config)
+        self._slots.feeds[0] = self._feed
         self.latency = self._slots.latency
 
     def reset(self) -> None:
@@ -266,6 +288,6 @@ class Cached:
         return self._decoded()
 
     def _decoded(self) -> Iterator[Decoded]:
-        while self._feed.is_ready:
-            for _, decoded, _ in self._slots.step():
-                yield decoded
+        while parts := self._slots.next():
+            ((hypothesis, num_frames),) = self._slots.decode(parts)
+            yield self._feed.advance(parts[0].is_last, hypothesis, num_frames)

@@ -121,9 +121,9 @@ class StreamWords:
         """Yields a hypothesis up to each label that ends a turn, and the rest."""
         ends = np.isin(hypothesis.labels, list(self._recogniser.tokenizer.end_of_utterance))
         first = 0
-        for stop in np.flatnonzero(ends) + 1 if self._rule else ():
-            yield _cut(hypothesis, first, stop), True
-            first = stop
+        for last in np.flatnonzero(ends).tolist() if self._rule else ():
+            yield _cut(hypothesis, first, last + 1), True
+            first = last + 1
         yield _cut(hypothesis, first, len(hypothesis.labels)), False
 
     def _count_silence(self, hypothesis: Hypothesis) -> None:

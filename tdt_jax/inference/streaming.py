@@ -74,8 +74,6 @@ class Stream(LiveText):
         less than a frame, or a negative length.
         """
         config = recogniser.config
-        if config.predictor is None:
-            raise ValueError("streaming needs a transducer, and this is a CTC model")
         if config.encoder.is_causal:
             if (chunk, left, right) != (None, None, None):
                 raise ValueError(
@@ -83,16 +81,16 @@ class Stream(LiveText):
                     f"{_listed(config.lookaheads)} s, and not with chunk, left and right; got "
                     f"chunk {chunk}, left {left} and right {right}"
                 )
-            if lookahead is not None:
-                recogniser = with_lookahead(recogniser, lookahead)
+            recogniser = causal(recogniser, lookahead)
             self._engine = Cached(recogniser)
+        elif lookahead is not None:
+            raise ValueError(
+                "a look-ahead needs a causal model (encoder.is_causal), and this one encodes audio "
+                "as a whole: it streams in windows of chunk, left and right; got lookahead "
+                f"{lookahead}"
+            )
         else:
-            if lookahead is not None:
-                raise ValueError(
-                    "a look-ahead needs a causal model (encoder.is_causal), and this one encodes "
-                    "audio as a whole: it streams in windows of chunk, left and right; got "
-                    f"lookahead {lookahead}"
-                )
+            _check_transducer(recogniser)
             self._engine = Windowed(recogniser, chunk, left, right)
         self.latency = self._engine.latency
         self._rate = config.features.sample_rate
@@ -148,6 +146,25 @@ class Stream(LiveText):
             self._words.add(decoded)
         self._words.end()
         return self._words.take()
+
+
+def causal(recogniser: Recogniser, lookahead: float | None) -> Recogniser:
+    """Returns the recogniser of a causal model, with a look-ahead in seconds if one is given.
+
+    Raises: ValueError for another model, or a look-ahead that it does not have.
+    """
+    _check_transducer(recogniser)
+    if not recogniser.config.encoder.is_causal:
+        raise ValueError(
+            "many streams at once need a causal model (encoder.is_causal), and this one encodes "
+            "audio as a whole; tdt_jax.Stream transcribes one stream with it"
+        )
+    return recogniser if lookahead is None else with_lookahead(recogniser, lookahead)
+
+
+def _check_transducer(recogniser: Recogniser) -> None:
+    if recogniser.config.predictor is None:
+        raise ValueError("streaming needs a transducer, and this is a CTC model")
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -10,7 +10,16 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from mixed import JAPANESE, any_hypothesis, emitted
-from models import hypothesis, make_recogniser, noise, spell, with_tags, without_model
+from models import (
+    encoder_config,
+    hypothesis,
+    make_recogniser,
+    noise,
+    speech,
+    spell,
+    with_tags,
+    without_model,
+)
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
@@ -184,6 +193,80 @@ def test_what_cannot_be_streamed_is_named(recogniser):
     stream.finish()
     with pytest.raises(ValueError, match=r"after finish\(\)"):
         stream.push(np.zeros(9))
+
+
+# Turns
+
+
+def test_finish_turn_gives_all_words_and_times_go_on(recogniser):
+    samples, size = noise(5.0), 33333
+    first, second = Stream(recogniser, **SMALL), Stream(recogniser, **SMALL)
+    expected = words_of(first, samples[:size]), words_of(second, samples[size:])
+    stream, offset = Stream(recogniser, **SMALL), size / 16000
+    assert stream.push(samples[:size]) + stream.finish_turn() == expected[0]
+    assert stream.pending == "" and stream.seconds == pytest.approx(offset)
+    assert stream.finish_turn() == []
+    assert stream.push(samples[size:]) + stream.finish() == [
+        dataclasses.replace(word, start=offset + word.start, end=offset + word.end)
+        for word in expected[1]
+    ]
+    assert stream.text == f"{first.text} {second.text}" and len(expected[1]) > 3
+    with pytest.raises(ValueError, match=r"finish_turn\(\) was called after finish\(\)"):
+        stream.finish_turn()
+    stream.reset()
+    assert (stream.text, stream.seconds) == ("", 0.0)
+    assert words_of(stream, samples[size:]) == expected[1]
+
+
+def test_silence_that_is_not_decoded_ends_a_turn(recogniser):
+    """The words are those of a stream without the rule."""
+    samples = np.concatenate([noise(2.0), np.zeros(3 * 16000, np.float32), noise(2.0, 1)])
+    expected = words_of(Stream(recogniser, **SMALL), samples)
+    stream, events = Stream(recogniser, **SMALL, end_of_turn=tdt.EndOfTurn()), []
+    for block in np.array_split(samples, 70):
+        events += stream.push(block)
+    events += stream.finish()
+    ends = [event for event in events if isinstance(event, tdt.EndOfUtterance)]
+    words = [event for event in events if event not in ends]
+    assert "".join(word.text for word in words) == "".join(word.text for word in expected)
+    assert [end.reason for end in ends] == ["silence", "finish_turn"]
+    assert 2.4 < ends[0].time < 3.6 and ends[0].end < 2.2 and ends[1].start > 4.9
+    assert "".join(end.text for end in ends).replace(" ", "") == stream.text.replace(" ", "")
+
+
+# Unified models
+
+
+@pytest.fixture(scope="module")
+def unified():
+    encoder = encoder_config(unified_contexts=((7,), (1, 2), (0, 1, 2)))
+    features = tdt.FeatureConfig(num_mels=16)
+    return make_recogniser(blank_bias=4.0, encoder=encoder, features=features)
+
+
+def test_windows_of_a_unified_model_have_its_context(unified):
+    """The largest unless told otherwise."""
+    assert Stream(unified).latency == pytest.approx(0.32)
+    assert Stream(unified, chunk=0.08, right=0.0).latency == pytest.approx(0.08)
+    for bad in (dict(chunk=0.24), dict(right=0.24), dict(left=0.48)):
+        with pytest.raises(ValueError, match=r"no attention context .*\(left, chunk, right\) from"):
+            Stream(unified, **bad)
+
+
+def test_windows_of_a_unified_model_start_with_a_chunk(unified, monkeypatch):
+    """As its mask counts them: with 6 frames to the left of 7, and also after silence."""
+    calls, decode = [], windowed._decode_window
+
+    def spy(model, samples, num_samples, first, count, state, **options):
+        calls.append((int(first), int(num_samples[0]), options))
+        return decode(model, samples, num_samples, first, count, state, **options)
+
+    monkeypatch.setattr(windowed, "_decode_window", spy)
+    samples = np.pad(speech(3.0), (13 * FRAME + 500, 0))
+    assert words_of(Stream(unified), *np.array_split(samples, 20))
+    assert {first for first, *_ in calls} == {0, 2, 4, 6} and len(calls) == 20
+    assert calls[8][1] == (6 + 2 + 2) * FRAME
+    assert all(options == dict(size=2, context=(7, 2, 2)) for *_, options in calls)
 
 
 # Words that are certain

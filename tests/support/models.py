@@ -152,13 +152,26 @@ def with_tags():
 
 def without_model(tokenizer):
     """A recogniser for transcripts of hypotheses that come from elsewhere."""
-    config = SimpleNamespace(seconds_per_frame=0.08, vocab_size=tokenizer.vocab_size)
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, durations=(0, 1, 2, 3, 4))
     return SimpleNamespace(tokenizer=tokenizer, config=config)
 
 
 def noise(seconds, seed=0):
     rng = np.random.default_rng(seed)
     return (0.1 * rng.normal(size=round(seconds * 16000))).astype(np.float32)
+
+
+def speech(seconds, seed=0):
+    """Noise whose level changes every 100 ms."""
+    samples = noise(seconds, seed)
+    levels = np.random.default_rng(seed).uniform(0.01, 1.0, len(samples) // 1600 + 1)
+    return samples * np.repeat(levels, 1600)[: len(samples)].astype(np.float32)
+
+
+def cut(samples, count, seed=0):
+    """Cuts samples at `count` random places."""
+    cuts = np.random.default_rng(seed).integers(0, len(samples), count)
+    return np.split(samples, np.sort(cuts))
 
 
 def hypothesis(labels, times, durations):
