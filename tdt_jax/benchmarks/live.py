@@ -119,7 +119,7 @@ def live_reports(
     """Streams recordings, and yields a report of one row for each look-ahead.
 
     A row holds the lookahead in seconds (None: of a model that is not causal); the number of
-    streams, recordings and timed_words; audio_seconds; word_error_rate of the stream, and
+    streams, recordings and timed_words; audio_seconds, up to the ends of turns; word_error_rate of the stream, and
     offline_word_error_rate of `transcribe` in the same context; real_time_factor, the computing
     seconds of a second of audio; largest_delay in seconds of a block, from when it is spoken to
     when it is processed; and in seconds the median, p95 and p99 of
@@ -165,6 +165,7 @@ def live_reports(
         clock = Clock(real_time=real_time)
         played, largest_delay = room.play(recordings, clock, stop_secs)
         row = {"lookahead": lookahead, "streams": num_streams, "recordings": len(played)}
+        row["audio_seconds"] = sum(each.recording.end + stop_secs for each in played)
         row |= _accuracy_and_delays(variant, played, normalize)
         row["real_time_factor"] = clock.busy / row["audio_seconds"]
         row["largest_delay"] = largest_delay
@@ -365,7 +366,6 @@ def _accuracy_and_delays(
             delays["offline_label_delay"].append(words[j][1] - end)
     return {
         "timed_words": num_timed,
-        "audio_seconds": sum(each.changes[-1].time for each in played),
         "word_error_rate": error_rate([each.changes[-1].text for each in played]),
         "offline_word_error_rate": error_rate([text for text, _ in offline]),
         **{name: spread(seconds) for name, seconds in delays.items()},

@@ -20,9 +20,10 @@ WORDS = "zero one two three four five six seven eight nine".split()
 
 
 def spoken(*numbers):
-    """Words of 0.1 s, each between 0.1 s of digital silence on both sides."""
+    """Words of 0.1 s at a level of their own, each between 0.1 s of digital silence."""
     quiet = np.zeros(RATE // 10, np.float32)
-    parts = [(quiet, np.full(RATE // 10, (n + 1) / 20, np.float32), quiet) for n in numbers]
+    tone = 1 + 0.001 * (-1.0) ** np.arange(RATE // 10, dtype=np.float32)
+    parts = [(quiet, (n + 1) / 20 * tone, quiet) for n in numbers]
     samples = np.concatenate([each for part in parts for each in part])
     words = [
         SpokenWord(WORDS[n], round(0.3 * i + 0.1, 3), round(0.3 * i + 0.2, 3))
@@ -74,7 +75,7 @@ class Stream:
     def push(self, samples):
         self.machine.now += self.machine.push
         self.samples = np.append(self.samples, samples)
-        seen = heard(self.samples[: max(0, len(self.samples) - round(0.11 * RATE))])
+        seen = [word for word in heard(self.samples) if word[2] + 0.11 <= len(self.samples) / RATE]
         self.pending = " ".join(["", *(word for word, *_ in seen[-1:])])
         return self._certain(seen[:-1])
 
@@ -132,19 +133,19 @@ def test_delays_on_an_infinitely_fast_machine(recogniser):
         "ttfs": 0.2,
         "first_partial": 0.22,  # 0.1 s after the end of the word, in the next block
         "decoded": 0.12,
-        "final": 0.2,
+        "final": 0.31,  # of three words when the next is shown, of three at the end
         "label_delay": -0.08,
         "offline_label_delay": -0.05,
     }
-    assert row["final"]["p95"] > 0.3  # words before another, which is shown 0.3 s later
 
 
 def test_computation_counts_and_queues(recogniser, machine):
     machine.push, machine.finish = 0.01, 0.03
     row = row_of(recogniser, UTTERANCES[1:2])
-    assert medians(row)["ttfs"] == 0.23 and row["largest_delay"] == pytest.approx(0.03)
+    # The last block has come at the same time, and is decoded first.
+    assert medians(row)["ttfs"] == 0.24 and row["largest_delay"] == pytest.approx(0.04)
     assert medians(row)["decoded"] == 0.13
-    assert row["real_time_factor"] == pytest.approx((20 * 0.01 + 0.03) / 0.43)
+    assert row["real_time_factor"] == pytest.approx((20 * 0.01 + 0.03) / 0.4)
     machine.push = 0.05
     row = row_of(recogniser, UTTERANCES[1:2])
     finished = 0.02 + 20 * 0.05 + 0.03  # the blocks up to 0.4 s, one after another
@@ -158,7 +159,7 @@ def test_real_time_gives_what_is_simulated(recogniser, machine):
     simulated = row_of(recogniser, UTTERANCES)
     between = machine.now
     real = row_of(recogniser, UTTERANCES, real_time=True)
-    assert machine.now - between > between - start + 1
+    assert machine.now - between > between - start + 0.5
     for name in live.COLUMNS:
         assert real[name] == pytest.approx(simulated[name], abs=1e-6)
 
@@ -207,16 +208,17 @@ def test_streams_play_all_recordings(recogniser, machine, monkeypatch):
             return self.handles[-1]
 
         def step(self):
-            machine.now += 0.004
-            return [(each, each.waiting.pop(0)()) for each in self.handles if each.waiting]
+            ready = [each for each in self.handles if each.waiting]
+            machine.now += 0.004 * bool(ready)
+            return [(each, each.waiting.pop(0)()) for each in ready]
 
     monkeypatch.setattr(live, "Streams", Streams)
     items = [*UTTERANCES, spoken(7, 8, 0)]
-    row = row_of(recogniser, items, num_streams=2)
+    row = row_of(recogniser, items, num_streams=2, stop_secs=0.21)
     assert row["streams"] == 2 and row["recordings"] == 4 and row["timed_words"] == 9
     assert row["word_error_rate"] == 0
-    assert row["ttfs"]["median"] == pytest.approx(0.204, abs=1e-3)  # one step for the end
-    assert 0.004 <= row["largest_delay"] <= 0.02
+    assert row["ttfs"]["median"] == pytest.approx(0.214)  # a step decodes the end
+    assert 0.004 <= row["largest_delay"] < 0.009  # another step may come first
     with pytest.raises(ValueError, match="5 streams need as many recordings, got 4"):
         list(live.live_reports(recogniser, items, num_streams=5))
 
@@ -226,7 +228,7 @@ def test_every_look_ahead_of_a_causal_model(recogniser, monkeypatch):
     chosen = []
     monkeypatch.setattr(live, "with_lookahead", lambda r, each: chosen.append(each) or r)
     first, second = live.live_reports(recogniser, UTTERANCES[:1])
-    assert chosen == [0.0, 0.16] and (second.rows[0]["lookahead"], first.rows[0]["lookahead"])
+    assert chosen == [first.rows[0]["lookahead"], second.rows[0]["lookahead"]] == [0.0, 0.16]
     assert "look-ahead" in str(first) and str(second).startswith("    160 ms")
     list(live.live_reports(recogniser, UTTERANCES[:1], lookaheads=[0.16]))
     assert chosen[2:] == [0.16]
