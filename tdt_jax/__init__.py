@@ -23,6 +23,7 @@ from tdt_jax.config import (
     ModelConfig,
     OptimizerConfig,
     PredictorConfig,
+    PromptConfig,
     TelephoneConfig,
     TokenizerConfig,
     TrainingConfig,
@@ -36,7 +37,17 @@ from tdt_jax.decoding import (
     greedy_decode,
     start_decoding,
 )
-from tdt_jax.inference import Segment, Stream, Token, Transcript, Word, transcribe
+from tdt_jax.inference import (
+    EndOfTurn,
+    EndOfUtterance,
+    Segment,
+    Stream,
+    Streams,
+    Token,
+    Transcript,
+    Word,
+    transcribe,
+)
 from tdt_jax.losses import (
     Alignment,
     Occupancy,
@@ -73,6 +84,8 @@ __all__ = [
     "DecoderState",
     "EncoderConfig",
     "EncoderState",
+    "EndOfTurn",
+    "EndOfUtterance",
     "FeatureConfig",
     "FeatureState",
     "Hypothesis",
@@ -82,9 +95,11 @@ __all__ = [
     "Occupancy",
     "OptimizerConfig",
     "PredictorConfig",
+    "PromptConfig",
     "Recogniser",
     "Segment",
     "Stream",
+    "Streams",
     "TelephoneConfig",
     "Token",
     "TokenizerConfig",

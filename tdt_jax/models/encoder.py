@@ -53,10 +53,12 @@ def subsampled_length(num_features: Length, *, causal: bool = False) -> Length:
 
     That is an eighth, rounded up; with causal subsampling one more, unless M = 8k + 1 (or 0).
     """
-    if causal:
-        minimum = min if isinstance(num_features, int) else jnp.minimum
-        return minimum(num_features, (num_features + 2 * MARGIN) // 8)
-    return (num_features + MARGIN) // 8
+    if not causal:
+        return (num_features + MARGIN) // 8
+    num_frames = (num_features + 2 * MARGIN) // 8  # 1 for no features
+    if isinstance(num_features, int):
+        return min(num_features, num_frames)
+    return jnp.minimum(num_features, num_frames)
 
 
 class BlockCache(NamedTuple):
@@ -497,7 +499,7 @@ class Block(nnx.Module):
             return self.convolution.step(x, cache.convolution, first, padding)
 
         x, *caches = self._apply(x, attend, convolve, [None] * 6)
-        return x, BlockCache(*caches)
+        return x, BlockCache._make(caches)
 
     def _apply(self, x, attend, convolve, keys):
         """Returns the output, and what `attend` and `convolve` return beside theirs."""
@@ -581,7 +583,7 @@ def _unstack(array: jax.Array) -> list[jax.Array]:
     return [jax.device_put(each, may_alias=True) for each in np.asarray(array)]
 
 
-def _mask_time(x, lengths, start=0):
+def _mask_time(x, lengths, start: jax.Array | int = 0):
     """Zeroes x [B, M, ...], whose first frame has the index `start`, outside 0..length - 1.
 
     `start` is [] or [B].

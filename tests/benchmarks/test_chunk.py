@@ -5,27 +5,15 @@ import pytest
 
 from tdt_jax.benchmarks import cases, chunk
 from tdt_jax.benchmarks.timing import Measurement
-from tdt_jax.config import FeatureConfig
-
-
-def causal_config():
-    encoder = models.encoder_config(
-        num_layers=1,
-        chunked_contexts=((4, 1), (4, 0)),
-        convolution_context=(4, 0),
-        causal_subsampling=True,
-    )
-    features = FeatureConfig(num_mels=models.NUM_MELS, normalize=(0.0, 1.0))
-    return models.config(durations=None, encoder=encoder, features=features)
 
 
 @pytest.mark.slow
 def test_it_measures(monkeypatch):
-    monkeypatch.setitem(cases.CAUSAL_MODELS, "tiny", causal_config())
+    monkeypatch.setitem(cases.CAUSAL_MODELS, "tiny", models.causal_config())
     monkeypatch.setattr(chunk, "in_subprocess", lambda function, *args: function(*args))
     options = dict(batches=[2], rights=[1], dtype="float32", repeats=1, peers=False)
     (report,) = chunk.chunk_reports(["tiny"], **options)
-    assert str(report).startswith("tiny: a step of 2 x 160 ms in context (4, 1), compiled in ")
+    assert str(report).startswith("tiny: a step of 2 x 160 ms in context (6, 1), compiled in ")
     whole, encoder = report.rows
     assert (whole["method"], encoder["method"]) == ("tdt_jax", "tdt_jax, encoder")
     assert whole["seconds"] > 0 and encoder["seconds"] > 0
@@ -44,9 +32,9 @@ def test_the_table_compares_encoders():
 
 
 def test_a_look_ahead_that_the_model_does_not_have_is_named():
-    assert chunk.context_of(causal_config(), 1) == (4, 1)
-    with pytest.raises(ValueError, match="the model looks ahead 1, 0 frames, not 7"):
-        chunk.context_of(causal_config(), 7)
+    assert chunk.context_of(models.causal_config(), 1) == (6, 1)
+    with pytest.raises(ValueError, match="the model looks ahead 2, 1, 0 frames, not 7"):
+        chunk.context_of(models.causal_config(), 7)
 
 
 def test_the_causal_models_have_the_sizes_of_their_names():

@@ -2,8 +2,8 @@
 
 import importlib.util
 
+import models
 import pytest
-from test_chunk import causal_config
 
 from tdt_jax.benchmarks import cases, chunk_aot
 
@@ -15,7 +15,7 @@ from tdt_jax.benchmarks import cases, chunk_aot
 def test_a_step_compiles(target, compiler, monkeypatch):
     if importlib.util.find_spec(compiler) is None:
         pytest.skip(f"needs {compiler}")
-    monkeypatch.setitem(cases.CAUSAL_MODELS, "tiny", causal_config())
+    monkeypatch.setitem(cases.CAUSAL_MODELS, "tiny", models.causal_config())
     options = dict(batches=[8], rights=[0], dtype="bfloat16", target=target)
     (report,) = chunk_aot.chunk_aot_reports(["tiny"], **options)
     assert "updated in place" in str(report)

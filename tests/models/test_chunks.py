@@ -123,8 +123,7 @@ def test_features_of_any_pieces_are_those_of_the_whole(size, seed):
         *(
             pytest.param(context, size, 3, changes, marks=slow)
             for context in CONTEXTS
-            for size in (1, 16, 64)
-            for changes in ({}, EXTRAS)
+            for size, changes in ((1, {}), (64, EXTRAS))
         ),
     ],
 )
@@ -229,12 +228,15 @@ def live_step(model):
 
 
 def attune(model, frames, num_frames):
-    """Makes the joint see frames of mean 0 and deviation 2: labels depend on them."""
+    """Makes the joint see frames of mean 0 and deviation 2, and blanks rarer than they were."""
     values = np.concatenate([row[:n] for row, n in zip(frames, num_frames, strict=True)])
     projection = model.joint.frame_projection
     kernel = np.asarray(projection.kernel[...]) * 2 / values.std(axis=0)[:, None]
     projection.kernel[...] = kernel
     projection.bias[...] = -values.mean(axis=0) @ kernel
+    bias = np.array(model.joint.token_head.bias[...])
+    bias[-1] -= 4
+    model.joint.token_head.bias[...] = bias
 
 
 def emissions(hypothesis, frames_before=0):
@@ -251,8 +253,7 @@ def emissions(hypothesis, frames_before=0):
         *(
             pytest.param(durations, context, size, 7, marks=slow)
             for durations in ((0, 1, 2), (1, 2, 4), None)
-            for context in CONTEXTS
-            for size in (100, 3000)
+            for context, size in zip(CONTEXTS, (100, 3000, 300, 1280, 900), strict=True)
         ),
     ],
 )
@@ -264,10 +265,10 @@ def test_labels_of_any_pieces_of_samples_are_those_of_the_whole(durations, conte
     attune(model, *jax.device_get(whole_frames))
     whole = jax.device_get(tdt.greedy_decode(model, *whole_frames))
     expected = emissions(whole)
-    counts = np.bincount(
-        np.concatenate([row[:n] for row, n in zip(whole.labels, whole.num_labels, strict=True)])
-    )
-    assert np.sum(whole.num_labels) > 20 and np.sum(counts > 0) >= 3
+    emitted = np.concatenate([row[:n] for row, n in zip(expected, whole.num_labels, strict=True)])
+    assert len(emitted) > 10 and len(np.unique(emitted[:, 0])) >= 3
+    chunk = context[1] + 1
+    assert durations is None or np.any(emitted[:, 1] % chunk + emitted[:, 2] > chunk)
     state = start_live(model, 4, context)
     found = pieces.run(live_step(model), state, cut(samples, size, seed), size)
     parts = [[[arrays[k] for arrays in row] for row in found] for k in range(3)]
