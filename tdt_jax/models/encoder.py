@@ -576,9 +576,9 @@ class Convolution(nnx.Module):
         return self.pointwise2(jax.nn.silu(self.norm(x)))
 
 
-def _unstack(array: jax.Array) -> list[jax.Array]:
+def _unstack(array: jax.Array | np.ndarray) -> list[jax.Array]:
     """Returns array[0], array[1], ...; on a CPU without a copy."""
-    if any(device.platform != "cpu" for device in array.devices()):
+    if isinstance(array, jax.Array) and next(iter(array.devices())).platform != "cpu":
         return list(array)
     return [jax.device_put(each, may_alias=True) for each in np.asarray(array)]
 
