@@ -37,7 +37,17 @@ from tdt_jax.decoding import (
     greedy_decode,
     start_decoding,
 )
-from tdt_jax.inference import Segment, Stream, Token, Transcript, Word, transcribe
+from tdt_jax.inference import (
+    EndOfTurn,
+    EndOfUtterance,
+    Segment,
+    Stream,
+    Streams,
+    Token,
+    Transcript,
+    Word,
+    transcribe,
+)
 from tdt_jax.losses import (
     Alignment,
     Occupancy,
@@ -74,6 +84,8 @@ __all__ = [
     "DecoderState",
     "EncoderConfig",
     "EncoderState",
+    "EndOfTurn",
+    "EndOfUtterance",
     "FeatureConfig",
     "FeatureState",
     "Hypothesis",
@@ -87,6 +99,7 @@ __all__ = [
     "Recogniser",
     "Segment",
     "Stream",
+    "Streams",
     "TelephoneConfig",
     "Token",
     "TokenizerConfig",

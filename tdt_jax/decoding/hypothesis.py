@@ -28,6 +28,23 @@ class DecoderState(NamedTuple):
     predictor: tuple  # the predictor's state
     projected: jax.Array  # [B, J] its projected output
 
+    def restart(self, rows: jax.Array, start: "DecoderState") -> "DecoderState":
+        """Returns the state with a new utterance in the rows where `rows` [B] is True.
+
+        `start` is the state of `start_decoding`, of one row or of B.
+        """
+
+        def select(new, old, batch_axis):
+            shape = [1] * old.ndim
+            shape[batch_axis] = len(rows)
+            return jnp.where(rows.reshape(shape), new, old)
+
+        predictor = jax.tree.map(
+            lambda new, old: select(new, old, 1), start.predictor, self.predictor
+        )
+        skip = select(start.skip, self.skip, 0)
+        return DecoderState(skip, predictor, select(start.projected, self.projected, 0))
+
 
 def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
     """Returns the hypothesis of one utterance of a batch, its arrays cut to its labels."""

@@ -19,6 +19,7 @@ from tdt_jax.models.transducer import (
     encode,
     encode_chunk,
     start_encoding,
+    with_separate_blocks,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "log_mel_chunk",
     "start_encoding",
     "start_log_mel",
+    "with_separate_blocks",
 ]

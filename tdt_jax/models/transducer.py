@@ -122,6 +122,19 @@ def start_encoding(
     return model.encoder.start(batch_size, context)
 
 
+def with_separate_blocks(model: Transducer) -> Transducer:
+    """Returns the model with an array of its own for each parameter of each encoder block.
+
+    Every function computes the same with it. On a CPU `encode_chunk` takes half the time or less
+    for few rows, and longer to compile, and the parameters share memory with those of `model`;
+    elsewhere those of the encoder's blocks are a copy. It can be neither trained nor saved.
+    """
+    encoder = model.encoder.with_separate_blocks()
+    model = jax.tree.map(lambda leaf: leaf, model)
+    model.encoder = encoder
+    return model
+
+
 @jax.jit
 def encode_chunk(
     model: Transducer,
@@ -160,6 +173,11 @@ def encode_chunk(
         )
     if last is None:
         last = jnp.zeros(num_features.shape, bool)
+    if last.shape != num_features.shape:
+        raise ValueError(
+            f"encode_chunk needs last [B] for features [B, M, F], got {last.shape} and "
+            f"{len(num_features)} rows"
+        )
     num_features = num_features.astype(jnp.int32)
     frames, num_frames, state = model.encoder.step(features, num_features, state, last)
     return model.prompted(frames, num_frames, prompt), num_frames, state

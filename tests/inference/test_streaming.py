@@ -10,15 +10,25 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from mixed import JAPANESE, any_hypothesis, emitted
-from models import hypothesis, make_recogniser, noise, spell, with_tags, without_model
+from models import (
+    encoder_config,
+    hypothesis,
+    make_recogniser,
+    noise,
+    speech,
+    spell,
+    with_tags,
+    without_model,
+)
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.decoding.hypothesis import take
-from tdt_jax.inference import streaming
-from tdt_jax.inference.streaming import Stream, _Tail
-from tdt_jax.inference.transcript import to_transcript
+from tdt_jax.inference import windowed
+from tdt_jax.inference.stream_words import Tail
+from tdt_jax.inference.streaming import Stream
+from tdt_jax.inference.transcript import to_transcript, to_word
 
 FRAME = 1280  # samples
 SMALL = dict(chunk=0.4, left=0.8, right=0.16)
@@ -41,13 +51,13 @@ def plain(words):
 
 def test_one_program():
     """However long, for streams that follow, and no other at the start or at the end."""
-    streaming._decode_window.clear_cache()
+    windowed._decode_window.clear_cache()
     recogniser = make_recogniser(piece_seconds=2.56)
     Stream(recogniser, **SMALL).warm_up()
-    assert streaming._decode_window._cache_size() == 1
+    assert windowed._decode_window._cache_size() == 1
     for seconds in (6.0, 0.1, 3.3):
         words_of(Stream(recogniser, **SMALL), noise(seconds))
-    assert streaming._decode_window._cache_size() == 1
+    assert windowed._decode_window._cache_size() == 1
 
 
 # The whole
@@ -79,9 +89,9 @@ def test_windows_that_hold_everything_give_what_the_whole_gives(durations, chunk
 
 def test_silence_costs_nothing(recogniser, monkeypatch):
     """While all is silent nothing is computed, and the words before it are given."""
-    calls, decode = [], streaming._decode_window
+    calls, decode = [], windowed._decode_window
     monkeypatch.setattr(
-        streaming, "_decode_window", lambda *x, **y: calls.append(x) or decode(*x, **y)
+        windowed, "_decode_window", lambda *x, **y: calls.append(x) or decode(*x, **y)
     )
     stream = Stream(recogniser, **SMALL)
     assert stream.push(np.zeros(80 * FRAME, np.float32)) == [] and not calls
@@ -142,7 +152,7 @@ def test_words_are_in_order_and_memory_is_bounded(recogniser):
     stream, words, held = Stream(recogniser, **SMALL), [], []
     for second in range(30):
         words += stream.push(noise(1.0, second))
-        held.append(len(stream._tail._hypothesis.labels))
+        held.append(len(stream._words._tail._hypothesis.labels))
         assert second - 1 <= stream.seconds <= second + 1
     words += stream.finish()
     assert len(words) > 50 and max(held) < 60 < sum(len(word.text) for word in words)
@@ -185,6 +195,80 @@ def test_what_cannot_be_streamed_is_named(recogniser):
         stream.push(np.zeros(9))
 
 
+# Turns
+
+
+def test_finish_turn_gives_all_words_and_times_go_on(recogniser):
+    samples, size = noise(5.0), 33333
+    first, second = Stream(recogniser, **SMALL), Stream(recogniser, **SMALL)
+    expected = words_of(first, samples[:size]), words_of(second, samples[size:])
+    stream, offset = Stream(recogniser, **SMALL), size / 16000
+    assert stream.push(samples[:size]) + stream.finish_turn() == expected[0]
+    assert stream.pending == "" and stream.seconds == pytest.approx(offset)
+    assert stream.finish_turn() == []
+    assert stream.push(samples[size:]) + stream.finish() == [
+        dataclasses.replace(word, start=offset + word.start, end=offset + word.end)
+        for word in expected[1]
+    ]
+    assert stream.text == f"{first.text} {second.text}" and len(expected[1]) > 3
+    with pytest.raises(ValueError, match=r"finish_turn\(\) was called after finish\(\)"):
+        stream.finish_turn()
+    stream.reset()
+    assert (stream.text, stream.seconds) == ("", 0.0)
+    assert words_of(stream, samples[size:]) == expected[1]
+
+
+def test_silence_that_is_not_decoded_ends_a_turn(recogniser):
+    """The words are those of a stream without the rule."""
+    samples = np.concatenate([noise(2.0), np.zeros(3 * 16000, np.float32), noise(2.0, 1)])
+    expected = words_of(Stream(recogniser, **SMALL), samples)
+    stream, events = Stream(recogniser, **SMALL, end_of_turn=tdt.EndOfTurn()), []
+    for block in np.array_split(samples, 70):
+        events += stream.push(block)
+    events += stream.finish()
+    ends = [event for event in events if isinstance(event, tdt.EndOfUtterance)]
+    words = [event for event in events if event not in ends]
+    assert "".join(word.text for word in words) == "".join(word.text for word in expected)
+    assert [end.reason for end in ends] == ["silence", "finish_turn"]
+    assert 2.4 < ends[0].time < 3.6 and ends[0].end < 2.2 and ends[1].start > 4.9
+    assert "".join(end.text for end in ends).replace(" ", "") == stream.text.replace(" ", "")
+
+
+# Unified models
+
+
+@pytest.fixture(scope="module")
+def unified():
+    encoder = encoder_config(unified_contexts=((7,), (1, 2), (0, 1, 2)))
+    features = tdt.FeatureConfig(num_mels=16)
+    return make_recogniser(blank_bias=4.0, encoder=encoder, features=features)
+
+
+def test_windows_of_a_unified_model_have_its_context(unified):
+    """The largest unless told otherwise."""
+    assert Stream(unified).latency == pytest.approx(0.32)
+    assert Stream(unified, chunk=0.08, right=0.0).latency == pytest.approx(0.08)
+    for bad in (dict(chunk=0.24), dict(right=0.24), dict(left=0.48)):
+        with pytest.raises(ValueError, match=r"no attention context .*\(left, chunk, right\) from"):
+            Stream(unified, **bad)
+
+
+def test_windows_of_a_unified_model_start_with_a_chunk(unified, monkeypatch):
+    """As its mask counts them: with 6 frames to the left of 7, and also after silence."""
+    calls, decode = [], windowed._decode_window
+
+    def spy(model, samples, num_samples, first, count, state, **options):
+        calls.append((int(first), int(num_samples[0]), options))
+        return decode(model, samples, num_samples, first, count, state, **options)
+
+    monkeypatch.setattr(windowed, "_decode_window", spy)
+    samples = np.pad(speech(3.0), (13 * FRAME + 500, 0))
+    assert words_of(Stream(unified), *np.array_split(samples, 20))
+    assert {first for first, *_ in calls} == {0, 2, 4, 6} and len(calls) == 20
+    assert calls[8][1] == (6 + 2 + 2) * FRAME
+    assert all(options == dict(size=2, context=(7, 2, 2)) for *_, options in calls)
+
+
 # Words that are certain
 
 
@@ -203,7 +287,7 @@ def settled(tail, recogniser, text, times, at):
 
 
 def test_a_word_is_certain_when_the_next_begins_or_after_a_pause(characters):
-    tail = _Tail(characters)
+    tail = Tail(characters)
     assert settled(tail, characters, "ab", [1, 2], 0.4) == ["", "ab"]
     assert settled(tail, characters, "c d", [6, 8, 9], 0.8) == ["abc", "d"]
     assert settled(tail, characters, "", [], 1.79) == ["", "d"]  # it ends at 0.8
@@ -218,7 +302,7 @@ def test_a_word_is_certain_when_the_next_begins_or_after_a_pause(characters):
 
 def test_long_words_are_given_in_parts(characters):
     """As of a language without spaces."""
-    tail, parts = _Tail(characters), []
+    tail, parts = Tail(characters), []
     for i in range(20):
         certain, rest = settled(tail, characters, "abcd", np.arange(4) * 3 + 12 * i, 0.96 * (i + 1))
         parts += certain.split()
@@ -231,10 +315,10 @@ def test_a_piece_without_its_space_goes_on_with_the_word_before(recogniser):
     pieces = recogniser.tokenizer.pieces
     first = next(piece for piece in pieces if piece[0] == "▁" and len(piece) > 1)
     following = next(piece for piece in pieces if piece[0].isalpha())
-    tail = _Tail(recogniser)
+    tail = Tail(recogniser)
     assert settled(tail, recogniser, [first, "▁"], [0, 1], 1.2) == [first[1:], ""]
     assert settled(tail, recogniser, [following], [20], 1.8) == ["", following]
-    tail = _Tail(recogniser)
+    tail = Tail(recogniser)
     assert settled(tail, recogniser, [first], [0], 1.2) == [first[1:], ""]
     assert settled(tail, recogniser, [following], [20], 1.8) == ["", f"+{following}"]
 
@@ -260,13 +344,13 @@ def test_words_of_japanese_are_given_one_by_one():
     whole = emitted(mixed.spell(*pieces), times, durations)
     expected = to_transcript(whole, RECOGNISER, 60.0)
     for size in (1, 2, 5):
-        words = given_by(_Tail(RECOGNISER), whole, size)
-        assert [streaming.to_word(word) for word in words] == expected.words
+        words = given_by(Tail(RECOGNISER), whole, size)
+        assert [to_word(word) for word in words] == expected.words
 
 
 def test_a_mark_joins_the_word_that_was_given_before_a_pause():
     labels = mixed.spell("▁vra", "i", "▁", "?", "▁it", "▁", "2", "<|en|>", ".")
-    tail = _Tail(RECOGNISER)
+    tail = Tail(RECOGNISER)
     words = given_by(tail, emitted(labels, [0, 2, 3, 40, 44, 46, 90, 91, 95], [1] * 9), 1)
     assert [(word.text, word.space_before) for word in words] == [
         ("vrai", True), ("?", False), ("it", True), ("2.", True),
@@ -278,7 +362,7 @@ def test_a_mark_joins_the_word_that_was_given_before_a_pause():
 def test_any_labels_are_given_whole_and_in_order(found):
     """But for spaces that depend on what is given already, as beside a quote."""
     for keep_tags in (False, True):
-        words = given_by(_Tail(RECOGNISER, keep_tags), found, 2)
+        words = given_by(Tail(RECOGNISER, keep_tags), found, 2)
         text = "".join(" " * word.space_before + word.text for word in words)
         whole = RECOGNISER.tokenizer.decode(found.labels, keep_tags=keep_tags)
         assert text.replace(" ", "") == whole.replace(" ", "")
@@ -290,7 +374,7 @@ def test_a_stream_knows_its_language(monkeypatch):
     """Tags are shown on demand, and named by `language` anyway."""
     each = emitted(mixed.spell("<|ja|>", "▁it", "▁the"), [0, 1, 3], [1, 1, 1])
     batch = type(each)(*(np.asarray(field)[None] for field in each))
-    monkeypatch.setattr(streaming, "_decode_window", lambda *x, size: (batch, x[-1]))
+    monkeypatch.setattr(windowed, "_decode_window", lambda *x, **y: (batch, x[-1]))
     recogniser = with_tags()
     hidden, shown = Stream(recogniser, **SMALL), Stream(recogniser, **SMALL, keep_tags=True)
     assert hidden.language is None

@@ -12,8 +12,9 @@ from models import make_recogniser, noise
 
 import tdt_jax as tdt
 from tdt_jax.decoding.hypothesis import take
-from tdt_jax.inference import streaming
-from tdt_jax.inference.streaming import Stream, _Tail
+from tdt_jax.inference import windowed
+from tdt_jax.inference.stream_words import Tail
+from tdt_jax.inference.streaming import Stream
 
 FRAME = 1280  # samples
 LARGE, SMALL = (3, 5, 1), (1, 0, 0)  # frames of a chunk, left and right of it
@@ -21,7 +22,7 @@ OTHERS = ((4, 0, 9), (7, 2, 4), (40, 3, 2))
 slow = pytest.mark.slow
 
 
-def encode(model, samples, num_samples):
+def encode(model, samples, num_samples, *, context=None):
     frames = samples.reshape(1, -1, FRAME)[:, :, : model.config.encoder.width]
     return frames, -(-(num_samples // 160) // 8)
 
@@ -29,11 +30,11 @@ def encode(model, samples, num_samples):
 @pytest.fixture(scope="module", autouse=True)
 def encoder_without_context():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "log_mel", lambda samples, num_samples, _: (samples, num_samples))
-        patch.setattr(streaming, "encode", encode)
-        streaming._decode_window.clear_cache()
+        patch.setattr(windowed, "log_mel", lambda samples, num_samples, _: (samples, num_samples))
+        patch.setattr(windowed, "encode", encode)
+        windowed._decode_window.clear_cache()
         yield
-        streaming._decode_window.clear_cache()
+        windowed._decode_window.clear_cache()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def labels_in(samples, recogniser, frames):
     chunk, left, right = (0.08 * count for count in frames)
     hypotheses = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Tail, "add", lambda self, hypothesis: hypotheses.append(hypothesis))
+        patch.setattr(Tail, "add", lambda self, hypothesis: hypotheses.append(hypothesis))
         stream = Stream(recogniser, chunk=chunk, left=left, right=right)
         stream.push(samples)
         stream.finish()

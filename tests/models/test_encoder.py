@@ -1,6 +1,8 @@
 """The encoder against the same formulas in numpy, one utterance and one frame at a time."""
 
+import collections
 import functools
+import itertools
 import math
 
 import jax
@@ -12,7 +14,7 @@ import reference_encoder
 from compilations import num_compilations
 
 import tdt_jax as tdt
-from tdt_jax.models import attention
+from tdt_jax.models import attention, with_separate_blocks
 from tdt_jax.models import encoder as encoders
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import named_leaves
@@ -130,6 +132,93 @@ def test_contexts_differ():
 def test_an_unknown_context_is_refused(changes, context, message):
     with pytest.raises(ValueError, match=message):
         tdt.encode(model(**changes), features(), LENGTHS, context=context)
+
+
+# The context of a training batch
+
+
+def draw(num_frames=9, num_draws=400, **changes):
+    """How often each mask is drawn."""
+    config = models.encoder_config(**changes)
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    masks = jax.jit(jax.vmap(lambda key: encoders.random_mask(config, key, num_frames)))(keys)
+    return collections.Counter(zip(*(each.tolist() for each in masks), strict=True))
+
+
+def test_each_context_is_drawn_alike():
+    """Within four deviations of a binomial distribution."""
+    counts = draw(**CAUSAL)
+    assert set(counts) == {(6, 3, 0), (2, 2, 0), (3, 1, 0), (0, 1, 0)}
+    assert all(65 <= count <= 135 for count in counts.values())
+
+
+def test_half_of_the_batches_of_a_unified_model_are_whole():
+    counts = draw(**UNIFIED)
+    whole = counts.pop((0, 9, 0))
+    assert 160 <= whole <= 240
+    assert set(counts) == set(itertools.product(*UNIFIED["unified_contexts"]))
+    for i, choices in enumerate(UNIFIED["unified_contexts"]):
+        for choice in choices:
+            share = sum(n for mask, n in counts.items() if mask[i] == choice) / (400 - whole)
+            assert abs(share - 1 / len(choices)) < 0.15
+
+
+def test_a_single_context_is_known_when_traced():
+    """So that training, too, computes no scores that it hides."""
+    for changes, expected in (
+        (dict(chunked_contexts=((6, 2),)), (6, 3, 0)),
+        (dict(attention_context=(4, 2)), (4, 1, 2)),
+        ({}, None),
+    ):
+        config = models.encoder_config(**changes)
+        assert encoders.random_mask(config, key(0), 9) == expected
+
+
+def test_the_key_alone_decides_the_context():
+    """Frames in training are those of `encode` in a context, for other features in the same."""
+    contexts = (6, 2), (0, 0)
+    trained = model(**{**CAUSAL, "chunked_contexts": contexts}, dropout=0.0, attention_dropout=0.0)
+    batches = features(), features(seed=1)
+    run = jax.jit(lambda x, key, **options: trained.encoder(x, LENGTHS, key=key, **options)[0])
+    expected = [[encode(trained, x, LENGTHS, context=c)[0] for c in contexts] for x in batches]
+    drawn = set()
+    for seed in range(6):
+        near = [
+            [np.allclose(run(x, key(seed)), each, atol=3e-5) for each in of_contexts]
+            for x, of_contexts in zip(batches, expected, strict=True)
+        ]
+        assert near[0] == near[1] and sum(near[0]) == 1
+        drawn.add(near[0].index(True))
+    assert drawn == {0, 1}
+
+
+def test_a_context_that_is_given_is_not_drawn():
+    encoder, x = model(**CAUSAL, **DROPPING).encoder, features()
+
+    def draws(context):
+        encode_in = functools.partial(encoder, context=context)
+        return "randint" in str(jax.make_jaxpr(lambda key: encode_in(x, LENGTHS, key=key))(key(0)))
+
+    assert draws(None) and not draws((0, 0))
+
+
+def test_gradients_flow_in_a_context_that_is_drawn():
+    """To the features that a frame depends on, whichever of two contexts it is, and no others."""
+    changes = {**CAUSAL, "chunked_contexts": ((2, 1), (0, 1))}
+    options = dict(remat=False, dropout=0.0, attention_dropout=0.0)
+    encoder = models.numpy_model(model(**changes, **options).encoder)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradient(encoder, x, key):
+        return jnp.sum(jnp.sin(encoder(x, LENGTHS, key=key)[0][0, 2] + 1))
+
+    by_parameter, by_features = jax.device_get(gradient(encoder, features(seed=1), key(0)))
+    for name, leaf in named_leaves(by_parameter).items():
+        assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    seen = np.any(by_features[0] != 0, axis=-1)
+    np.testing.assert_array_equal(seen, np.arange(40) <= 24)  # chunk 1 ends with frame 3
+    assert not np.any(by_features[1:])
 
 
 # Its parts
@@ -337,6 +426,33 @@ def test_blocks_are_stacked():
 
 
 # Compilation
+
+
+def test_separate_blocks_compute_the_same():
+    causal = dict(chunked_contexts=((4, 1),), convolution_context=(4, 0), causal_subsampling=True)
+    stacked = model(**causal)
+
+    @jax.jit
+    def encode_both_ways(separate, *batch):
+        last = jnp.full(LENGTHS.shape, True)
+        in_chunks = tdt.encode_chunk(separate, *batch, tdt.start_encoding(separate, 3), last)
+        return *tdt.encode(separate, *batch), *in_chunks[:2]
+
+    expected, num_frames = encode(stacked, features(), LENGTHS)
+    separate = with_separate_blocks(stacked)
+    *whole, frames, counts = encode_both_ways(separate, features(), LENGTHS)
+    np.testing.assert_array_equal(num_frames, counts)
+    for each in (whole[0], frames[:, : expected.shape[1]]):
+        np.testing.assert_allclose(each, expected, atol=1e-5)
+
+
+def test_separate_blocks_share_memory_on_a_cpu():
+    stacked = model(width=32)  # blocks begin at multiples of 64 bytes: others are copied
+    kernels = stacked.encoder.blocks.feed_forward1.linear1.kernel[...]
+    _, second = with_separate_blocks(stacked).encoder.blocks
+    separate = second.feed_forward1.linear1.kernel[...]
+    offset = separate.unsafe_buffer_pointer() - kernels.unsafe_buffer_pointer()
+    assert offset == separate.nbytes
 
 
 def test_encode_compiles_once_per_shape():

@@ -75,6 +75,20 @@ def transducer(model_config: ModelConfig | None = None, seed: int = 0) -> tdt.Tr
     return fill(abstract_model(model_config or config()), seed)
 
 
+def emitting(model_config: ModelConfig, seed: int = 1) -> tdt.Transducer:
+    """Random, with heads so scaled that frames, labels so far, tokens and durations all matter."""
+    model = transducer(model_config, seed)
+    joint = model.joint
+    joint.state_projection.kernel[...] = 4 * np.asarray(joint.state_projection.kernel[...])
+    for head in [joint.token_head] + [joint.duration_head] * (model_config.durations is not None):
+        kernel = np.asarray(head.kernel[...])
+        head.kernel[...] = 4 * (kernel - kernel.mean(axis=0))
+    bias = np.array(joint.token_head.bias[...])
+    bias[-1] += 2  # blank
+    joint.token_head.bias[...] = bias
+    return model
+
+
 def numpy_model(model):
     """Returns the model with numpy's arrays, so that single operations on them compile nothing."""
     return jax.tree.map(np.asarray, model)
@@ -89,11 +103,12 @@ def sentencepiece():
 
 
 def make_recogniser(
-    durations=(0, 1, 2), tokenizer=None, blank_bias=2.0, piece_seconds=None
+    durations=(0, 1, 2), tokenizer=None, blank_bias=2.0, piece_seconds=None, **changes
 ) -> tdt.Recogniser:
     """A random recogniser that emits different labels all along.
 
-    With `piece_seconds` of 2.56, as most tests have it, batches have two shapes only.
+    With `piece_seconds` of 2.56, as most tests have it, batches have two shapes only. `changes` are
+    of its configuration.
     """
     tokenizer = tokenizer or sentencepiece()
     config = dataclasses.replace(
@@ -101,6 +116,7 @@ def make_recogniser(
         vocab_size=tokenizer.vocab_size,
         durations=durations,
         piece_seconds=piece_seconds,
+        **changes,
     )
     bias = np.array([piece.startswith("▁") for piece in tokenizer.pieces] + [blank_bias / 2])
     gains = {"frame_projection": 2, "state_projection": 4, "token_head": 2}
@@ -126,6 +142,17 @@ def make_recogniser(
     return tdt.Recogniser(model, tokenizer)
 
 
+def causal_recogniser(durations=(0, 1, 2), **options) -> tdt.Recogniser:
+    """A random recogniser that streams with look-aheads of 160, 80 and 0 ms."""
+    encoder = encoder_config(
+        chunked_contexts=((6, 2), (6, 1), (6, 0)),
+        convolution_context=(4, 0),
+        causal_subsampling=True,
+    )
+    features = FeatureConfig(num_mels=NUM_MELS, normalize=(-8.0, 4.0))
+    return make_recogniser(durations, encoder=encoder, features=features, **options)
+
+
 def with_tags():
     """A recogniser that emits three words and three tags, one of them of a language."""
     recogniser = make_recogniser(tokenizer=mixed.tokenizer(), piece_seconds=2.56)
@@ -139,13 +166,26 @@ def with_tags():
 
 def without_model(tokenizer):
     """A recogniser for transcripts of hypotheses that come from elsewhere."""
-    config = SimpleNamespace(seconds_per_frame=0.08, vocab_size=tokenizer.vocab_size)
+    config = ModelConfig(vocab_size=tokenizer.vocab_size, durations=(0, 1, 2, 3, 4))
     return SimpleNamespace(tokenizer=tokenizer, config=config)
 
 
 def noise(seconds, seed=0):
     rng = np.random.default_rng(seed)
     return (0.1 * rng.normal(size=round(seconds * 16000))).astype(np.float32)
+
+
+def speech(seconds, seed=0):
+    """Noise whose level changes every 100 ms."""
+    samples = noise(seconds, seed)
+    levels = np.random.default_rng(seed).uniform(0.01, 1.0, len(samples) // 1600 + 1)
+    return samples * np.repeat(levels, 1600)[: len(samples)].astype(np.float32)
+
+
+def cut(samples, count, seed=0):
+    """Cuts samples at `count` random places."""
+    cuts = np.random.default_rng(seed).integers(0, len(samples), count)
+    return np.split(samples, np.sort(cuts))
 
 
 def hypothesis(labels, times, durations):

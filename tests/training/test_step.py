@@ -163,6 +163,26 @@ def test_every_parameter_has_a_gradient(compiled):
     assert metrics.num_impossible == 0 and 0 < metrics.loss < np.inf
 
 
+@pytest.mark.slow
+def test_a_causal_model_trains_in_a_context_drawn_by_the_key():
+    """Every parameter has a gradient, and the loss is that of the context."""
+    config, batch = small_config(ctc=False), make_batch(batch=4)
+    encoder = dataclasses.replace(
+        config.model.encoder, chunked_contexts=((4, 1), (0, 1)), convolution_context=(2, 0),
+        causal_subsampling=True,
+    )  # fmt: skip
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
+    gradient = trace_gradient(config, batch)
+    compiled = gradient.program.lower().compile()
+    losses = set()
+    for seed in range(8):
+        (loss, _), leaves = compiled(gradient.model, batch, jax.random.key(seed))
+        losses.add(round(float(loss), 4))
+        for name, leaf in named_leaves(leaves).items():
+            assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    assert len(losses) == 2
+
+
 def test_impossible_utterances_and_empty_rows_do_not_count(compiled):
     """The loss is the sum over the others, per label of theirs; the impossible are counted."""
     batch = make_batch()
