@@ -43,76 +43,85 @@ def check(folder: Path) -> None:
 
 
 def check_nemo(path: Path, model) -> None:
-    expected, encoder = np.load(path.with_suffix(".npz")), model.encoder
+    encoder = model.encoder
     is_unified = encoder.att_context_style == "chunked_limited_with_rc"
     can_stream = not is_unified and encoder.conv_context_size[1] == 0
-    contexts = [[-1, -1, -1], *map(list, UNIFIED)] if is_unified else CONTEXTS
     assert is_unified or encoder.att_context_size_all == CONTEXTS
-    for context in contexts:
+    features, lengths = utterances()
+    for context in [[-1, -1, -1], *map(list, UNIFIED)] if is_unified else CONTEXTS:
         encoder.set_default_att_context_size(context)
-        name = "whole" if context[0] < 0 else "_".join(map(str, context))
-        runs = {"whole": lambda x, _: make_streaming.nemo_encode(model, x[None], [len(x)])[0]}
+        check = Check(path, None if context[0] < 0 else context)
+        frames, num_frames = make_streaming.nemo_encode(model, features, lengths)
+        check.frames("frames", "NeMo, whole", [frames[row, : num_frames[row]] for row in range(2)])
+        hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
+            frames.transpose(1, 2), num_frames, return_hypotheses=True
+        )
+        check.labels([(each.y_sequence, each.timestamp) for each in hypotheses])
         if can_stream:
-            runs["streamed"] = lambda x, right: make_streaming.nemo_stream(model, x, right)
-        for run, encode in runs.items():
-            compare(
-                f"NeMo {path.stem} {name} {run}", expected, name, f"frames_{name}",
-                lambda x, encode=encode, right=context[1]: encode(x, right),
-                lambda x, frames: make_streaming.nemo_decode(model, frames)[:2],
-            )  # fmt: skip
+            streamed = [
+                make_streaming.nemo_stream(model, features[row, : lengths[row]], context[1])[0]
+                for row in range(20)
+            ]
+            check.frames("frames", "NeMo, streamed", streamed[:2])
+            check.labels([make_streaming.nemo_decode(model, x[None]) for x in streamed])
 
 
 def check_transformers(path: Path, model) -> None:
-    expected = np.load(path.with_suffix(".npz"))
-    for context in CONTEXTS:
-        right, name = context[1], "_".join(map(str, context))
-        size = 8 * (right + 1)
-        for run, stream in (("whole", False), ("streamed", True)):
-
-            def encode(x, stream=stream, right=right, size=size):
-                x = torch.tensor(x[None])
-                if stream:  # as its chunks are whole, those of the first frames
-                    x = x[:, : (x.shape[1] + 7) // size * size - 7]
-                    return make_streaming.transformers_stream(model, x, right)
-                return make_streaming.transformers_frames(model, x, right)
-
-            def decode(x, _, right=right):
-                return make_streaming.transformers_decode(model, torch.tensor(x[None]), right)
-
-            compare(
-                f"transformers {path.stem} {name} {run}", expected, name, f"projected_{name}",
-                encode, None if stream else decode,
-            )  # fmt: skip
-
-
-def compare(title, expected, name, frames, encode, decode) -> None:
-    """Compares frames of two utterances, and the labels and times of all."""
     features, lengths = utterances()
-    worst, alike, compared = 0.0, 0, 0
-    has_durations = "durations" in KINDS[title.split()[1]][0]
-    with torch.no_grad():
-        for row, (x, length) in enumerate(zip(features, lengths, strict=True)):
-            if row >= 2 and decode is None:
-                break
-            computed = encode(x[:length])
-            if row < 2:
-                theirs, ours = computed[0].numpy(), expected[frames][row]
-                worst = max(worst, np.max(np.abs(theirs - ours[: len(theirs)])) / np.max(ours))
-            if decode is None:
-                continue
-            labels, times = decode(x[:length], computed)
-            count = expected[f"num_labels_{name}"][row]
-            ours = (expected[f"{part}_{name}"][row, :count] for part in ("labels", "times"))
-            if has_durations and len(times) and np.bincount(times).max() >= 10:
+    mask = torch.tensor(np.arange(features.shape[1])[None] < lengths[:, None])
+    x = torch.tensor(features)
+    for context in CONTEXTS:
+        right, check = context[1], Check(path, context)
+        frames = make_streaming.transformers_frames(model, x[:2], right, mask=mask[:2])
+        check.frames("projected", "transformers, whole", frames)
+        check.labels(
+            [
+                make_streaming.transformers_decode(model, x[row : row + 1, :length], right)
+                for row, length in enumerate(lengths)
+            ]
+        )
+        size = 8 * (right + 1)
+        first = x[:1, : (x.shape[1] + 7) // size * size - 7]  # whole chunks
+        streamed = make_streaming.transformers_stream(model, first, right)
+        check.frames("projected", "transformers, streamed", streamed)
+
+
+class Check:
+    """Compares with what tdt_jax computed in a context; ends the program where they differ."""
+
+    def __init__(self, path: Path, context: list[int] | None):
+        self.context = "_".join(map(str, context)) if context else "whole"
+        self.expected, self.kind = np.load(path.with_suffix(".npz")), path.stem
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.expected[f"{name}_{self.context}"]
+
+    def frames(self, name: str, title: str, computed) -> None:
+        errors = [
+            np.max(np.abs(theirs.numpy() - ours[: len(theirs)])) / np.max(ours)
+            for theirs, ours in zip(computed, self[name], strict=False)
+        ]
+        print(f"{self.kind} {self.context}: {title}, frames {max(errors):.1e}", flush=True)
+        if not max(errors) < 5e-6:
+            sys.exit("they differ")
+
+    def labels(self, decoded) -> None:
+        alike = compared = 0
+        for row, (labels, times) in enumerate(decoded):
+            labels, times = (np.array([int(each) for each in part]) for part in (labels, times))
+            if "durations" in KINDS[self.kind][0] and len(times) and np.bincount(times).max() >= 10:
                 continue  # NeMo then moves a frame too far
+            count = self["num_labels"][row]
             compared += 1
-            alike += all(map(np.array_equal, (labels, times), ours))
-    emitted = int(np.sum(expected[f"num_labels_{name}"]))
-    print(f"{title}: frames {worst:.1e}; {alike} of {compared} alike, {emitted} labels in all")
-    if worst > 5e-6 or alike != compared:
-        sys.exit("they differ")
+            alike += np.array_equal(labels, self["labels"][row, :count]) and np.array_equal(
+                times, self["times"][row, :count]
+            )
+        print(f"  {alike} of {compared} utterances alike in labels and times", flush=True)
+        if alike != compared:
+            sys.exit("they differ")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
     check(Path(sys.argv[1]))

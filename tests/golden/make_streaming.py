@@ -123,13 +123,12 @@ def _nemo_prompted(model, encoded, prompt):
 
 @torch.no_grad()
 def nemo_decode(model, frames):
-    """Returns the labels, times and durations of frames [1, T, D]."""
+    """Returns the labels and times of frames [1, T, D]."""
     (hypothesis,) = model.decoding.rnnt_decoder_predictions_tensor(
         frames.transpose(1, 2), torch.tensor([frames.shape[1]]), return_hypotheses=True
     )
     times = np.array([int(t) for t in hypothesis.timestamp], np.int64)
-    durations = np.array([int(d) for d in hypothesis.token_duration or ()], np.int64)
-    return np.array(hypothesis.y_sequence.tolist(), np.int64), times, durations
+    return np.array(hypothesis.y_sequence.tolist(), np.int64), times
 
 
 def nemo_stages(model, features, lengths):

@@ -1,4 +1,4 @@
-"""What the scripts about streaming models share: sizes, kinds of models, utterances, a tokenizer."""
+"""What the scripts about streaming models share: kinds of models, utterances, a tokenizer."""
 
 import io
 
