@@ -231,10 +231,9 @@ class Encoder(nnx.Module):
         def encode_next(carry):
             index, received, pending, first, layers, frames = carry
             ready = is_ready(pending)
-            x, new = self._encode_chunk(
-                received[:, : MARGIN + size], lengths, first, layers, state.positions
+            x, layers = self._encode_chunk(
+                received[:, : MARGIN + size], lengths, first, ready, layers, state.positions
             )
-            layers = jax.tree.map(functools.partial(select_rows, ready, axis=1), new, layers)
             count = jnp.where(ready, (num_frames - first).clip(0, chunk), 0)
             rest = jnp.pad(received[:, size:], ((0, 0), (0, size), (0, 0)))
             received = select_rows(ready, rest, received, axis=0)
@@ -251,15 +250,19 @@ class Encoder(nnx.Module):
         state = EncoderState(total, first, received[:, : MARGIN + size], layers, state.positions)
         return _mask_time(frames, count), count, state.restart(last)
 
-    def _encode_chunk(self, features, lengths, first, layers, positions):
-        """Encodes the C frames from `first` [B] on, of features [B, 7 + 8C, F]."""
+    def _encode_chunk(self, features, lengths, first, ready, layers, positions):
+        """Encodes the C frames from `first` [B] on, of features [B, 7 + 8C, F].
+
+        The caches of rows that are not `ready` [B] stay as they are.
+        """
         x = self._scaled(self.subsampling.frames(features, lengths, first))
         frames = first[:, None] + jnp.arange(x.shape[1])[None, :]
         padding = frames >= subsampled_length(lengths, causal=True)[:, None]
 
         def apply(x, layer):
             block, cache, positions = layer
-            return block.step(x, cache, positions, first, padding)
+            x, new = block.step(x, cache, positions, first, padding)
+            return x, jax.tree.map(functools.partial(select_rows, ready, axis=0), new, cache)
 
         return self._scan(apply, x, layers, positions)
 

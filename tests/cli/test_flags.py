@@ -37,6 +37,8 @@ ARGUMENTS = {
         --piece-seconds --normaliser=none|whisper --json""",
     "benchmark encoder": """-h --help --case --seconds --batch --local-attention
         --dtype=float32|bfloat16 --repeats --peers""",
+    "benchmark chunk": """-h --help --case --batch --right --aot --json --dtype=float32|bfloat16
+        --repeats --peers""",
     "benchmark parity": "-h --help --case --utterances",
     "benchmark data": "-h --help --config --set --threads --seconds --json",
     "benchmark train": "-h --help --case --config --set --batch --repeats",
