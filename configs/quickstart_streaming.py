@@ -1,4 +1,4 @@
-"""The quickstart's task for a stream: causal, looking ahead by 0, 80, 160 or 560 ms; 1 M parameters.
+"""The quickstart's task live: a causal model that looks ahead by 0, 80, 160 or 560 ms.
 
     python train.py --config configs/quickstart_streaming.py
     python train.py --config configs/quickstart_streaming.py --set model.durations=none \\
@@ -33,5 +33,12 @@ def get_config() -> configs.Config:
         config,
         model=dataclasses.replace(config.model, encoder=encoder, features=features),
         loss=dataclasses.replace(config.loss, fastemit=0.01),
-        training=dataclasses.replace(config.training, folder="runs/quickstart_streaming"),
+        augment=dataclasses.replace(config.augment, gain=(-12.0, 0.0)),
+        training=dataclasses.replace(
+            config.training,
+            num_steps=4800,
+            eval_every=1200,
+            save_every=1200,
+            folder="runs/quickstart_streaming",
+        ),
     )

@@ -23,6 +23,8 @@ SECONDS = [1.5, 0.5, 1.0]
 
 def program(name: str):
     """Returns a program of examples/ as a module."""
+    if name == "pipecat_stt":
+        pytest.importorskip("pipecat", reason="needs Pipecat, as its docstring says")
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -60,7 +62,7 @@ def recogniser(folder):
 
 def test_all_programs_are_tested():
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert set(PROGRAMS) < tested
+    assert set(PROGRAMS) - {"pipecat_stt"} < tested  # which tests/programs/test_pipecat.py tests
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

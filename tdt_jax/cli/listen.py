@@ -13,11 +13,11 @@ def add_listen(add: AddCommand) -> None:
         "listen",
         _listen,
         "live from the microphone or a pipe",
-        "Transcribe live, chunk by chunk; the decoder's state is carried from one to the next. A\n"
-        "causal model encodes each chunk once; words appear LOOKAHEAD seconds after they were\n"
-        "spoken. Another one encodes each with the audio before and after it; words appear CHUNK +\n"
-        "RIGHT seconds after they were spoken. On a terminal, words that may still change are grey,\n"
-        "and a line below shows the latency. Ctrl-C ends.",
+        "Transcribe live, chunk by chunk; the decoder's state is carried from one to the next.\n"
+        "A causal model encodes each chunk once; words appear LOOKAHEAD seconds after they were\n"
+        "spoken. Another one encodes each with the audio before and after it; words appear\n"
+        "CHUNK + RIGHT seconds after they were spoken. On a terminal, words that may still\n"
+        "change are grey, and a line below shows the latency. Ctrl-C ends.",
         "  tdt-jax listen MODEL                 # microphone; pip install 'tdt-jax[listen]'\n"
         "  ffmpeg -i http://radio/stream -f s16le -ar 16000 -ac 1 - | tdt-jax listen MODEL -",
     )

@@ -9,6 +9,7 @@ takes 1280 R + 200 of them, each later one 1280 C. A chunk is decoded as soon as
 come.
 """
 
+import copy
 import functools
 from collections import deque
 from collections.abc import Iterator
@@ -203,6 +204,7 @@ class Slots:
       feeds: of each row; None: no stream. A row with a new Feed starts a new utterance.
       latency: seconds from a frame to its decoding, without computation: the look-ahead and half a
         window of the features.
+      state: after the last step.
     """
 
     def __init__(self, recogniser: Recogniser, size: int, *, donate: bool):
@@ -217,7 +219,7 @@ class Slots:
         self.feeds: list[Feed | None] = [None] * size
         half_window = config.features.window_length // 2 / config.features.sample_rate
         self.latency = config.lookaheads[0] + half_window
-        self._state = _start(self._model, batch_size=size)
+        self.state = _start(self._model, batch_size=size)
 
     def warm_up(self) -> None:
         """Compiles the program of a step."""
@@ -255,7 +257,7 @@ class Slots:
             samples[row, : len(part)] = part
             num_samples[row], last[row], restart[row] = len(part), is_last, not feed.num_samples
         arrays = samples, num_samples, last, restart
-        hypothesis, num_frames, self._state = self._program(self._model, *arrays, self._state)
+        hypothesis, num_frames, self.state = self._program(self._model, *arrays, self.state)
         return hypothesis, num_frames
 
 
@@ -286,6 +288,23 @@ class Cached:
         """Yields the rest of the utterance, and starts a new one."""
         self._feed.end()
         return self._decoded()
+
+    def flush(self) -> Iterator[Decoded]:
+        """Yields the rest of what has come, decoded as if the utterance ended; but it goes on.
+
+        A copy of the stream ends. The decoder goes on from the end of the copy: it skips the frames
+        that were decoded there, which are encoded again with the audio that follows.
+        """
+        if not self._feed.num_samples:  # no chunk has come, there is no past to keep
+            yield from self.end()
+            return
+        feed, state = copy.deepcopy(self._feed), self._slots.state
+        ended = list(self.end())
+        decoder = self._slots.state.decoder
+        skip = jax.device_get(decoder.skip) + np.int32(ended[-1].num_frames - feed.num_frames)
+        self._slots.state = state._replace(decoder=decoder._replace(skip=skip))
+        self._feed = self._slots.feeds[0] = feed
+        yield from ended
 
     def _decoded(self) -> Iterator[Decoded]:
         while parts := self._slots.next():

@@ -96,9 +96,13 @@ class StreamWords:
         if self._is_over():
             self._end_turn("silence")
 
+    def end_turn(self) -> None:
+        """Ends the turn. All its words are certain; the utterance goes on."""
+        self._end_turn("finish_turn")
+
     def end(self) -> None:
         """Ends the utterance. All its words are certain; the next begins where it ends."""
-        self._end_turn("finish_turn")
+        self.end_turn()
         self._before += self._num_samples
         self._start_utterance()
 

@@ -130,6 +130,25 @@ class Stream(LiveText):
             raise ValueError("finish_turn() was called after finish()")
         return self._end()
 
+    def flush(self) -> list[StreamedWord | EndOfUtterance]:
+        """Ends the speaker's turn as `finish_turn` does, but forgets nothing.
+
+        What the speaker says next is encoded with the audio before it, as if the stream had not
+        been flushed, and no audio is decoded twice. So a flush at a pause in the middle of a
+        sentence does no harm. Only a causal model can do this; for another, it is `finish_turn`.
+
+        Returns: as `push`; all words are certain.
+        Raises: ValueError after `finish`.
+        """
+        if not isinstance(self._engine, Cached):
+            return self.finish_turn()
+        if self._ended:
+            raise ValueError("flush() was called after finish()")
+        for decoded in self._engine.flush():
+            self._words.add(decoded)
+        self._words.end_turn()
+        return self._words.take()
+
     def finish(self) -> list[StreamedWord | EndOfUtterance]:
         """Ends the stream and decodes the rest of it. Returns what was not emitted yet."""
         self._ended = True

@@ -12,6 +12,7 @@ import tdt_jax as tdt
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.decoding.hypothesis import take
 from tdt_jax.inference import cached
+from tdt_jax.inference.end_of_turn import EndOfTurn
 from tdt_jax.inference.stream_words import Tail
 from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.transcript import to_transcript
@@ -40,6 +41,15 @@ def decoded(stream, *blocks):
 def joined(hypotheses):
     fields = ("labels", "times", "durations")
     return [np.concatenate([getattr(each, field) for each in hypotheses]) for field in fields]
+
+
+def encoded(recogniser, samples):
+    """The frames of the whole, [1, 64, D], and their number."""
+    padded = np.zeros((1, 64 * FRAME), np.float32)
+    padded[0, : len(samples)] = samples
+    num_samples = np.array([len(samples)], np.int32)
+    features = tdt.log_mel(padded, num_samples, recogniser.config.features)
+    return tdt.encode(recogniser.model, *features)
 
 
 def whole(recogniser, samples, context=None):
@@ -141,6 +151,55 @@ def test_a_chunk_is_decoded_when_its_last_sample_has_come(recogniser):
             stream.push(samples[:1])
             assert stream.seconds == pytest.approx(0.08 * count * (frames + 1))
             missing = (frames + 1) * FRAME
+
+
+@slow
+@pytest.mark.parametrize("durations", [(0, 1, 2, 4), None])
+def test_flush_decodes_every_frame_once_and_keeps_the_past(durations):
+    """The last frames before a flush are of the audio up to it, all others of the whole."""
+    recogniser = causal_recogniser(durations)
+    samples = speech(4.0)
+    for places in ([FRAME * 20], [9 * FRAME + 33, 9 * FRAME + 34, 31 * FRAME - 1]):
+        frames, num_frames = encoded(recogniser, samples)
+        done, blocks = 0, []
+        for first, last in itertools.pairwise([0, *places, len(samples)]):
+            blocks += [*cut(samples[first:last], 7), *([Stream.flush] if last in places else [])]
+            up_to, num = encoded(recogniser, samples[:last])
+            frames = frames.at[:, done : num[0]].set(up_to[:, done : num[0]])
+            done = int(num[0])
+        expected = tdt.greedy_decode(recogniser.model, frames, num_frames)
+        expected = joined([take(jax.device_get(expected), 0)])
+        assert_same(decoded(Stream(recogniser), *blocks), expected)
+
+
+def test_flush_ends_a_turn(recogniser):
+    samples = speech(3.0)
+    stream = Stream(recogniser, end_of_turn=EndOfTurn(silence=60))
+    *words, end = stream.push(samples[:25000]) + stream.flush()
+    assert stream.pending == "" and stream.text == end.text and end.reason == "finish_turn"
+    assert [word.text for word in words] == end.text.split()
+    assert stream.flush() == []
+    stream.push(samples[25000:])
+    stream.finish()
+    assert stream.text.startswith(end.text) and len(stream.text) > len(end.text)
+    with pytest.raises(ValueError, match=r"flush\(\) was called after finish\(\)"):
+        stream.flush()
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(causal_recogniser, 1600), pytest.param(make_recogniser, 8000, marks=slow)],
+)
+def test_flush_before_the_first_chunk_and_of_another_model_begins_anew(make, size):
+    samples, texts = speech(1.0), []
+    for end in (Stream.flush, Stream.finish_turn):
+        stream = Stream(make())
+        stream.push(samples[:size])
+        end(stream)
+        stream.push(samples[size:])
+        stream.finish()
+        texts.append(stream.text)
+    assert texts[0] == texts[1] != ""
 
 
 def test_finish_turn_gives_all_words_and_times_go_on(recogniser):

@@ -136,6 +136,22 @@ def test_a_gradient_has_the_structure_of_the_model(traced):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
+def test_a_language_prompt_is_trained():
+    """By its default slot: the loss depends on no other."""
+    prompt = tdt.PromptConfig(num_slots=5, width=12, default=3)
+    config = small_config(predictor=None, joint=None, durations=None, prompt=prompt)
+    loss = jax.jit(lambda *inputs: steps.loss_and_metrics(*inputs, config)[0])
+
+    def with_slot(slot):
+        model = models.numpy_model(models.transducer(config.model))
+        kernel = np.array(model.prompt.linear1.kernel[...])
+        kernel[8 + slot] += 1
+        model.prompt.linear1.kernel = nnx.Param(kernel)
+        return float(loss(model, make_batch(), jax.random.key(0)))
+
+    assert with_slot(0) == with_slot(4) != with_slot(3)
+
+
 def test_a_step_does_not_wait_for_the_host(lowered):
     assert "callback" not in lowered.program.as_text()
 
@@ -145,6 +161,26 @@ def test_every_parameter_has_a_gradient(compiled):
     for name, leaf in gradient.items():
         assert np.all(np.isfinite(leaf)) and np.any(leaf), name
     assert metrics.num_impossible == 0 and 0 < metrics.loss < np.inf
+
+
+@pytest.mark.slow
+def test_a_causal_model_trains_in_a_context_drawn_by_the_key():
+    """Every parameter has a gradient, and the loss is that of the context."""
+    config, batch = small_config(ctc=False), make_batch(batch=4)
+    encoder = dataclasses.replace(
+        config.model.encoder, chunked_contexts=((4, 1), (0, 1)), convolution_context=(2, 0),
+        causal_subsampling=True,
+    )  # fmt: skip
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder=encoder))
+    gradient = trace_gradient(config, batch)
+    compiled = gradient.program.lower().compile()
+    losses = set()
+    for seed in range(8):
+        (loss, _), leaves = compiled(gradient.model, batch, jax.random.key(seed))
+        losses.add(round(float(loss), 4))
+        for name, leaf in named_leaves(leaves).items():
+            assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    assert len(losses) == 2
 
 
 def test_impossible_utterances_and_empty_rows_do_not_count(compiled):
