@@ -1,4 +1,4 @@
-"""The quickstart's task for a stream: causal, looking ahead by 0, 80, 160 or 560 ms; 1 M parameters.
+"""The quickstart's task live: a causal model that looks ahead by 0, 80, 160 or 560 ms.
 
     python train.py --config configs/quickstart_streaming.py
     python train.py --config configs/quickstart_streaming.py --set model.durations=none \\

@@ -67,7 +67,14 @@ def insert_silence(
 
 
 def trim(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Returns samples [S] without the silence at both ends, by the power of 10 ms frames.
+    """Returns samples [S] without the silence at both ends (`sound`), but for 0.03 s of it."""
+    start, end = sound(samples, sample_rate)
+    margin = round(TRIM_MARGIN * sample_rate)
+    return samples[max(0, start - margin) : end + margin]
+
+
+def sound(samples: np.ndarray, sample_rate: int) -> tuple[int, int]:
+    """Returns where the sound in samples [S] starts and ends, by the power of 10 ms frames.
 
     The power of the first difference is added: it raises the hiss at the ends of "six" and "f".
     """
@@ -76,8 +83,7 @@ def trim(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     power = samples[:size] ** 2 + np.diff(samples[:size], prepend=0) ** 2
     power = power.reshape(-1, frame).sum(axis=1)
     loud = np.flatnonzero(power > TRIM_FLOOR * power.max())
-    margin = round(TRIM_MARGIN * sample_rate)
-    return samples[max(0, loud[0] * frame - margin) : (loud[-1] + 1) * frame + margin]
+    return int(loud[0]) * frame, (int(loud[-1]) + 1) * frame
 
 
 def add_noise(samples: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tdt_jax.audio.errors import AudioError
-from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.waveform import background
 from tdt_jax.benchmarks.near_silence import PLACES, channels, kinds, with_near_silence
+from tdt_jax.benchmarks.recordings import read_each
 from tdt_jax.benchmarks.report import Report
-from tdt_jax.data.utterance import Utterance
 from tdt_jax.inference import metrics
 from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.streaming import Stream
@@ -85,7 +84,7 @@ def long_form_reports(
         )
     normalize = make_normalizer(normalizer)
     rate = recogniser.config.features.sample_rate
-    utterances = list(_read(items, rate, failed))
+    utterances = list(read_each(items, rate, failed))
     if not utterances:
         raise ValueError(f"there is nothing to transcribe: none of {len(items)} recordings")
     audio = [each.samples for each in utterances]
@@ -122,18 +121,6 @@ def long_form_reports(
             moved = float(np.mean(moves)) if moves else None
         seconds = sum(map(len, variant.audio)) / rate
         yield _report(variant.name, seconds, expected, before, texts, moved)
-
-
-def _read(items: Sequence, rate: int, failed: dict[str, str] | None) -> Iterator[Utterance]:
-    for item in items:
-        try:
-            samples = np.asarray(as_samples(item.audio, rate), np.float32)
-        except AudioError as error:
-            if failed is None:
-                raise
-            failed[item.id] = str(error)
-        else:
-            yield Utterance(item.id, samples, item.text)
 
 
 def _transcribed(

@@ -1,10 +1,11 @@
-"""tdt-jax benchmark: loss | decode | long | encoder | parity | data | train."""
+"""tdt-jax benchmark: loss | decode | long | live | encoder | parity | data | train."""
 
 import argparse
 import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tdt_jax.cli.options import AddCommand, complain, context, positive
 
@@ -27,6 +28,7 @@ def add_benchmark(add: AddCommand) -> None:
     _add_loss(add_kind)
     _add_decode(add_kind)
     _add_long(add_kind)
+    _add_live(add_kind)
     _add_encoder(add_kind)
     _add_parity(add_kind)
     _add_data(add_kind)
@@ -217,13 +219,7 @@ def _add_long(add_kind) -> None:
         type=float,
         help="length of the longest piece of audio in seconds [as transcribe has it]",
     )
-    parser.add_argument(
-        "--normalizer",
-        "--normaliser",
-        choices=["none", "whisper"],
-        default="none",
-        help="what makes words alike before they are compared; whisper is for English [none]",
-    )
+    _add_normalizer(parser)
     _add_json(parser, "one JSON object for each line")
 
 
@@ -250,6 +246,94 @@ def _long(options) -> int:
     )
     _print(reports, as_json=options.json)
     return _complain_of(failed)
+
+
+# live
+
+
+def _add_live(add_kind) -> None:
+    parser = add_kind(
+        "live",
+        _live,
+        "WER and delays of live streams: from the end of speech to the final transcript, to the "
+        "first text, of words and of labels; or how soon a stream detects the ends of turns, and "
+        "how often it is wrong",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
+    parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
+    parser.add_argument(
+        "--lookahead",
+        type=_numbers,
+        default=(),
+        metavar="A,B",
+        help="look-aheads of a causal model in seconds [all that it has]",
+    )
+    parser.add_argument(
+        "--stop-secs",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="seconds from the end of speech to the call of finish_turn(), which a detector of "
+        "voice activity waits for [0.2]",
+    )
+    parser.add_argument(
+        "--streams", type=positive, default=1, help="number of streams at the same time [1]"
+    )
+    parser.add_argument(
+        "--end-of-turn",
+        type=_rules,
+        metavar="S,S",
+        help="join the recordings with pauses, and detect the ends of turns after S seconds of "
+        "silence, or S:SHORTEST [SHORTEST: half of S]",
+    )
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="take as long as the audio does [the clock is simulated]",
+    )
+    _add_normalizer(parser)
+    _add_json(parser, "one JSON object for each row")
+
+
+def _live(options) -> int:
+    from tdt_jax.benchmarks import live, turns
+    from tdt_jax.checkpoints import loading
+    from tdt_jax.data.sources import read_source
+    from tdt_jax.inference.end_of_turn import EndOfTurn
+    from tdt_jax.runtime import process
+
+    items = read_source(options.manifest)
+    process.set_up()
+    failed: dict[str, str] = {}
+    recogniser = loading.load(options.model)
+    common: dict[str, Any] = dict(
+        lookaheads=options.lookahead, real_time=options.real_time, failed=failed
+    )
+    if options.end_of_turn:
+        if options.streams > 1:
+            raise ValueError("--end-of-turn measures one stream: it does not go with --streams")
+        rules = [EndOfTurn(*pair) for pair in options.end_of_turn]
+        reports = turns.turn_reports(recogniser, items, rules=rules, **common)
+    else:
+        reports = live.live_reports(
+            recogniser,
+            items,
+            stop_secs=options.stop_secs,
+            num_streams=options.streams,
+            normalizer=options.normalizer,
+            **common,
+        )
+    _print(reports, as_json=options.json)
+    return _complain_of(failed)
+
+
+def _rules(text: str) -> list[tuple[float, float]]:
+    """Returns S,S:SHORTEST,... as pairs of numbers."""
+    try:
+        pairs = [part.partition(":")[::2] for part in text.split(",")]
+        return [(float(s), float(shortest) if shortest else float(s) / 2) for s, shortest in pairs]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of S or S:SHORTEST") from None
 
 
 # encoder
@@ -450,6 +534,16 @@ def _add_repeats(parser, default: int) -> None:
 def _add_peers(parser) -> None:
     parser.add_argument(
         "--peers", action="store_true", help="measure transformers too (needs it and torch)"
+    )
+
+
+def _add_normalizer(parser) -> None:
+    parser.add_argument(
+        "--normalizer",
+        "--normaliser",
+        choices=["none", "whisper"],
+        default="none",
+        help="what makes words alike before they are compared; whisper is for English [none]",
     )
 
 

@@ -5,7 +5,7 @@ import functools
 import shutil
 import sys
 
-from tdt_jax.cli.options import AddCommand, add_model, is_terminal, load
+from tdt_jax.cli.options import AddCommand, add_model, has_colors, is_terminal, load
 
 
 def add_listen(add: AddCommand) -> None:
@@ -13,9 +13,11 @@ def add_listen(add: AddCommand) -> None:
         "listen",
         _listen,
         "live from the microphone or a pipe",
-        "Transcribe live, chunk by chunk. Each chunk is encoded with the audio before and after\n"
-        "it; the decoder's state is carried from one to the next. Words appear CHUNK + RIGHT\n"
-        "seconds after they were spoken. Ctrl-C ends.",
+        "Transcribe live, chunk by chunk; the decoder's state is carried from one to the next.\n"
+        "A causal model encodes each chunk once; words appear LOOKAHEAD seconds after they were\n"
+        "spoken. Another one encodes each with the audio before and after it; words appear\n"
+        "CHUNK + RIGHT seconds after they were spoken. On a terminal, words that may still\n"
+        "change are grey, and a line below shows the latency. Ctrl-C ends.",
         "  tdt-jax listen MODEL                 # microphone; pip install 'tdt-jax[listen]'\n"
         "  ffmpeg -i http://radio/stream -f s16le -ar 16000 -ac 1 - | tdt-jax listen MODEL -",
     )
@@ -26,14 +28,13 @@ def add_listen(add: AddCommand) -> None:
         default="microphone",
         help="- for standard input: WAV, or 16-bit mono PCM at the model's rate [microphone]",
     )
-    for name, default, what in (
-        ("chunk", 1.6, "that are decoded at a time [1.6]"),
-        ("left", None, "before a chunk that the encoder sees [8, less as the model was trained]"),
-        ("right", 1.6, "after a chunk that the encoder sees [1.6]"),
+    for name, what in (
+        ("lookahead", "that a causal model looks ahead, one of those it was trained with"),
+        ("chunk", "that are decoded at a time, of other models [1.6]"),
+        ("left", "before a chunk that the encoder sees [8, less as the model was trained]"),
+        ("right", "after a chunk that the encoder sees [1.6]"),
     ):
-        command.add_argument(
-            f"--{name}", type=float, default=default, metavar="S", help=f"seconds {what}"
-        )
+        command.add_argument(f"--{name}", type=float, metavar="S", help=f"seconds {what}")
     command.add_argument(
         "--keep-tags",
         action="store_true",
@@ -67,6 +68,8 @@ def _listen(options: argparse.Namespace) -> int:
         after_prompt(),
         functools.partial(print, end="", flush=True),
         columns=shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0,
+        ansi=has_colors(sys.stdout),
+        lookahead=options.lookahead,
         chunk=options.chunk,
         left=options.left,
         right=options.right,

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 import warnings
@@ -147,6 +148,12 @@ def audio_warnings() -> Iterator[None]:
 def is_terminal(file: TextIO | None) -> bool:
     """Returns whether a stream is a terminal; a closed one (None) is not."""
     return file is not None and file.isatty()
+
+
+def has_colors(file: TextIO | None) -> bool:
+    """Returns whether a stream is a terminal that shows colors, and whose user wants them."""
+    is_plain = os.environ.get("TERM", "dumb") == "dumb" or bool(os.environ.get("NO_COLOR"))
+    return is_terminal(file) and not is_plain
 
 
 def hides_progress(options: argparse.Namespace) -> bool:

@@ -1,6 +1,7 @@
 """Configuration: nested frozen dataclasses that hold every default, checked when they are built.
 
-model.py         FeatureConfig, EncoderConfig, PredictorConfig, JointConfig, ModelConfig
+model.py         FeatureConfig, EncoderConfig, PredictorConfig, JointConfig, PromptConfig,
+                 ModelConfig
 training.py      LossConfig ... Config: a whole run
 text.py          configuration files, "a.b=value", JSON
 checks.py        the checks of the dataclasses' fields
@@ -16,6 +17,7 @@ from tdt_jax.config.model import (
     JointConfig,
     ModelConfig,
     PredictorConfig,
+    PromptConfig,
     check_durations,
 )
 from tdt_jax.config.text import from_json, load, override, to_json
@@ -44,6 +46,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PredictorConfig",
+    "PromptConfig",
     "TelephoneConfig",
     "TokenizerConfig",
     "TrainingConfig",

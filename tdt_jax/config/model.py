@@ -183,6 +183,43 @@ class JointConfig:
 
 
 @dataclass(frozen=True)
+class PromptConfig:
+    """A language prompt: each utterance has one of several slots, which changes its frames."""
+
+    num_slots: int = 128
+    width: int = 2048  # of the hidden layer that sees the frame and the slot
+    default: int = 101  # slot of utterances for which none is given
+    # (name, slot) of each language; several names may share a slot
+    languages: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self):
+        at_least(1, self, "prompt.num_slots", "prompt.width")
+        slots = [self.default, *(slot for _, slot in self.languages)]
+        outside = [slot for slot in slots if not 0 <= slot < self.num_slots]
+        require(
+            not outside,
+            f"prompt.default and prompt.languages need slots in 0..{self.num_slots - 1}, got "
+            f"{outside[:1]}",
+        )
+
+    def slot(self, language: str | int) -> int:
+        """Returns the slot of a language, which may be given as its slot.
+
+        Raises:
+          ValueError: if there is none; the message names those there are.
+        """
+        if isinstance(language, str):
+            names = dict(self.languages)
+            if language not in names:
+                known = ", ".join(names) or "none by name"
+                raise ValueError(f"the model has no prompt for {language!r}; it has {known}")
+            return names[language]
+        if not 0 <= language < self.num_slots:
+            raise ValueError(f"prompts are slots in 0..{self.num_slots - 1}, got {language}")
+        return int(language)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A transducer: features, encoder, predictor and joint network.
 
@@ -196,6 +233,7 @@ class ModelConfig:
     predictor: PredictorConfig | None = field(default_factory=PredictorConfig)
     joint: JointConfig | None = field(default_factory=JointConfig)
     ctc: bool = False  # a CTC head on the encoder
+    prompt: PromptConfig | None = None
     max_symbols: int = 10  # labels that greedy decoding emits at one frame at most
     dtype: str = "float32"  # of the computation; losses are float32
     # length of the windows that long audio is transcribed in; None: the longest bucket of the run

@@ -5,11 +5,11 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tdt_jax.audio.encoded import flac
 from tdt_jax.audio.segment import Segment
-from tdt_jax.data.utterance import Utterance
+from tdt_jax.data.utterance import SpokenWord, Utterance
 from tdt_jax.orthography import nfc
 from tdt_jax.runtime.files import write_atomically
 
@@ -25,6 +25,7 @@ class Entry(NamedTuple):
     seconds: float  # 0.0: unknown, because the manifest has no duration
     text: str
     offset: float | None = None  # seconds; None: the whole file
+    words: tuple[SpokenWord, ...] = ()  # from the start of this part; () if not known
 
     @property
     def audio(self) -> Segment:
@@ -42,7 +43,9 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
     A relative audio_filepath is relative to the manifest. With an `offset` (s) an entry is the part
     of its file that begins there and lasts for `duration`; without, it is the whole file, and
     `duration` its nominal length (see `tdt_jax.audio.segment`). The text is converted to Unicode's
-    form NFC. Blank lines and other keys are ignored.
+    form NFC. `words` may say when each word is spoken, in seconds from the start of the entry:
+    [{"word": "hello", "start": 0.3, "end": 0.7}, ...]. Blank lines and other keys are ignored, and
+    so are `words` of another form.
 
     Raises:
       ValueError: naming path:line, for up to ten bad lines at once, and for an empty file.
@@ -92,6 +95,11 @@ def write_manifest(
         (path.parent / name).write_bytes(flac(utterance.samples, sample_rate))
         seconds = len(utterance.samples) / sample_rate
         line = {"audio_filepath": name, "duration": seconds, "text": utterance.text}
+        if utterance.words:
+            line["words"] = [
+                {"word": word.text, "start": round(word.start, 4), "end": round(word.end, 4)}
+                for word in utterance.words
+            ]
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_atomically(path, "".join(lines))
 
@@ -121,7 +129,21 @@ def _parse(line: bytes, folder: Path) -> Entry:
     name = item["audio_filepath"].encode("utf-8", "surrogateescape")
     path, shown = folder / os.fsdecode(name), name.decode("utf-8", "backslashreplace")
     id = f"{shown}@{offset}" if offset else shown
-    return Entry(id, path, seconds or 0.0, nfc(item["text"]), offset)
+    return Entry(id, path, seconds or 0.0, nfc(item["text"]), offset, _words(item.get("words")))
+
+
+def _words(items: Any) -> tuple[SpokenWord, ...]:
+    """Returns the words of an entry; () if they are not in the manifest, or in another form."""
+    try:
+        words = [SpokenWord(nfc(each["word"]), each["start"], each["end"]) for each in items]
+        last = 0.0
+        for word in words:
+            if not last <= word.start <= word.end <= LONGEST:
+                return ()
+            last = word.start
+    except (KeyError, TypeError):
+        return ()
+    return tuple(words)
 
 
 def _seconds(item: dict, key: str) -> float | None:

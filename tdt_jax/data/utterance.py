@@ -36,6 +36,14 @@ class StoredUtterance(Protocol):
         ...
 
 
+class SpokenWord(NamedTuple):
+    """A word, or several that were recorded together, and when it is spoken."""
+
+    text: str
+    start: float  # seconds, where its sound starts
+    end: float
+
+
 class Utterance(NamedTuple):
     """Samples in memory, with their transcript."""
 
@@ -43,6 +51,7 @@ class Utterance(NamedTuple):
     samples: np.ndarray  # [S] float32
     text: str
     num_leading_samples: int = 0  # known to precede the first word
+    words: tuple[SpokenWord, ...] = ()  # of the text, in order; () if their times are not known
 
     @property
     def audio(self) -> np.ndarray:

@@ -265,6 +265,7 @@ def _result(
 ) -> RecordingResult:
     """Puts the transcript of a recording together from its windows."""
     duration, features = windows[-1].last, recogniser.config.features
+    causal = recogniser.config.encoder.causal_subsampling
     words: list[list[TimedWord]] = []
     extents: list[tuple[float, float]] = []
     languages: list[str] = []
@@ -281,6 +282,9 @@ def _result(
     return RecordingResult(
         build_transcript(joined, duration, commonest(languages)),
         sum(int(window.hypothesis.num_steps) for window in windows),
-        sum(subsampled_length(window.num_samples // features.hop_length) for window in windows),
+        sum(
+            subsampled_length(window.num_samples // features.hop_length, causal=causal)
+            for window in windows
+        ),
         sum(int(window.hypothesis.num_labels) for window in windows),
     )

@@ -6,6 +6,7 @@ attention.py     relative-position attention, over all frames or a window of the
 depthwise.py     depthwise convolutions, as each kind of device computes them fastest
 predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head
+prompt.py        Prompt: a language prompt on the encoder's frames
 transducer.py    Transducer, encode, encode_chunk, abstract_model, with_parameters
 layers.py        masks, dropout, norms: what several networks use
 """
@@ -18,6 +19,7 @@ from tdt_jax.models.transducer import (
     encode,
     encode_chunk,
     start_encoding,
+    with_separate_blocks,
 )
 
 __all__ = [
@@ -31,4 +33,5 @@ __all__ = [
     "log_mel_chunk",
     "start_encoding",
     "start_log_mel",
+    "with_separate_blocks",
 ]

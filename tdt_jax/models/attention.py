@@ -8,7 +8,7 @@ a block: the keys and values of the window that lie before it are kept from the 
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from tdt_jax.runtime import backend
 
 MASKED = -1e9  # attention score of a masked frame
 
-Length = int | jax.Array
+Length = Any  # an int, or an array where it is drawn
 
 
 class AttentionMask(NamedTuple):
@@ -56,8 +56,11 @@ def attention_blocks(mask: AttentionMask | None, num_frames: int) -> AttentionMa
 
     The latter where `mask` is None, or traced, or blocks would save nothing.
     """
-    is_known = mask is not None and all(isinstance(each, int) for each in mask)
-    if is_known and mask.left + block_size(mask) + mask.right < num_frames:
+    if (
+        mask is not None
+        and all(isinstance(each, int) for each in mask)
+        and mask.left + block_size(mask) + mask.right < num_frames
+    ):
         return mask
     return AttentionMask(0, num_frames, 0)
 

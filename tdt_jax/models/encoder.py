@@ -10,13 +10,15 @@ A causal encoder also encodes chunk by chunk (`start`, `step`): each chunk is en
 same code as a whole utterance, and what later chunks need of it is kept in the state.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -51,10 +53,12 @@ def subsampled_length(num_features: Length, *, causal: bool = False) -> Length:
 
     That is an eighth, rounded up; with causal subsampling one more, unless M = 8k + 1 (or 0).
     """
-    if causal:
-        minimum = min if isinstance(num_features, int) else jnp.minimum
-        return minimum(num_features, (num_features + 2 * MARGIN) // 8)
-    return (num_features + MARGIN) // 8
+    if not causal:
+        return (num_features + MARGIN) // 8
+    num_frames = (num_features + 2 * MARGIN) // 8  # 1 for no features
+    if isinstance(num_features, int):
+        return min(num_features, num_frames)
+    return jnp.minimum(num_features, num_frames)
 
 
 class BlockCache(NamedTuple):
@@ -89,8 +93,32 @@ class EncoderState(NamedTuple):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class SeparateBlocks:
+    """The blocks of an encoder, each with arrays of its own.
+
+    It holds their arrays, and not modules, which take some 0.3 ms each to flatten at every call.
+    """
+
+    leaves: tuple[tuple[jax.Array, ...], ...]  # of each block
+    structure: jax.tree_util.PyTreeDef  # of a block
+
+    def __iter__(self) -> Iterator["Block"]:
+        for leaves in self.leaves:
+            yield jax.tree.unflatten(self.structure, leaves)
+
+
+jax.tree_util.register_dataclass(SeparateBlocks, data_fields=["leaves"], meta_fields=["structure"])
+
+
 class Encoder(nnx.Module):
-    """Subsampling and a stack of blocks, whose parameters are stacked: [L, ...]."""
+    """Subsampling and a stack of blocks, whose parameters are stacked: [L, ...].
+
+    On a CPU `lax.scan` copies the parameters of a block out of the stack before it uses them. For a
+    chunk of few frames that takes longer than its products, so blocks can also be separate.
+    """
+
+    blocks: Any  # a Block with parameters [L, ...], or SeparateBlocks
 
     def __init__(self, config: EncoderConfig, num_mels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.subsampling = Subsampling(config, num_mels, dtype=dtype, rngs=rngs)
@@ -140,8 +168,16 @@ class Encoder(nnx.Module):
         keys = None if key is None else jax.random.split(block_key, self.config.num_layers)
         policy = getattr(jax.checkpoint_policies, self.config.remat_policy)
         body = jax.checkpoint(apply, policy=policy) if self.config.remat else apply
-        x, _ = jax.lax.scan(body, x, (self.blocks, keys), unroll=self.config.unroll)
+        x, _ = self._scan(body, x, keys, unroll=self.config.unroll)
         return _mask_time(x, num_frames), num_frames
+
+    def with_separate_blocks(self) -> "Encoder":
+        """Returns the encoder with `SeparateBlocks`; on a CPU they share memory with the stack."""
+        leaves, structure = jax.tree.flatten(self.blocks)
+        blocks = zip(*(_unstack(leaf) for leaf in leaves), strict=True)
+        encoder = jax.tree.map(lambda leaf: leaf, self)
+        encoder.blocks = SeparateBlocks(tuple(blocks), structure)
+        return encoder
 
     def start(self, batch_size: int, context: tuple[int, int] | None = None) -> EncoderState:
         """Returns the state at the start of `batch_size` utterances; `context` as of `encode`."""
@@ -156,7 +192,11 @@ class Encoder(nnx.Module):
         mask = attention_mask(config, context)
         assert mask is not None
         positions = position_encoding(mask.furthest, mask.nearest, config.width)
-        project = jax.vmap(lambda block: block.attention.project(positions.astype(self.dtype)))
+        positions = positions.astype(self.dtype)
+
+        def project(_, layer):
+            return None, layer[0].attention.project(positions)
+
         heads, layers = config.num_heads, config.num_layers
 
         def zeros(*shape, dtype=self.dtype):
@@ -170,7 +210,7 @@ class Encoder(nnx.Module):
             num_frames=zeros(batch_size, dtype=jnp.int32),
             features=zeros(batch_size, MARGIN + 8 * mask.chunk, num_mels, dtype=jnp.float32),
             layers=BlockCache(AttentionCache(frames, frames), history),
-            positions=project(self.blocks),
+            positions=self._scan(project, None)[1],
         )
 
     def step(
@@ -185,32 +225,29 @@ class Encoder(nnx.Module):
         lengths = jnp.where(last, total, UNKNOWN)
         num_frames = subsampled_length(lengths, causal=True)
 
-        def encode(received, first, layers, ready):
+        def is_ready(pending):
+            return (pending >= size) | (last & (pending > 0))
+
+        def encode_next(carry):
+            index, received, pending, first, layers, frames = carry
+            ready = is_ready(pending)
             x, new = self._encode_chunk(
                 received[:, : MARGIN + size], lengths, first, layers, state.positions
             )
-            select = functools.partial(select_rows, ready, axis=1)
-            return x, jax.tree.map(select, new, layers)
-
-        def skip(received, first, layers, ready):
-            return jnp.zeros((len(first), chunk, self.config.width), self.dtype), layers
-
-        def encode_next(carry, _):
-            received, pending, first, layers = carry
-            ready = (pending >= size) | (last & (pending > 0))
-            x, layers = jax.lax.cond(jnp.any(ready), encode, skip, received, first, layers, ready)
+            layers = jax.tree.map(functools.partial(select_rows, ready, axis=1), new, layers)
             count = jnp.where(ready, (num_frames - first).clip(0, chunk), 0)
             rest = jnp.pad(received[:, size:], ((0, 0), (0, size), (0, 0)))
             received = select_rows(ready, rest, received, axis=0)
             pending = jnp.where(ready, (pending - size).clip(0), pending)
-            return (received, pending, first + count, layers), (x, count)
+            return index + 1, received, pending, first + count, layers, frames.at[index].set(x)
 
         num_chunks = -(-(size - 1 + features.shape[1]) // size)
-        carry = received, pending + num_features, state.num_frames, state.layers
-        carry, (frames, counts) = jax.lax.scan(encode_next, carry, length=num_chunks)
-        received, _, first, layers = carry
+        frames = jnp.zeros((num_chunks, len(total), chunk, self.config.width), self.dtype)
+        carry = 0, received, pending + num_features, state.num_frames, state.layers, frames
+        carry = jax.lax.while_loop(lambda carry: jnp.any(is_ready(carry[2])), encode_next, carry)
+        _, received, _, first, layers, frames = carry
         frames = jnp.moveaxis(frames, 0, 1).reshape(len(first), -1, self.config.width)
-        count = jnp.sum(counts, axis=0)
+        count = first - state.num_frames
         state = EncoderState(total, first, received[:, : MARGIN + size], layers, state.positions)
         return _mask_time(frames, count), count, state.restart(last)
 
@@ -224,7 +261,18 @@ class Encoder(nnx.Module):
             block, cache, positions = layer
             return block.step(x, cache, positions, first, padding)
 
-        return jax.lax.scan(apply, x, (self.blocks, layers, positions))
+        return self._scan(apply, x, layers, positions)
+
+    def _scan(self, body: Callable, carry: Any, *arrays: Any, unroll: int = 1) -> tuple[Any, Any]:
+        """Returns what `lax.scan` of `body` over the blocks and `arrays` [L, ...] returns."""
+        if not isinstance(self.blocks, SeparateBlocks):
+            return jax.lax.scan(body, carry, (self.blocks, *arrays), unroll=unroll)
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            layer = jax.tree.map(lambda array, index=index: array[index], arrays)
+            carry, output = body(carry, (block, *layer))
+            outputs.append(output)
+        return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
 
     def _scaled(self, x):
         return x * math.sqrt(self.config.width) if self.config.scale_input else x
@@ -448,7 +496,7 @@ class Block(nnx.Module):
             return self.convolution.step(x, cache.convolution, first, padding)
 
         x, *caches = self._apply(x, attend, convolve, [None] * 6)
-        return x, BlockCache(*caches)
+        return x, BlockCache._make(caches)
 
     def _apply(self, x, attend, convolve, keys):
         """Returns the output, and what `attend` and `convolve` return beside theirs."""
@@ -525,7 +573,14 @@ class Convolution(nnx.Module):
         return self.pointwise2(jax.nn.silu(self.norm(x)))
 
 
-def _mask_time(x, lengths, start=0):
+def _unstack(array: jax.Array) -> list[jax.Array]:
+    """Returns array[0], array[1], ...; on a CPU without a copy."""
+    if any(device.platform != "cpu" for device in array.devices()):
+        return list(array)
+    return [jax.device_put(each, may_alias=True) for each in np.asarray(array)]
+
+
+def _mask_time(x, lengths, start: jax.Array | int = 0):
     """Zeroes x [B, M, ...], whose first frame has the index `start`, outside 0..length - 1.
 
     `start` is [] or [B].

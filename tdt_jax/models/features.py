@@ -138,6 +138,11 @@ def log_mel_chunk(
             f"log_mel_chunk needs a state of {len(samples)} rows, got {len(state.num_samples)}"
         )
     last = jnp.zeros(num_samples.shape, bool) if last is None else last
+    if last.shape != num_samples.shape:
+        raise ValueError(
+            f"log_mel_chunk needs last [B] for samples [B, S], got {last.shape} and "
+            f"{len(num_samples)} rows"
+        )
     hop, after = config.hop_length, _samples_after(config)
     before, size = _samples_before(config), state.samples.shape[1]
     center = hop * state.num_features  # the sample that the next feature is centered on

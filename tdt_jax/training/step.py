@@ -133,6 +133,7 @@ def loss_and_metrics(
     features, num_features = _features(samples, batch.num_samples, config, mesh)
     features = spec_augment(features, num_features, config.augment, keys[2])
     frames, num_frames = model.encoder(features, num_features, key=keys[3], prepare=prepare)
+    frames = model.prompted(frames, num_frames)
     ctc_weight = config.loss.ctc_weight
     if model.predictor is None or model.joint is None:
         ctc_weight = 1.0

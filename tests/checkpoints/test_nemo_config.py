@@ -1,5 +1,6 @@
 """NeMo's model_config.yaml: as published, as written, as NeMo reads it, and what does not fit."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -7,7 +8,9 @@ from parakeet_files import changed_config
 
 from tdt_jax import presets
 from tdt_jax.checkpoints.formats.fields import ConfigReader
-from tdt_jax.checkpoints.parakeet import nemo_config
+from tdt_jax.checkpoints.parakeet import convert, nemo_config
+from tdt_jax.models.transducer import abstract_model
+from tdt_jax.runtime.pytree import named_leaves
 
 
 def read(config, has_ctc_head=True):
@@ -86,11 +89,126 @@ def test_published_configurations_are_read():
     )  # fmt: skip
     del unified["encoder"]["use_bias"]
     encoder = dataclasses.replace(
-        presets.PARAKEET_TDT_0_6B_V2.encoder, use_bias=True, scale_input=True
+        presets.PARAKEET_TDT_0_6B_V2.encoder,
+        use_bias=True,
+        scale_input=True,
+        unified_contexts=((70,), (1, 2, 7, 13), (0, 1, 2, 3, 4, 7, 13)),
     )
     assert read(unified, False) == dataclasses.replace(
         presets.PARAKEET_TDT_0_6B_V2, encoder=encoder, durations=None
     )
+
+
+def streaming(contexts=((70, 13), (70, 6), (70, 1), (70, 0)), *, encoder=(), **changes):
+    """A model_config.yaml of a causal RNN-T; nemotron-speech-streaming-en-0.6b's by default."""
+    rnnt = published()
+    rnnt["joint"].pop("num_extra_outputs")
+    return published(
+        preprocessor=rnnt["preprocessor"] | {"normalize": "NA", "dither": 0.0},
+        encoder={
+            "causal_downsampling": True, "att_context_size": [list(each) for each in contexts],
+            "att_context_style": "chunked_limited", "conv_context_size": "causal",
+            "conv_norm_type": "layer_norm", **dict(encoder),
+        },
+        joint=rnnt["joint"],
+        decoding={"strategy": "greedy_batch", "greedy": {"max_symbols": 10}},
+        **changes,
+    )  # fmt: skip
+
+
+STREAMING = {
+    "nemotron-speech-streaming-en-0.6b": streaming(),
+    "nemotron-3.5-asr-streaming-0.6b": streaming(
+        ((56, 3), (56, 0), (56, 6), (56, 13)),
+        target="nemo.collections.asr.models.rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt",
+        labels=["x"] * 13087,
+        model_defaults={
+            "enc_hidden": 1024, "initialize_prompt_feature": True, "num_prompts": 128,
+            "prompt_dictionary": {"en-US": 0, "en": 0, "de-DE": 9, "no": 27, "auto": 101},
+        },
+    ),
+    "parakeet_realtime_eou_120m-v1": streaming(
+        ((70, 1),),
+        labels=["x"] * 1026,
+        encoder={"n_layers": 17, "d_model": 512},
+        decoder={"prednet": {"pred_hidden": 640, "pred_rnn_layers": 1, "dropout": 0.2}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_published_streaming_models_are_read(name):
+    config = read(STREAMING[name], False)
+    encoder = config.encoder
+    assert config.kind == "RNN-T" and encoder.is_causal and not config.ctc
+    assert config.features.normalize == (0.0, 1.0) and config.features.num_mels == 128
+    assert encoder.convolution_context == (8, 0) and encoder.convolution_norm == "layer_norm"
+    shapes = {name: leaf.shape for name, leaf in named_leaves(abstract_model(config)).items()}
+    tensors = convert.tensor_shapes(config, shapes)
+    assert tensors["encoder.pre_encode.out.weight"] == (encoder.width, 4352)
+    assert tensors["encoder.layers.0.conv.batch_norm.weight"] == (encoder.width,)
+    assert "encoder.layers.0.conv.batch_norm.running_mean" not in tensors
+    if name.startswith("nemotron-3.5"):
+        assert encoder.chunked_contexts == ((56, 3), (56, 0), (56, 6), (56, 13))
+        assert config.blank == 13087 and config.prompt.default == 101
+        assert config.prompt.slot("de-DE") == 9 and config.prompt.slot("no") == 27
+        assert tensors["prompt_kernel.0.weight"] == (2048, 1152)
+        assert tensors["prompt_kernel.2.weight"] == (1024, 2048)
+    elif name.startswith("nemotron"):
+        assert encoder.chunked_contexts == ((70, 13), (70, 6), (70, 1), (70, 0))
+        assert config.blank == 1024 and config.prompt is None
+    else:
+        assert encoder.chunked_contexts == ((70, 1),) and config.blank == 1026
+        assert (encoder.num_layers, encoder.width, config.predictor.num_layers) == (17, 512, 1)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_what_is_written_of_a_streaming_model_is_read(name):
+    config = read(STREAMING[name], False)
+    pieces = [f"piece{i}" for i in range(config.vocab_size)]
+    assert read(nemo_config.write_config(config, pieces), False) == config
+
+
+def test_causal_transducers_of_every_kind_are_written():
+    """A TDT, and hybrids with a CTC head and a prompt: the parts compose in NeMo."""
+    base = read(STREAMING["nemotron-3.5-asr-streaming-0.6b"], False)
+    for changes in (
+        {"durations": (0, 1, 2, 3, 4)},
+        {"durations": (0, 1, 2, 3, 4), "prompt": None},
+        {"ctc": True},
+        {"ctc": True, "prompt": None},
+    ):
+        config = dataclasses.replace(base, **changes)
+        fields = nemo_config.write_config(config, ["x"] * config.vocab_size)
+        assert fields["target"].endswith("WithPrompt") == (config.prompt is not None)
+        assert read(fields, config.ctc) == config
+
+
+def test_unified_contexts_are_written():
+    fields = dict(att_context_style="chunked_limited_with_rc", conv_context_style="dcc")
+    contexts = [[70], [1, 2, 7, 13], [0, 1, 2, 3, 4, 7, 13]]
+    config = read(published(encoder={**fields, "att_chunk_context_size": contexts}), False)
+    assert config.encoder.unified_contexts == ((70,), (1, 2, 7, 13), (0, 1, 2, 3, 4, 7, 13))
+    assert config.encoder.convolution_context is None and not config.encoder.is_causal
+    written = nemo_config.write_config(config, ["x"] * 1024)
+    assert written["encoder"]["att_chunk_context_size"] == contexts
+    assert written["encoder"].items() >= fields.items()
+    assert read(written, False) == config
+
+
+def test_prompts_that_nemo_does_not_have():
+    base = read(STREAMING["nemotron-3.5-asr-streaming-0.6b"], False)
+    for changes, why in (
+        ({"width": 1024}, "twice the encoder's width, 2048; this model's has 1024"),
+        ({"default": 0}, "named 'auto'; this model's is 0, and 'auto' is 101"),
+        ({"languages": (("en", 0),)}, "named 'auto'; this model's is 101, and 'auto' is None"),
+    ):
+        prompt = dataclasses.replace(base.prompt, **changes)
+        with pytest.raises(ValueError, match=why):
+            nemo_config.write_config(dataclasses.replace(base, prompt=prompt), ["x"] * 13087)
+    changes = dict(predictor=None, joint=None, durations=None, ctc=True)
+    with pytest.raises(ValueError, match="no CTC model with a language prompt"):
+        nemo_config.write_config(dataclasses.replace(base, **changes), ["x"] * 13087)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +273,8 @@ def test_seconds_are_samples_rounded_down():
         {"encoder__att_context_size": [70, 13],
          "encoder__att_context_style": "chunked_limited_with_rc"},
         {"encoder__conv_context_size": [2, 2]},
+        {"encoder__conv_context_style": "dcc"},
+        {"encoder__att_context_probs": [1.0]},
         {"encoder__feat_out": 16},
         {"encoder__reduction": "pooling", "encoder__reduction_factor": 1},
         {"encoder__untie_biases": False},
@@ -213,8 +333,59 @@ def test_a_limited_context_is_read():
         ({"encoder__att_context_size": [[70, -1]]}, "two limits"),
         ({"encoder__att_context_size": "all"}, "'all'"),
         ({"encoder__att_context_style": "chunked_limited"}, "chunked_limited"),
-        ({"encoder__causal_downsampling": True}, "causal_downsampling"),
-        ({"encoder__conv_context_size": [4, 0]}, "conv_context_size"),
+        *(
+            (
+                {
+                    "encoder__att_context_style": "chunked_limited",
+                    "encoder__att_context_size": size,
+                },
+                f"att_context_size has {found}; with",
+            )
+            for size, found in (
+                ([70, 1, 0], r"\[70, 1, 0\]"),
+                ([[70, 13], [71, 13]], r"\[71, 13\]"),
+                ([[70, -1], [70, 13]], r"\[70, -1\]"),
+                ([-1, 13], r"\[-1, 13\]"),
+                ([[70, 13], 70], r"\[\.\.\., 70\]"),
+                ([[70, "13"]], r"\[70, '13'\]"),
+                ([], r"\[\]"),
+                (None, "None"),
+                ("all", "'all'"),
+                ([[]], r"\[\]"),
+            )
+        ),
+        *(
+            (
+                {
+                    "encoder__att_context_style": "chunked_limited_with_rc",
+                    "encoder__att_chunk_context_size": size,
+                },
+                "att_chunk_context_size is",
+            )
+            for size in (
+                [70, 1, 0],
+                [[70], [1]],
+                [[70], [0], [0]],
+                [[70], [], [0]],
+                [[-1], [1], [0]],
+                [[70], [1], ["0"]],
+                "all",
+            )
+        ),
+        ({"encoder__att_context_style": "chunked"}, "att_context_style is 'chunked'"),
+        (
+            {
+                "encoder__att_context_style": "chunked_limited",
+                "encoder__self_attention_model": "rel_pos_local_attn",
+            },
+            "chunked_limited",
+        ),
+        ({"encoder__causal_downsampling": "yes"}, "causal_downsampling is 'yes'"),
+        *(
+            ({"encoder__conv_context_size": size}, "conv_context_size is")
+            for size in ([4, 1], [5, -1], [4], [1, 1, 2], "all", 4, [[4, 0]])
+        ),
+        ({"encoder__conv_context_style": "dynamic"}, "conv_context_style is 'dynamic'"),
         ({"encoder__use_bias": "maybe"}, "use_bias"),
         ({"preprocessor__normalize": "all_features"}, "all_features"),
         ({"preprocessor__normalize": {"fixed_mean": [0.0, 1.0], "fixed_std": [1.0] * 2}}, "share"),
@@ -258,24 +429,47 @@ def test_all_problems_are_in_one_error():
         read(config)
 
 
-def test_streaming_models_are_refused_with_the_reason():
-    """Fields of nemotron-speech-streaming-en-0.6b."""
-    config = changed_config(
-        preprocessor__normalize="NA",
-        encoder__causal_downsampling=True,
-        encoder__att_context_size=[[70, 13], [70, 6], [70, 1], [70, 0]],
-        encoder__att_context_style="chunked_limited",
-        encoder__conv_context_size="causal",
-        encoder__conv_norm_type="layer_norm",
-    )
-    with pytest.raises(ValueError, match="the encoder is a streaming one") as caught:
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"prompt_dictionary": {}},
+            "prompt_dictionary is a dict; names of slots in 0..127, 'auto'",
+        ),
+        ({"prompt_dictionary": None}, "prompt_dictionary is None"),
+        ({"prompt_dictionary": {"auto": 0, "en": 128}}, "prompt_dictionary is a dict"),
+        ({"prompt_dictionary": {"auto": 0, "en": "1"}}, "prompt_dictionary is a dict"),
+        ({"prompt_dictionary": {"auto": 0, False: 1}}, "prompt_dictionary is a dict"),
+        ({"num_prompts": 101}, r"slots in 0\.\.100"),
+        ({"num_prompts": 10**9}, "num_prompts is 1000000000"),
+        ({"initialize_prompt_feature": "yes"}, "initialize_prompt_feature is 'yes'"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_prompts_that_do_not_fit(changes, why):
+    config = copy.deepcopy(STREAMING["nemotron-3.5-asr-streaming-0.6b"])
+    config["model_defaults"] |= changes
+    with pytest.raises(ValueError, match=why):
         read(config)
-    for field in ("chunked_limited", "causal_downsampling True", "conv_context_size 'causal'"):
-        assert field in str(caught.value)
+
+
+def test_a_prompt_may_be_switched_off():
+    """NeMo 3.0.0: the class has one only where initialize_prompt_feature is true."""
+    config = copy.deepcopy(STREAMING["nemotron-3.5-asr-streaming-0.6b"])
+    config["model_defaults"]["initialize_prompt_feature"] = False
+    assert read(config).prompt is None
+    config["model_defaults"] = STREAMING["nemotron-3.5-asr-streaming-0.6b"]["model_defaults"]
+    config["target"] = published()["target"]
+    assert read(config).prompt is None
+
+
+def test_models_of_the_end_of_utterance_are_read():
+    target = "nemo.collections.asr.models.asr_eou_models.EncDecRNNTBPEEOUModel"
+    assert read(changed_config(target=target)) == read(changed_config())
 
 
 def test_an_error_names_the_whole_class():
-    name = "EncDecHybridRNNTCTCBPEModelWithPrompt"
-    target = f"nemo.collections.asr.models.hybrid_rnnt_ctc_bpe_models_prompt.{name}"
+    name = "EncDecMultiTalkerRNNTBPEModel"
+    target = f"nemo.collections.asr.models.multitalker_asr_models.{name}"
     with pytest.raises(ValueError, match=rf"is a {name};"):
         read(changed_config(target=target))

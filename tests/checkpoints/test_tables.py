@@ -1,11 +1,14 @@
 """The tables name every parameter of a model, and the tensors of published checkpoints."""
 
+import dataclasses
+
 import models
 import numpy as np
 import pytest
 
 from tdt_jax import presets
 from tdt_jax.checkpoints.parakeet import convert, tables
+from tdt_jax.config import PromptConfig
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import named_leaves
 
@@ -31,6 +34,8 @@ def test_tables_name_every_parameter_once(kind, norm, use_bias):
         changes |= dict(predictor=None, joint=None, ctc=True)
     config = models.config(encoder=encoder, **changes)
     assert config.kind == kind
+    if kind == "RNN-T":
+        config = dataclasses.replace(config, prompt=PromptConfig(4, 8, 0))
     named = [row.parameter for row in tables.rows(config)]
     for affine, _ in tables.batch_norms(config):
         named += [f"{affine}.scale", f"{affine}.bias"]

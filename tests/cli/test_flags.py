@@ -14,8 +14,8 @@ ARGUMENTS = {
         --format=txt|srt|vtt|json|tsv|ctm|all -o --output-dir --name --keep-tags --overwrite
         --no-progress --max-chars --max-wide-chars --max-lines --max-seconds --max-gap
         --highlight-words""",
-    "listen": """-h --help MODEL --dtype=float32|bfloat16 --local-attention source --chunk --left
-        --right --keep-tags""",
+    "listen": """-h --help MODEL --dtype=float32|bfloat16 --local-attention source --lookahead
+        --chunk --left --right --keep-tags""",
     "evaluate": """-h --help MODEL --dtype=float32|bfloat16 --local-attention
         --decoder=transducer|ctc MANIFEST --batch-seconds --piece-seconds
         --normalizer=none|whisper|leaderboard --normaliser=none|whisper|leaderboard --lowercase

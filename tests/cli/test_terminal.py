@@ -1,5 +1,7 @@
 """Words on a terminal: lines up to each pause, and what is pending."""
 
+import re
+
 import pytest
 
 from tdt_jax.cli import terminal
@@ -9,6 +11,8 @@ from tdt_jax.orthography import width
 
 class Script:
     """A stream that decodes what it is pushed: (words, pending, seconds); the rest at its end."""
+
+    latency = 0.16
 
     def __init__(self, recogniser, rest=()):
         self.pending, self.seconds, self.rest = "", 0.0, rest
@@ -89,6 +93,46 @@ def screen(parts):
         lines[-1] = shown.replace("\0", "")
         lines.append("")
     return lines[:-1]
+
+
+def rows_of(parts):
+    """The rows of a terminal that knows ANSI's sequences; what is grey is in capitals."""
+    rows, row, column, is_grey = [""], 0, 0, False
+    for each in re.findall(r"\033\[\d*[A-Zm]|.|\n", "".join(parts)):
+        if each == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row == len(rows))
+        elif each == "\r":
+            column = 0
+        elif each == "\033[A":
+            row -= 1
+        elif each in ("\033[K", "\033[J"):
+            rows[row] = rows[row][:column]
+            rows = rows[: row + 1] if each == "\033[J" else rows
+        elif each[0] == "\033" and each[-1] == "C":
+            column += int(each[2:-1])
+        elif each[0] == "\033":
+            is_grey = each == "\033[90m"
+        else:
+            shown = each.upper() if is_grey else each
+            rows[row] = rows[row].ljust(column)[:column] + shown + rows[row][column + 1 :]
+            column += 1
+    return rows
+
+
+def test_colors_show_what_may_change_and_the_latency(monkeypatch):
+    """The latency stands below the words, and is gone at the end."""
+    monkeypatch.setattr(terminal.time, "perf_counter", iter(range(99)).__next__)
+    options = dict(columns=80, ansi=True, rest=[("five", 5.3, 5.6)])
+    parts = written(STEPS, monkeypatch, **options)
+    status = "LATENCY 0.16 S + 1.000 S OF COMPUTATION"
+    seen = [rows_of(parts[:i]) for i in range(len(parts) + 1)]
+    for rows in (["ONE", status], ["one TW", status], ["one two", "three", "four FIVE", status]):
+        assert rows in seen
+    assert seen[-1] == ["one two", "three", "four five", ""]
+    assert "\033" not in "".join(written(STEPS, monkeypatch, ansi=True))
+    narrow = written(STEPS, monkeypatch, columns=12, ansi=True)
+    assert max(len(row) for i in range(len(narrow)) for row in rows_of(narrow[:i])) < 12
 
 
 def test_an_interrupt_ends_the_stream(monkeypatch):

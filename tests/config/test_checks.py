@@ -19,6 +19,9 @@ from tdt_jax.config import (
     TrainingConfig,
 )
 
+CHUNKED = dict(chunked_contexts=((6, 2),))
+UNIFIED = dict(unified_contexts=((70,), (1,), (0,)))
+
 
 @pytest.mark.parametrize(
     ("cls", "fields", "named"),
@@ -39,6 +42,30 @@ from tdt_jax.config import (
         (EncoderConfig, dict(attention_dropout=-0.1), ["attention_dropout", "-0.1"]),
         (EncoderConfig, dict(attention_context=(0, 0)), ["attention_context", "(0, 0)"]),
         (EncoderConfig, dict(attention_context=(-1, 5)), ["attention_context", "(-1, 5)"]),
+        (EncoderConfig, dict(chunked_contexts=((6, 2), (7, 2))), ["chunked_contexts", "(7, 2)"]),
+        (EncoderConfig, dict(chunked_contexts=((-3, 2),)), ["chunked_contexts", "(-3, 2)"]),
+        (EncoderConfig, dict(chunked_contexts=((6, -1),)), ["chunked_contexts", "(6, -1)"]),
+        (EncoderConfig, dict(chunked_contexts=((6, -2),)), ["chunked_contexts", "(6, -2)"]),
+        (EncoderConfig, dict(unified_contexts=((70,), (1, 2))), ["unified_", "((70,), (1, 2))"]),
+        (EncoderConfig, dict(unified_contexts=((70,), (1,), ())), ["((70,), (1,), ())"]),
+        (EncoderConfig, dict(unified_contexts=((70,), (0,), (1,))), ["((70,), (0,), (1,))"]),
+        (EncoderConfig, dict(unified_contexts=((-1,), (1,), (1,))), ["((-1,), (1,), (1,))"]),
+        (EncoderConfig, dict(unified_contexts=((9,), (1,), (2, -1))), ["((9,), (1,), (2, -1))"]),
+        (EncoderConfig, dict(unified_contexts=((9,),) * 4), ["((9,), (9,), (9,), (9,))"]),
+        (
+            EncoderConfig,
+            dict(**CHUNKED, attention_context=(4, 4)),
+            ["only one", "(4, 4)", "(6, 2)"],
+        ),
+        (
+            EncoderConfig,
+            dict(**CHUNKED, **UNIFIED),
+            ["only one", "((6, 2),)", "((70,), (1,), (0,))"],
+        ),
+        (EncoderConfig, dict(**UNIFIED, attention_context=(4, 4)), ["only one", "(4, 4)", "(70,)"]),
+        (EncoderConfig, dict(convolution_context=(8, 1)), ["convolution_context", "(8, 1)", "= 8"]),
+        (EncoderConfig, dict(convolution_context=(9, -1)), ["convolution_context", "(9, -1)"]),
+        (EncoderConfig, dict(convolution_context=(4, 3)), ["convolution_context", "(4, 3)"]),
         (EncoderConfig, dict(convolution_norm="batch"), ["convolution_norm", "batch"]),
         (ModelConfig, dict(predictor=None), ["predictor", "joint"]),
         (ModelConfig, dict(predictor=None, joint=None), ["ctc", "durations", "(0, 1, 2, 3, 4)"]),
@@ -99,3 +126,36 @@ def test_bad_values_are_named(cls, fields, named):
 def test_derived_values():
     config = ModelConfig(vocab_size=50)
     assert config.blank == 50 and config.seconds_per_frame == 0.08
+
+
+CAUSAL = dict(
+    chunked_contexts=((70, 13), (70, 6), (70, 1), (70, 0)),
+    convolution_context=(8, 0),
+    causal_subsampling=True,
+)
+
+
+def test_an_encoder_is_causal_where_nothing_but_chunks_looks_ahead():
+    assert EncoderConfig(**CAUSAL).is_causal
+    for changes in (
+        dict(chunked_contexts=()),
+        dict(convolution_context=None),
+        dict(convolution_context=(7, 1)),
+        dict(causal_subsampling=False),
+        dict(chunked_contexts=(), **UNIFIED),
+    ):
+        assert not EncoderConfig(**{**CAUSAL, **changes}).is_causal
+    assert not EncoderConfig().is_causal
+
+
+def test_sides_of_the_convolution():
+    assert EncoderConfig().convolution_sides == (4, 4)
+    assert EncoderConfig(convolution_context=(8, 0)).convolution_sides == (8, 0)
+    assert EncoderConfig(convolution_context=(0, 0), kernel_size=1).convolution_sides == (0, 0)
+
+
+def test_lookaheads_are_seconds():
+    config = ModelConfig(encoder=EncoderConfig(**CAUSAL))
+    assert config.lookaheads == pytest.approx((1.04, 0.48, 0.08, 0.0))
+    assert ModelConfig().lookaheads == ()
+    assert ModelConfig(encoder=EncoderConfig(**UNIFIED)).lookaheads == ()

@@ -50,6 +50,10 @@ def differences(a, b, prefix=""):
         ("model.durations=(0, 1, 2)", (0, 1, 2)),
         ("model.durations=(4,)", (4,)),
         ("model.durations=4", (4,)),
+        ("model.encoder.chunked_contexts=[[6,2],[6,0]]", ((6, 2), (6, 0))),
+        ("model.encoder.unified_contexts=[[70],[1,2],[0]]", ((70,), (1, 2), (0,))),
+        ("model.encoder.convolution_context=8,0", (8, 0)),
+        ("model.encoder.causal_subsampling=true", True),
         ("augment.gain=-3,3", (-3.0, 3.0)),
         ("augment.speed=[]", ()),
         ('tokenizer.model=["a"]', '["a"]'),
@@ -97,6 +101,8 @@ def test_override_reads_the_type_of_the_field(assignment, expected):
         ("data.buckets=[3]", "data.buckets cannot be .*Bucket needs an object, got 3"),
         ('data.buckets=[{"seconds": 1}]', "data.buckets cannot be .*'tokens'"),
         ('data.telephone={"gaps": 1}', "TelephoneConfig has no field gaps"),
+        ("model.encoder.chunked_contexts=[[6]]", r"chunked_contexts cannot be .*needs 2 values"),
+        ("model.encoder.chunked_contexts=6,2", "chunked_contexts cannot be .*needs a list"),
         ("model.encoder.num_heads=7", r"width \(512\).*num_heads \(7\)"),
     ],
 )
@@ -134,10 +140,24 @@ FULL = Config(
         buckets=(Bucket(2.0, 8, 4), Bucket(4.5, 16, 2)),
     ),
 )
+CAUSAL = Config(
+    model=ModelConfig(
+        encoder=EncoderConfig(
+            chunked_contexts=((6, 2), (6, 0)), convolution_context=(8, 0), causal_subsampling=True
+        )
+    )
+)
+UNIFIED = Config(
+    model=ModelConfig(encoder=EncoderConfig(unified_contexts=((70,), (1, 2), (0, 13))))
+)
 COMPOSED = Config(data=DataConfig(telephone=TelephoneConfig(curriculum=((0, 0), (500, 1)))))
 
 
-@pytest.mark.parametrize("config", [Config(), FULL, COMPOSED], ids=["defaults", "full", "composed"])
+@pytest.mark.parametrize(
+    "config",
+    [Config(), FULL, COMPOSED, CAUSAL, UNIFIED],
+    ids=["defaults", "full", "composed", "causal", "unified"],
+)
 def test_json_there_and_back_is_exact(config):
     back = configs.from_json(configs.to_json(config))
     assert back == config and repr(back) == repr(config)  # repr: a tuple of a tuple, not a list

@@ -122,7 +122,7 @@ def build(make, name, is_good):
         (Path(folder) / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
         model = make(Path(folder)).eval()
         for seed in range(40):
-            randomize(model, seed, len(pieces))
+            randomize(model, seed, len(pieces), stages)
             kept, *results = decode(model, *utterances())
             print("seed", seed, "kept", len(kept), "labels", sum(map(len, results[0])))
             if len(kept) == NUM_KEPT and is_good(*results):
@@ -135,7 +135,7 @@ def build(make, name, is_good):
 
 
 @torch.no_grad()
-def randomize(model, seed, blank):
+def randomize(model, seed, blank, stages):
     """Sets weights that all matter, and heads that emit blanks, labels and all durations."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():

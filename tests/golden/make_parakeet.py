@@ -59,7 +59,7 @@ def utterances(seed=1):
 
 
 @torch.no_grad()
-def randomize(model, seed, *, blank, blank_bias):
+def randomize(model, seed, stages, *, blank, blank_bias):
     """Sets weights that all matter, and heads that emit blanks, labels and all durations."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
@@ -194,7 +194,7 @@ def main():
         ("rnnt", ParakeetForRNNT(rnnt), 4.0),
     ):
         for seed in range(20):
-            randomize(model.eval(), seed, blank=blank, blank_bias=bias)
+            randomize(model.eval(), seed, stages, blank=blank, blank_bias=bias)
             kept, *results = decode(model, features, lengths)
             durations = np.bincount(np.concatenate(results[2]), minlength=5)
             if kind == "rnnt" or durations.min() >= 5:
@@ -214,7 +214,7 @@ def main():
     ctc = ParakeetForCTC(
         ParakeetCTCConfig(vocab_size=blank + 1, pad_token_id=blank, encoder_config=encoder())
     ).eval()
-    randomize(ctc, 0, blank=blank, blank_bias=2.0)
+    randomize(ctc, 0, stages, blank=blank, blank_bias=2.0)
     save(ctc, HERE / "parakeet_ctc", plain, "ctc")
     mask = torch.tensor(np.arange(MAX_FEATURES)[None] < lengths[:, None])
     with torch.no_grad():

@@ -231,7 +231,7 @@ def test_silence_that_is_not_decoded_ends_a_turn(recogniser):
     assert "".join(word.text for word in words) == "".join(word.text for word in expected)
     assert [end.reason for end in ends] == ["silence", "finish_turn"]
     assert 2.4 < ends[0].time < 3.6 and ends[0].end < 2.2 and ends[1].start > 4.9
-    assert f"{ends[0].text} {ends[1].text}" == stream.text
+    assert "".join(end.text for end in ends).replace(" ", "") == stream.text.replace(" ", "")
 
 
 # Unified models

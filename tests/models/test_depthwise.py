@@ -10,31 +10,30 @@ from tdt_jax.models.depthwise import depthwise, depthwise_stride2
 
 def grouped(x, kernel):
     """`depthwise` by lax.conv_general_dilated."""
-    half, channels = kernel.shape[0] // 2, kernel.shape[1]
     return jax.lax.conv_general_dilated(
-        x, kernel[:, None], (1,), [(half, half)],
-        dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=channels,
+        x, kernel[:, None], (1,), "VALID",
+        dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=kernel.shape[-1],
     )  # fmt: skip
 
 
 def grouped_stride2(x, kernel):
     """`depthwise_stride2` by lax.conv_general_dilated."""
     return jax.lax.conv_general_dilated(
-        x, kernel[:, :, None], (2, 2), [(1, 1), (1, 1)],
+        x, kernel[:, :, None], (2, 2), "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=kernel.shape[-1],
     )  # fmt: skip
 
 
-CASES = [  # size of x, size of the kernel; odd, even, smaller than the kernel, a single frame
-    (depthwise, grouped, (2, 11, 3), (9, 3)),
-    (depthwise, grouped, (1, 4, 5), (9, 5)),
-    (depthwise, grouped, (3, 1, 2), (3, 2)),
+CASES = [  # size of x, size of the kernel; odd, even, a single output
+    (depthwise, grouped, (2, 19, 3), (9, 3)),
+    (depthwise, grouped, (1, 12, 5), (9, 5)),
+    (depthwise, grouped, (3, 3, 2), (3, 2)),
     (depthwise, grouped, (2, 6, 2), (1, 2)),
-    (depthwise_stride2, grouped_stride2, (2, 8, 7, 3), (3, 3, 3)),
-    (depthwise_stride2, grouped_stride2, (2, 7, 8, 3), (3, 3, 3)),
-    (depthwise_stride2, grouped_stride2, (1, 37, 5, 2), (3, 3, 2)),
-    (depthwise_stride2, grouped_stride2, (3, 1, 1, 2), (3, 3, 2)),
-    (depthwise_stride2, grouped_stride2, (1, 2, 2, 1), (3, 3, 1)),
+    (depthwise_stride2, grouped_stride2, (2, 10, 9, 3), (3, 3, 3)),
+    (depthwise_stride2, grouped_stride2, (2, 9, 10, 3), (3, 3, 3)),
+    (depthwise_stride2, grouped_stride2, (1, 39, 7, 2), (3, 3, 2)),
+    (depthwise_stride2, grouped_stride2, (3, 3, 3, 2), (3, 3, 2)),
+    (depthwise_stride2, grouped_stride2, (1, 4, 4, 1), (3, 3, 1)),
 ]
 
 

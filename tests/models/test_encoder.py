@@ -1,6 +1,8 @@
 """The encoder against the same formulas in numpy, one utterance and one frame at a time."""
 
+import collections
 import functools
+import itertools
 import math
 
 import jax
@@ -12,13 +14,20 @@ import reference_encoder
 from compilations import num_compilations
 
 import tdt_jax as tdt
-from tdt_jax.models import attention
+from tdt_jax.models import attention, with_separate_blocks
 from tdt_jax.models import encoder as encoders
+from tdt_jax.models.transducer import abstract_model
 from tdt_jax.runtime.pytree import named_leaves
 
 LENGTHS = np.array([40, 0, 19], np.int32)
 DROPPING = dict(dropout=0.2, attention_dropout=0.2)
 WITHOUT_BIASES = dict(use_bias=False, scale_input=True)
+CAUSAL = dict(
+    chunked_contexts=((6, 2), (2, 1), (3, 0), (0, 0)),
+    convolution_context=(4, 0),
+    causal_subsampling=True,
+)
+UNIFIED = dict(unified_contexts=((4, 2), (1, 2, 13), (0, 1)), scale_input=True)
 
 
 def features(lengths=LENGTHS, size=40, garbage=0.0, seed=0):
@@ -36,9 +45,9 @@ def model(**changes):
     return models.transducer(models.config(encoder=models.encoder_config(**changes), dtype=dtype))
 
 
-def encode(*arguments):
+def encode(*arguments, **options):
     """`tdt.encode` in numpy."""
-    return jax.device_get(tdt.encode(*arguments))
+    return jax.device_get(tdt.encode(*arguments, **options))
 
 
 def key(seed):
@@ -67,6 +76,151 @@ def test_encoder_follows_the_formulas(changes):
     assert not np.any(frames[1])
 
 
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [
+        *((CAUSAL, context) for context in (None, *CAUSAL["chunked_contexts"][1:])),
+        *((UNIFIED, context) for context in (None, (4, 2, 1), (2, 1, 0), (2, 13, 1))),
+        (dict(chunked_contexts=((2, 1),), convolution_context=(3, 1)), None),
+        (dict(causal_subsampling=True, attention_context=(2, 1), **WITHOUT_BIASES), None),
+    ],
+)
+def test_every_context_follows_the_formulas(changes, context):
+    """In blocks and in one, short utterances and long ones, with NaN for padding."""
+    lengths = np.array([60, 0, 33, 8, 1], np.int32)
+    x = features(lengths, size=60, garbage=np.nan)
+    encoder = model(**changes).encoder
+    frames, num_frames = encode(model(**changes), x, lengths, context=context)
+    causal = encoder.config.causal_subsampling
+    assert frames.shape == (5, 9 if causal else 8, 16)
+    np.testing.assert_array_equal(num_frames, [9, 0, 5, 2, 1] if causal else [8, 0, 5, 1, 1])
+    for row, values, length, count in zip(frames, x, lengths, num_frames, strict=True):
+        if count:
+            expected = reference_encoder.encode(encoder, values[:length], context)
+            np.testing.assert_allclose(row[:count], expected, atol=3e-5)
+        assert not np.any(row[count:])
+
+
+def test_contexts_differ():
+    """The first of several is the default; unified models have full attention by default."""
+    causal, unified = model(**CAUSAL), model(**UNIFIED)
+    plain = model(scale_input=True)
+    x = features()
+    default, first, second = (
+        encode(causal, x, LENGTHS, context=context)[0] for context in (None, (6, 2), (2, 1))
+    )
+    np.testing.assert_array_equal(default, first)
+    assert np.max(np.abs(first - second)) > 0.01
+    np.testing.assert_array_equal(encode(unified, x, LENGTHS)[0], encode(plain, x, LENGTHS)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "context", "message"),
+    [
+        (
+            CAUSAL,
+            (6, 1),
+            r"no attention context \(6, 1\); it has \(6, 2\) and \(2, 1\) and \(3, 0\)",
+        ),
+        (CAUSAL, (4, 2, 1), r"no attention context \(4, 2, 1\); it has \(6, 2\)"),
+        (UNIFIED, (4, 2, 2), r"\(4, 2, 2\); .*\(4, 2\) and \(1, 2, 13\) and \(0, 1\)"),
+        (UNIFIED, (4, 2), r"\(4, 2\); it has \(left, chunk, right\) from \(4, 2\) and \(1, 2"),
+        ({}, (4, 2), r"\(4, 2\); it has none to choose from"),
+        (dict(attention_context=(4, 2)), (2, 2), r"\(2, 2\); it has none to choose from"),
+    ],
+)
+def test_an_unknown_context_is_refused(changes, context, message):
+    with pytest.raises(ValueError, match=message):
+        tdt.encode(model(**changes), features(), LENGTHS, context=context)
+
+
+# The context of a training batch
+
+
+def draw(num_frames=9, num_draws=400, **changes):
+    """How often each mask is drawn."""
+    config = models.encoder_config(**changes)
+    keys = jax.random.split(jax.random.key(0), num_draws)
+    masks = jax.jit(jax.vmap(lambda key: encoders.random_mask(config, key, num_frames)))(keys)
+    return collections.Counter(zip(*(each.tolist() for each in masks), strict=True))
+
+
+def test_each_context_is_drawn_alike():
+    """Within four deviations of a binomial distribution."""
+    counts = draw(**CAUSAL)
+    assert set(counts) == {(6, 3, 0), (2, 2, 0), (3, 1, 0), (0, 1, 0)}
+    assert all(65 <= count <= 135 for count in counts.values())
+
+
+def test_half_of_the_batches_of_a_unified_model_are_whole():
+    counts = draw(**UNIFIED)
+    whole = counts.pop((0, 9, 0))
+    assert 160 <= whole <= 240
+    assert set(counts) == set(itertools.product(*UNIFIED["unified_contexts"]))
+    for i, choices in enumerate(UNIFIED["unified_contexts"]):
+        for choice in choices:
+            share = sum(n for mask, n in counts.items() if mask[i] == choice) / (400 - whole)
+            assert abs(share - 1 / len(choices)) < 0.15
+
+
+def test_a_single_context_is_known_when_traced():
+    """So that training, too, computes no scores that it hides."""
+    for changes, expected in (
+        (dict(chunked_contexts=((6, 2),)), (6, 3, 0)),
+        (dict(attention_context=(4, 2)), (4, 1, 2)),
+        ({}, None),
+    ):
+        config = models.encoder_config(**changes)
+        assert encoders.random_mask(config, key(0), 9) == expected
+
+
+def test_the_key_alone_decides_the_context():
+    """Frames in training are those of `encode` in a context, for other features in the same."""
+    contexts = (6, 2), (0, 0)
+    trained = model(**{**CAUSAL, "chunked_contexts": contexts}, dropout=0.0, attention_dropout=0.0)
+    batches = features(), features(seed=1)
+    run = jax.jit(lambda x, key, **options: trained.encoder(x, LENGTHS, key=key, **options)[0])
+    expected = [[encode(trained, x, LENGTHS, context=c)[0] for c in contexts] for x in batches]
+    drawn = set()
+    for seed in range(6):
+        near = [
+            [np.allclose(run(x, key(seed)), each, atol=3e-5) for each in of_contexts]
+            for x, of_contexts in zip(batches, expected, strict=True)
+        ]
+        assert near[0] == near[1] and sum(near[0]) == 1
+        drawn.add(near[0].index(True))
+    assert drawn == {0, 1}
+
+
+def test_a_context_that_is_given_is_not_drawn():
+    encoder, x = model(**CAUSAL, **DROPPING).encoder, features()
+
+    def draws(context):
+        encode_in = functools.partial(encoder, context=context)
+        return "randint" in str(jax.make_jaxpr(lambda key: encode_in(x, LENGTHS, key=key))(key(0)))
+
+    assert draws(None) and not draws((0, 0))
+
+
+def test_gradients_flow_in_a_context_that_is_drawn():
+    """To the features that a frame depends on, whichever of two contexts it is, and no others."""
+    changes = {**CAUSAL, "chunked_contexts": ((2, 1), (0, 1))}
+    options = dict(remat=False, dropout=0.0, attention_dropout=0.0)
+    encoder = models.numpy_model(model(**changes, **options).encoder)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def gradient(encoder, x, key):
+        return jnp.sum(jnp.sin(encoder(x, LENGTHS, key=key)[0][0, 2] + 1))
+
+    by_parameter, by_features = jax.device_get(gradient(encoder, features(seed=1), key(0)))
+    for name, leaf in named_leaves(by_parameter).items():
+        assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    seen = np.any(by_features[0] != 0, axis=-1)
+    np.testing.assert_array_equal(seen, np.arange(40) <= 24)  # chunk 1 ends with frame 3
+    assert not np.any(by_features[1:])
+
+
 # Its parts
 
 
@@ -81,17 +235,44 @@ def test_subsampled_length_is_three_strided_convolutions():
     np.testing.assert_array_equal(encoders.subsampled_length(lengths), np.ceil(lengths / 8))
 
 
-def test_long_features_are_subsampled_in_parts(monkeypatch):
+def test_causal_subsampling_is_three_convolutions_with_two_zeros_before_and_one_after():
+    for length in range(101):
+        expected = length
+        for _ in range(3):
+            # Windows of 3 that start at -2, 0, 2, ..., and end within the zero behind.
+            expected = len(range(2, expected + 3, 2)) if length else 0
+        assert encoders.subsampled_length(length, causal=True) == expected
+        assert expected == ((length + 6) // 8 + 1 if length else 0)
+    lengths = np.arange(101)
+    found = encoders.subsampled_length(lengths, causal=True)
+    np.testing.assert_array_equal(found[1:], (lengths[1:] + 6) // 8 + 1)
+    assert found[0] == 0
+
+
+def test_bins_of_subsampling():
+    """4352 = 256 x 17 inputs of the linear layer tell a causal checkpoint of 128 bins."""
+    bins = functools.partial(encoders.subsampled_bins, causal=True)
+    assert [bins(each) for each in (128, 80, 16)] == [17, 11, 3]
+    assert [encoders.subsampled_bins(each, causal=False) for each in (128, 80, 16)] == [16, 10, 2]
+    for num_mels, width in ((128, 4352), (80, 2816)):
+        encoder = models.encoder_config(subsampling_channels=256, causal_subsampling=True)
+        config = models.config(encoder=encoder, features=tdt.FeatureConfig(num_mels=num_mels))
+        shape = abstract_model(config).encoder.subsampling.output.kernel.shape
+        assert shape == (width, 16)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_long_features_are_subsampled_in_parts(causal, monkeypatch):
     """Parts of 8 or 24 features give what the whole gives, padding between them or not."""
     lengths = np.array([60, 17, 24, 0], np.int32)
     x = features(lengths, size=64, garbage=np.nan)
-    subsampling = model().encoder.subsampling
+    subsampling = model(causal_subsampling=causal).encoder.subsampling
 
     def run():
         return jax.device_get(jax.jit(lambda: subsampling(x, lengths))())
 
     whole, num_frames = run()
-    np.testing.assert_array_equal(num_frames, [8, 3, 3, 0])
+    np.testing.assert_array_equal(num_frames, [9, 3, 4, 0] if causal else [8, 3, 3, 0])
     for size in (8, 24):
         monkeypatch.setattr(encoders, "MAX_FEATURES", size)
         parts, again = run()
@@ -245,6 +426,33 @@ def test_blocks_are_stacked():
 
 
 # Compilation
+
+
+def test_separate_blocks_compute_the_same():
+    causal = dict(chunked_contexts=((4, 1),), convolution_context=(4, 0), causal_subsampling=True)
+    stacked = model(**causal)
+
+    @jax.jit
+    def encode_both_ways(separate, *batch):
+        last = jnp.full(LENGTHS.shape, True)
+        in_chunks = tdt.encode_chunk(separate, *batch, tdt.start_encoding(separate, 3), last)
+        return *tdt.encode(separate, *batch), *in_chunks[:2]
+
+    expected, num_frames = encode(stacked, features(), LENGTHS)
+    separate = with_separate_blocks(stacked)
+    *whole, frames, counts = encode_both_ways(separate, features(), LENGTHS)
+    np.testing.assert_array_equal(num_frames, counts)
+    for each in (whole[0], frames[:, : expected.shape[1]]):
+        np.testing.assert_allclose(each, expected, atol=1e-5)
+
+
+def test_separate_blocks_share_memory_on_a_cpu():
+    stacked = model(width=32)  # blocks begin at multiples of 64 bytes: others are copied
+    kernels = stacked.encoder.blocks.feed_forward1.linear1.kernel[...]
+    _, second = with_separate_blocks(stacked).encoder.blocks
+    separate = second.feed_forward1.linear1.kernel[...]
+    offset = separate.unsafe_buffer_pointer() - kernels.unsafe_buffer_pointer()
+    assert offset == separate.nbytes
 
 
 def test_encode_compiles_once_per_shape():

@@ -60,8 +60,11 @@ def test_assumed_ends():
 def test_convolutions():
     sizes = 1, 2, 9
     assert_same(
-        *((depthwise.depthwise, random(2, size, 3), random(9, 3)) for size in sizes),
-        *((depthwise.depthwise_stride2, random(2, size, 7, 3), random(3, 3, 3)) for size in sizes),
+        *((depthwise.depthwise, random(2, size + 8, 3), random(9, 3)) for size in sizes),
+        *(
+            (depthwise.depthwise_stride2, random(2, size + 2, 9, 3), random(3, 3, 3))
+            for size in sizes
+        ),
     )
 
 

@@ -75,6 +75,20 @@ def transducer(model_config: ModelConfig | None = None, seed: int = 0) -> tdt.Tr
     return fill(abstract_model(model_config or config()), seed)
 
 
+def emitting(model_config: ModelConfig, seed: int = 1) -> tdt.Transducer:
+    """Random, with heads so scaled that frames, labels so far, tokens and durations all matter."""
+    model = transducer(model_config, seed)
+    joint = model.joint
+    joint.state_projection.kernel[...] = 4 * np.asarray(joint.state_projection.kernel[...])
+    for head in [joint.token_head] + [joint.duration_head] * (model_config.durations is not None):
+        kernel = np.asarray(head.kernel[...])
+        head.kernel[...] = 4 * (kernel - kernel.mean(axis=0))
+    bias = np.array(joint.token_head.bias[...])
+    bias[-1] += 2  # blank
+    joint.token_head.bias[...] = bias
+    return model
+
+
 def numpy_model(model):
     """Returns the model with numpy's arrays, so that single operations on them compile nothing."""
     return jax.tree.map(np.asarray, model)

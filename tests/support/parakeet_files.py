@@ -15,6 +15,7 @@ from tdt_jax.runtime.pytree import named_leaves
 FOLDERS = {kind: GOLDEN / f"parakeet_{kind}" for kind in ("tdt", "rnnt", "ctc")}
 ARCHIVE = GOLDEN / "parakeet_hybrid.nemo"
 UNIFIED = GOLDEN / "parakeet_unified.nemo"
+NEMOTRON = GOLDEN / "nemotron"  # a folder, and an archive with .nemo
 TEXTS = (
     "the quick brown fox jumps over the lazy dog",
     "hello world, again and again",

@@ -136,6 +136,22 @@ def test_a_gradient_has_the_structure_of_the_model(traced):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
 
 
+def test_a_language_prompt_is_trained():
+    """By its default slot: the loss depends on no other."""
+    prompt = tdt.PromptConfig(num_slots=5, width=12, default=3)
+    config = small_config(predictor=None, joint=None, durations=None, prompt=prompt)
+    loss = jax.jit(lambda *inputs: steps.loss_and_metrics(*inputs, config)[0])
+
+    def with_slot(slot):
+        model = models.numpy_model(models.transducer(config.model))
+        kernel = np.array(model.prompt.linear1.kernel[...])
+        kernel[8 + slot] += 1
+        model.prompt.linear1.kernel = nnx.Param(kernel)
+        return float(loss(model, make_batch(), jax.random.key(0)))
+
+    assert with_slot(0) == with_slot(4) != with_slot(3)
+
+
 def test_a_step_does_not_wait_for_the_host(lowered):
     assert "callback" not in lowered.program.as_text()
 
@@ -145,6 +161,32 @@ def test_every_parameter_has_a_gradient(compiled):
     for name, leaf in gradient.items():
         assert np.all(np.isfinite(leaf)) and np.any(leaf), name
     assert metrics.num_impossible == 0 and 0 < metrics.loss < np.inf
+
+
+@pytest.mark.slow
+def test_a_causal_model_trains_in_a_context_drawn_by_the_key():
+    """Its loss is that of one context or of the other, and every parameter has a gradient."""
+    config = small_config(features=FeatureConfig(num_mels=8, dither=0.0, normalize=(-9.0, 3.0)))
+    contexts = (4, 1), (0, 1)
+
+    def losses(seeds, *contexts):
+        encoder = dataclasses.replace(
+            config.model.encoder, chunked_contexts=contexts, convolution_context=(2, 0),
+            causal_subsampling=True,
+        )  # fmt: skip
+        model = dataclasses.replace(config.model, encoder=encoder)
+        gradient = trace_gradient(dataclasses.replace(config, model=model), make_batch())
+        program = gradient.program.lower().compile()
+        keys = map(jax.random.key, seeds)
+        return [jax.device_get(program(gradient.model, make_batch(), key)) for key in keys]
+
+    drawn = losses(range(8), *contexts)
+    expected = [losses([0], context)[0][0][0] for context in contexts]
+    for (_, metrics), gradient in drawn:
+        assert np.min(np.abs(metrics.loss - expected)) < 1e-5 < np.ptp(expected)
+        for name, leaf in named_leaves(gradient).items():
+            assert np.all(np.isfinite(leaf)) and np.any(leaf), name
+    assert len({round(float(value), 4) for (value, _), _ in drawn}) == 2
 
 
 def test_impossible_utterances_and_empty_rows_do_not_count(compiled):

@@ -13,6 +13,7 @@ from tdt_jax.checkpoints.formats.tokenizer_json import from_tokenizer_json, to_t
 from tdt_jax.checkpoints.parakeet import tables
 from tdt_jax.checkpoints.parakeet.convert import (
     OpenedCheckpoint,
+    TensorName,
     disassemble,
     with_blank_embedding,
 )
@@ -50,19 +51,21 @@ def read_hugging_face(folder: str | os.PathLike) -> OpenedCheckpoint:
     """
     folder = Path(folder)
     config = ConfigReader(_read_json(folder, CONFIG), CONFIG)
-    model = read_config(config, _feature_extractor(folder))
+    processor = ConfigReader(_processor(folder), PROCESSOR)
+    model = read_config(config, _feature_extractor(folder), processor)
     stored = _read_tensors(folder)
-    model = with_blank_embedding(model, stored, tables.hugging_face_name)
+    tensor_name = _tensor_name(model)
+    model = with_blank_embedding(model, stored, tensor_name)
     return OpenedCheckpoint(
         config=model,
         tokenizer=_read_tokenizer(folder, model),
         stored=stored,
-        tensor_name=tables.hugging_face_name,
+        tensor_name=tensor_name,
     )
 
 
 def write_hugging_face(recogniser: Recogniser, folder: str | os.PathLike) -> None:
-    """Writes a recogniser as a folder that transformers' Parakeet classes load.
+    """Writes a recogniser as a folder that transformers' Parakeet or Nemotron classes load.
 
     Raises:
       ValueError: if transformers has no such model, or the tokenizer is not SentencePiece.
@@ -74,7 +77,7 @@ def write_hugging_face(recogniser: Recogniser, folder: str | os.PathLike) -> Non
         )
     dtype = np.dtype(named_leaves(recogniser.model)["encoder.subsampling.output.kernel"].dtype)
     texts = _written_texts(recogniser.config, tokenizer, dtype.name)
-    tensors = disassemble(recogniser.model, tensor_name=tables.hugging_face_name)
+    tensors = disassemble(recogniser.model, tensor_name=_tensor_name(recogniser.config))
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict] = [{}]
     size = 0
@@ -98,7 +101,16 @@ def write_hugging_face(recogniser: Recogniser, folder: str | os.PathLike) -> Non
         (folder / name).write_text(text, encoding="utf-8")
 
 
+def _tensor_name(config: ModelConfig) -> TensorName:
+    is_causal = config.encoder.is_causal
+    return tables.hugging_face_streaming_name if is_causal else tables.hugging_face_name
+
+
 # Reading
+
+
+def _processor(folder: Path) -> dict:
+    return _read_json(folder, PROCESSOR) if (folder / PROCESSOR).is_file() else {}
 
 
 def _feature_extractor(folder: Path) -> ConfigReader:
@@ -106,11 +118,10 @@ def _feature_extractor(folder: Path) -> ConfigReader:
 
     transformers looks for them in this order.
     """
-    if (folder / PROCESSOR).is_file():
-        processor = _read_json(folder, PROCESSOR)
-        for name in ("feature_extractor", "audio_processor"):
-            if processor.get(name) is not None:
-                return ConfigReader(processor[name], f"{PROCESSOR}'s {name}")
+    processor = _processor(folder)
+    for name in ("feature_extractor", "audio_processor"):
+        if processor.get(name) is not None:
+            return ConfigReader(processor[name], f"{PROCESSOR}'s {name}")
     has_file = (folder / FEATURE_EXTRACTOR).is_file()
     return ConfigReader(
         _read_json(folder, FEATURE_EXTRACTOR) if has_file else {}, FEATURE_EXTRACTOR
@@ -182,9 +193,10 @@ def _written_texts(config: ModelConfig, tokenizer: SentencePiece, dtype: str) ->
         special["eos_token"] = "<|endoftext|>"
     if config.durations is not None:
         generation["suppress_tokens"] = [blank + 1 + i for i in range(len(config.durations))]
+    processor = processor_config(config)
     tokenizer_config = {
         "tokenizer_class": "ParakeetTokenizer",
-        "processor_class": "ParakeetProcessor",
+        "processor_class": processor["processor_class"],
         "clean_up_tokenization_spaces": False,
         "model_max_length": 10**9,
         **special,
@@ -192,7 +204,7 @@ def _written_texts(config: ModelConfig, tokenizer: SentencePiece, dtype: str) ->
     files = {
         CONFIG: fields,
         "generation_config.json": generation,
-        PROCESSOR: processor_config(config),
+        PROCESSOR: processor,
         "tokenizer_config.json": tokenizer_config,
     }
     return {

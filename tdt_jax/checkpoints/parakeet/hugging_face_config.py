@@ -1,9 +1,10 @@
 """transformers' config.json and processor_config.json of Parakeet models to a ModelConfig and back.
 
-Part by part, each as it is read and as it is written: features, encoder, transducer.
+Part by part, each as it is read and as it is written: features, encoder, prompt, transducer. The
+streaming models are transformers' Nemotron: causal RNN-Ts, one of them with a language prompt.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tdt_jax.checkpoints.formats.fields import ConfigReader, describe
 from tdt_jax.config import (
@@ -12,42 +13,81 @@ from tdt_jax.config import (
     JointConfig,
     ModelConfig,
     PredictorConfig,
+    PromptConfig,
 )
 
-ARCHITECTURES = {"TDT": "ParakeetForTDT", "RNN-T": "ParakeetForRNNT", "CTC": "ParakeetForCTC"}
-MODEL_TYPES = {"parakeet_tdt": "TDT", "parakeet_rnnt": "RNN-T", "parakeet_ctc": "CTC"}
+
+class ModelType(NamedTuple):
+    """One of transformers' models."""
+
+    kind: str
+    architecture: str
+    processor: str = "ParakeetProcessor"
+    extractor: str = "ParakeetFeatureExtractor"
+    vocab_size: int = 8193  # by default, with blank
+    is_streaming: bool = False
+
+
+_STREAMING_EXTRACTOR = "NemotronAsrStreamingFeatureExtractor"
+MODEL_TYPES = {
+    "parakeet_tdt": ModelType("TDT", "ParakeetForTDT"),
+    "parakeet_rnnt": ModelType("RNN-T", "ParakeetForRNNT"),
+    "parakeet_ctc": ModelType("CTC", "ParakeetForCTC", vocab_size=1025),
+    "nemotron_asr_streaming": ModelType(
+        "RNN-T", "NemotronAsrStreamingForRNNT", "NemotronAsrStreamingProcessor",
+        _STREAMING_EXTRACTOR, vocab_size=1025, is_streaming=True,
+    ),
+    "nemotron3_5_asr": ModelType(
+        "RNN-T", "Nemotron3_5AsrForRNNT", "Nemotron3_5AsrProcessor",
+        _STREAMING_EXTRACTOR, vocab_size=13088, is_streaming=True,
+    ),
+}  # fmt: skip
+LOOKAHEADS, PROMPTS = "supported_num_lookahead_tokens", "prompt_dictionary"
 DECODER_TYPES = {"TDT": "tdt", "RNN-T": "rnnt", "CTC": "ctc"}
 _CTC: dict[str, Any] = {"predictor": None, "joint": None, "durations": None, "ctc": True}
 
 
-def read_config(config: ConfigReader, extractor: ConfigReader) -> ModelConfig:
-    """Returns the model that config.json and the feature extractor's settings describe.
+def read_config(
+    config: ConfigReader, extractor: ConfigReader, processor: ConfigReader
+) -> ModelConfig:
+    """Returns the model that config.json and the settings of its processor describe.
+
+    Args:
+      config: config.json.
+      extractor: the feature extractor's settings.
+      processor: processor_config.json; empty if there is none.
 
     Raises:
       ValueError: naming everything in them that this package does not have.
     """
-    model_type = config.get("model_type")
-    kind = MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
-    if kind is None:
+    name = config.get("model_type")
+    model_type = MODEL_TYPES.get(name) if isinstance(name, str) else None
+    if model_type is None:
         supported = ", ".join(MODEL_TYPES)
-        raise ValueError(f"model_type is {describe(model_type)}; {supported} are supported")
+        raise ValueError(f"model_type is {describe(name)}; {supported} are supported")
     encoder_fields = config.get("encoder_config")
     if not (encoder_fields is None or isinstance(encoder_fields, dict)):
         config.add_problem(f"encoder_config is {describe(encoder_fields)}, not fields")
         config.raise_problems()
     features = _read_features(config, extractor)
     encoder = _read_encoder(config)
-    is_ctc = kind == "CTC"
-    num_outputs = config.size("vocab_size", "vocabulary", 1025 if is_ctc else 8193)
+    if model_type.is_streaming:
+        extractor.require("mel_filters_dtype", "float32", default="float32")
+        features["normalize"] = 0.0, 1.0
+        encoder |= _read_streaming(config, processor, encoder["kernel_size"])
+    prompt = _read_prompt(config, processor) if name == "nemotron3_5_asr" else None
+    is_ctc = model_type.kind == "CTC"
+    num_outputs = config.size("vocab_size", "vocabulary", model_type.vocab_size)
     blank = "pad_token_id" if is_ctc else "blank_token_id"
-    config.require(blank, num_outputs - 1, default=1024 if is_ctc else 8192)
-    decoder = _CTC if is_ctc else _read_transducer(config, kind)
-    extractor.raise_problems()
-    config.raise_problems()
+    config.require(blank, num_outputs - 1, default=model_type.vocab_size - 1)
+    decoder = _CTC if is_ctc else _read_transducer(config, model_type.kind)
+    for reader in (extractor, processor, config):
+        reader.raise_problems()
     return ModelConfig(
         vocab_size=max(1, num_outputs - 1),
         features=FeatureConfig(**features),
         encoder=EncoderConfig(**encoder),
+        prompt=prompt,
         **decoder,
     )
 
@@ -64,14 +104,16 @@ def model_config(config: ModelConfig, *, pad: int | None = None, dtype: str = "f
       ValueError: naming everything in it that transformers' Parakeet classes do not have.
     """
     _check_supported(config)
-    kind, blank = config.kind, config.blank
+    name, blank = _model_type(config), config.blank
     fields = {
-        "architectures": [ARCHITECTURES[kind]],
-        "model_type": next(name for name, each in MODEL_TYPES.items() if each == kind),
+        "architectures": [MODEL_TYPES[name].architecture],
+        "model_type": name,
         "dtype": dtype,
         "vocab_size": config.vocab_size + 1,
         "encoder_config": _written_encoder(config.encoder, config.features),
     }
+    if config.prompt is not None:
+        fields |= _written_prompt(config.prompt)
     if config.predictor is None:
         return {**fields, "pad_token_id": blank}
     return {
@@ -84,22 +126,76 @@ def model_config(config: ModelConfig, *, pad: int | None = None, dtype: str = "f
 
 def processor_config(config: ModelConfig) -> dict:
     """Returns the processor_config.json of a model."""
-    return {
-        "processor_class": "ParakeetProcessor",
-        "decoder_type": DECODER_TYPES[config.kind],
-        "blank_token": "<blank>",
-        "feature_extractor": _written_features(config.features),
+    model_type, contexts = MODEL_TYPES[_model_type(config)], config.encoder.chunked_contexts
+    extractor = _written_features(config.features) | {
+        "feature_extractor_type": model_type.extractor
     }
+    fields = {
+        "processor_class": model_type.processor,
+        "blank_token": "<blank>",
+        "feature_extractor": extractor,
+    }
+    if not model_type.is_streaming:
+        return {**fields, "decoder_type": DECODER_TYPES[config.kind]}
+    fields[LOOKAHEADS] = [right for _, right in contexts]
+    fields["default_num_lookahead_tokens"] = contexts[0][1]
+    if config.prompt is not None:
+        fields["num_prompts"] = config.prompt.num_slots
+        fields[PROMPTS] = dict(config.prompt.languages)
+    return fields
+
+
+def _model_type(config: ModelConfig) -> str:
+    """Returns the name of the model's type."""
+    if config.prompt is not None:
+        return "nemotron3_5_asr"
+    is_causal = config.encoder.is_causal
+    return next(
+        name
+        for name, each in MODEL_TYPES.items()
+        if (each.kind == config.kind or is_causal) and each.is_streaming == is_causal
+    )
 
 
 def _check_supported(config: ModelConfig) -> None:
     encoder, features, durations = config.encoder, config.features, config.durations
+    is_causal = encoder.is_causal
     unsupported = {
-        "a LayerNorm in the convolution module": encoder.convolution_norm != "affine",
+        "a LayerNorm in the convolution module of an encoder that is not causal": (
+            not is_causal and encoder.convolution_norm != "affine"
+        ),
         "a CTC head beside the transducer's (--drop-ctc leaves it out)": config.kind != "CTC"
         and config.ctc,
         "local attention": encoder.attention_context is not None,
-        "features that are not normalised by utterance": features.normalize is not None,
+        "attention contexts to stream with beside full attention (encoder.unified_contexts)": bool(
+            encoder.unified_contexts
+        ),
+        "causal convolutions or subsampling, or attention in chunks, without the other two": (
+            not is_causal
+            and (
+                bool(encoder.chunked_contexts)
+                or encoder.convolution_context is not None
+                or encoder.causal_subsampling
+            )
+        ),
+        f"a causal encoder of a {config.kind}: it has causal RNN-Ts only": (
+            is_causal and config.kind != "RNN-T"
+        ),
+        "a BatchNorm in the convolution module of a causal encoder": (
+            is_causal and encoder.convolution_norm != "layer_norm"
+        ),
+        f"several left contexts of attention, {encoder.chunked_contexts}": (
+            is_causal and len({left for left, _ in encoder.chunked_contexts}) > 1
+        ),
+        "a language prompt on an encoder that is not causal": (
+            config.prompt is not None and not is_causal
+        ),
+        "features that are not normalised by utterance": (
+            not is_causal and features.normalize is not None
+        ),
+        "a causal encoder of features that are normalised": (
+            is_causal and features.normalize != (0.0, 1.0)
+        ),
         "features whose mean and deviation leave out silence": features.silence is not None,
         "a joint network of another width than the predictor": (
             config.joint is not None
@@ -133,7 +229,6 @@ def _read_features(config: ConfigReader, extractor: ConfigReader) -> dict[str, A
 
 def _written_features(features: FeatureConfig) -> dict[str, Any]:
     return {
-        "feature_extractor_type": "ParakeetFeatureExtractor",
         "feature_size": features.num_mels,
         "sampling_rate": features.sample_rate,
         "n_fft": features.fft_length,
@@ -185,9 +280,43 @@ def _read_encoder(config: ConfigReader) -> dict[str, Any]:
     )
 
 
+def _read_streaming(config: ConfigReader, processor: ConfigReader, kernel: int) -> dict[str, Any]:
+    """Returns the fields of a causal EncoderConfig; its default context is the first.
+
+    Every context has the same frames to the left.
+    """
+    left = config.size("encoder_config.sliding_window", "small", 71) - 1
+    path = "encoder_config.default_num_lookahead_tokens"
+    default = config.get(path, 13)
+    rights = processor.integers(LOOKAHEADS, ()) or ()
+    if type(default) is not int or min((default, *rights)) < 0:
+        config.add_problem(
+            f"{path} is {describe(default)} and {LOOKAHEADS} {describe(rights)}, not numbers of "
+            "frames >= 0"
+        )
+        return {}
+    rights = dict.fromkeys((default, *rights))
+    if indivisible := [right for right in rights if left % (right + 1)]:
+        config.add_problem(
+            f"sliding_window is {left + 1}: {left} frames to the left are no multiple of a chunk "
+            f"of {indivisible[0] + 1}"
+        )
+        return {}
+    return dict(
+        convolution_norm="layer_norm",
+        convolution_context=(kernel - 1, 0),
+        causal_subsampling=True,
+        chunked_contexts=tuple((left, right) for right in rights),
+    )
+
+
 def _written_encoder(encoder: EncoderConfig, features: FeatureConfig) -> dict[str, Any]:
+    streaming = {}
+    if encoder.is_causal:
+        left, right = encoder.chunked_contexts[0]
+        streaming = {"sliding_window": left + 1, "default_num_lookahead_tokens": right}
     return {
-        "model_type": "parakeet_encoder",
+        "model_type": "nemotron_asr_streaming_encoder" if streaming else "parakeet_encoder",
         "hidden_size": encoder.width,
         "num_hidden_layers": encoder.num_layers,
         "num_attention_heads": encoder.num_heads,
@@ -209,6 +338,35 @@ def _written_encoder(encoder: EncoderConfig, features: FeatureConfig) -> dict[st
         "activation_dropout": encoder.dropout,
         "attention_dropout": encoder.attention_dropout,
         "max_position_embeddings": 5000,
+        **streaming,
+    }
+
+
+# Prompt
+
+
+def _read_prompt(config: ConfigReader, processor: ConfigReader) -> PromptConfig | None:
+    num_slots = config.size("num_prompts", "small", 128)
+    default = config.get("default_prompt_id", 101)
+    value = processor.get(PROMPTS)
+    names = value if isinstance(value, dict) else {}
+    slots = [default, *names.values()]
+    is_valid = all(type(slot) is int and 0 <= slot < num_slots for slot in slots)
+    if not is_valid or not (value is None or isinstance(value, dict)) or len(names) > 4096:
+        config.add_problem(
+            f"default_prompt_id is {describe(default)} and the processor's {PROMPTS} "
+            f"{describe(value)}; slots in 0..{num_slots - 1} are supported"
+        )
+        return None
+    width = config.size("prompt_intermediate_size", "width", 2048)
+    return PromptConfig(num_slots, width, default, tuple(names.items()))
+
+
+def _written_prompt(prompt: PromptConfig) -> dict[str, Any]:
+    return {
+        "num_prompts": prompt.num_slots,
+        "prompt_intermediate_size": prompt.width,
+        "default_prompt_id": prompt.default,
     }
 
 

@@ -1,6 +1,6 @@
 """NeMo's model_config.yaml to a ModelConfig and back.
 
-Part by part, each as it is read and as it is written: features, encoder, transducer.
+Part by part, each as it is read and as it is written: features, encoder, prompt, transducer.
 """
 
 import math
@@ -14,14 +14,25 @@ from tdt_jax.config import (
     JointConfig,
     ModelConfig,
     PredictorConfig,
+    PromptConfig,
 )
 
 MODELS, MODULES = "nemo.collections.asr.models.", "nemo.collections.asr.modules."
-CLASSES = {  # by kind, and whether it has a CTC head
-    ("transducer", False): "rnnt_bpe_models.EncDecRNNTBPEModel",
-    ("transducer", True): "hybrid_rnnt_ctc_bpe_models.EncDecHybridRNNTCTCBPEModel",
-    ("ctc", True): "ctc_bpe_models.EncDecCTCModelBPE",
+# By kind, and whether it has a CTC head and a language prompt.
+CLASSES = {
+    ("transducer", False, False): "rnnt_bpe_models.EncDecRNNTBPEModel",
+    ("transducer", True, False): "hybrid_rnnt_ctc_bpe_models.EncDecHybridRNNTCTCBPEModel",
+    ("transducer", False, True): "rnnt_bpe_models_prompt.EncDecRNNTBPEModelWithPrompt",
+    ("transducer", True, True): (
+        "hybrid_rnnt_ctc_bpe_models_prompt.EncDecHybridRNNTCTCBPEModelWithPrompt"
+    ),
+    ("ctc", True, False): "ctc_bpe_models.EncDecCTCModelBPE",
 }
+# Those that predict the end of an utterance differ in training alone.
+KINDS = {name.partition(".")[2]: (kind, prompt) for (kind, _, prompt), name in CLASSES.items()}
+KINDS |= dict.fromkeys(
+    ("EncDecRNNTBPEEOUModel", "EncDecHybridRNNTCTCBPEEOUModel"), ("transducer", False)
+)
 # What a null means to NeMo 3.0.0 where it is not the field's default. A null that NeMo fails on
 # stands for the default here.
 NULLS = {
@@ -35,6 +46,7 @@ NULLS = {
     "encoder.xscaling": False,
     "decoder.blank_as_pad": None,
 }
+AUTO = "auto"  # the name of the default prompt: the model detects the language
 _CTC: dict[str, Any] = {"predictor": None, "joint": None, "durations": None}
 
 
@@ -48,7 +60,8 @@ def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfi
     Raises:
       ValueError: naming everything in it that this package does not have.
     """
-    is_ctc = _read_kind(config) == "ctc"
+    kind, may_have_prompt = _read_kind(config)
+    is_ctc = kind == "ctc"
     features = _read_features(config)
     encoder = _read_encoder(config, features["num_mels"])
     decoder = _CTC if is_ctc else _read_transducer(config)
@@ -59,6 +72,7 @@ def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfi
         config.add_problem(f"tokenizer.model_path is {describe(tokenizer)}, not a file's name")
         tokenizer = ""
     max_symbols = _read_max_symbols(config)
+    prompt = _read_prompt(config, encoder["width"]) if may_have_prompt else None
     config.raise_problems()
     model = ModelConfig(
         vocab_size=vocab_size,
@@ -66,6 +80,7 @@ def read_config(config: ConfigReader, *, has_ctc_head: bool) -> tuple[ModelConfi
         encoder=EncoderConfig(**encoder),
         **decoder,
         ctc=is_ctc or has_ctc_head,
+        prompt=prompt,
         max_symbols=max_symbols,
     )
     return model, posixpath.normpath(tokenizer.removeprefix("nemo:"))
@@ -85,10 +100,12 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict[str, Any]:
     if predictor is not None and predictor.blank_embedding:
         raise ValueError("NeMo's embedding of blank is zero; this model has a learned one")
     kind = "ctc" if predictor is None else "transducer"
+    if (kind, config.ctc, config.prompt is not None) not in CLASSES:
+        raise ValueError("NeMo has no CTC model with a language prompt")
     fields = {
         # NeMo ignores it: silence counts in the mean and deviation of its features, not of ours.
         "tdt_jax": {"silence": config.features.silence},
-        "target": MODELS + CLASSES[kind, config.ctc],
+        "target": MODELS + CLASSES[kind, config.ctc, config.prompt is not None],
         "sample_rate": config.features.sample_rate,
         "tokenizer": {
             "dir": "",
@@ -117,6 +134,8 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict[str, Any]:
     if predictor is None or joint is None:
         return {**fields, "decoder": ctc_decoder, "decoding": {"strategy": "greedy"}}
     fields |= _written_transducer(config, predictor, joint, pieces)
+    if config.prompt is not None:
+        fields["model_defaults"] |= _written_prompt(config.prompt, config.encoder.width)
     if config.ctc:
         fields["aux_ctc"] = {
             "ctc_loss_weight": 0.3,
@@ -131,17 +150,16 @@ def write_config(config: ModelConfig, pieces: list[str]) -> dict[str, Any]:
 # Kind and vocabulary, read
 
 
-def _read_kind(config: ConfigReader) -> str:
-    """Returns "transducer" or "ctc", by the class of the model."""
+def _read_kind(config: ConfigReader) -> tuple[str, bool]:
+    """Returns "transducer" or "ctc" and whether there may be a prompt, by the model's class."""
     target = config.get("target")
     class_name = target.rpartition(".")[2] if isinstance(target, str) else ""
-    kinds = {name.partition(".")[2]: kind for (kind, _), name in CLASSES.items()}
-    if class_name not in kinds:
-        supported = ", ".join(kinds)
+    if class_name not in KINDS:
+        supported = ", ".join(KINDS)
         raise ValueError(
             f"the model is a {class_name[:80] or 'nothing named'}; {supported} are supported"
         )
-    return kinds[class_name]
+    return KINDS[class_name]
 
 
 def _read_vocab_size(config: ConfigReader, is_ctc: bool) -> int:
@@ -297,8 +315,7 @@ def _read_encoder(config: ConfigReader, num_mels: int) -> dict[str, Any]:
         config.require("encoder.reduction", None)
     config.require("encoder.conv_norm_type", "batch_norm", "layer_norm", default="batch_norm")
     norm = config.get("encoder.conv_norm_type", "batch_norm")
-    context = _read_attention_context(config)
-    _refuse_streaming(config, kernel)
+    config.require("encoder.conv_context_style", "regular", "dcc", default="regular")
     return dict(
         width=width,
         num_layers=config.size("encoder.n_layers", "layers"),
@@ -313,12 +330,14 @@ def _read_encoder(config: ConfigReader, num_mels: int) -> dict[str, Any]:
         dropout=config.fraction("encoder.dropout", 0.1),
         attention_dropout=config.fraction("encoder.dropout_att", 0.0),
         convolution_norm="layer_norm" if norm == "layer_norm" else "affine",
-        attention_context=context,
+        convolution_context=_read_convolution_context(config, kernel),
+        causal_subsampling=config.flag("encoder.causal_downsampling", False),
+        **_read_attention(config),
     )
 
 
 def _written_encoder(encoder: EncoderConfig, num_mels: int) -> dict[str, Any]:
-    is_local = encoder.attention_context is not None
+    sides = encoder.convolution_context
     return {
         "_target_": f"{MODULES}ConformerEncoder",
         "feat_in": num_mels,
@@ -329,12 +348,10 @@ def _written_encoder(encoder: EncoderConfig, num_mels: int) -> dict[str, Any]:
         "subsampling": "dw_striding",
         "subsampling_factor": 8,
         "subsampling_conv_channels": encoder.subsampling_channels,
-        "causal_downsampling": False,
+        "causal_downsampling": encoder.causal_subsampling,
         "ff_expansion_factor": encoder.feed_forward_factor,
-        "self_attention_model": "rel_pos_local_attn" if is_local else "rel_pos",
+        **_written_attention(encoder),
         "n_heads": encoder.num_heads,
-        "att_context_size": list(encoder.attention_context or (-1, -1)),
-        "att_context_style": "regular",
         "xscaling": encoder.scale_input,
         "untie_biases": True,
         "pos_emb_max_len": 5000,
@@ -342,7 +359,7 @@ def _written_encoder(encoder: EncoderConfig, num_mels: int) -> dict[str, Any]:
         "conv_norm_type": (
             "layer_norm" if encoder.convolution_norm == "layer_norm" else "batch_norm"
         ),
-        "conv_context_size": None,
+        "conv_context_size": None if sides is None else list(sides),
         "dropout": encoder.dropout,
         "dropout_pre_encoder": encoder.dropout,
         "dropout_emb": 0.0,
@@ -350,20 +367,51 @@ def _written_encoder(encoder: EncoderConfig, num_mels: int) -> dict[str, Any]:
     }
 
 
-def _read_attention_context(config: ConfigReader) -> tuple[int, int] | None:
-    """Returns the limits (left, right) of attention, in frames, when audio is encoded as a whole.
+def _read_attention(config: ConfigReader) -> dict[str, Any]:
+    """Returns the fields of an EncoderConfig that limit attention.
 
-    Of several contexts NeMo then takes the first. The style "chunked_limited_with_rc" limits it
-    while streaming only.
+    Of several contexts NeMo takes the first when audio is encoded as a whole. It draws those of a
+    training batch with `att_context_probs`, which is not read: all are alike here.
     """
     models = "rel_pos", "rel_pos_local_attn"
     config.require("encoder.self_attention_model", *models, default="rel_pos")
-    is_local = config.get("encoder.self_attention_model") == "rel_pos_local_attn"
-    if is_local:
+    style = "encoder.att_context_style"
+    if config.get("encoder.self_attention_model") == "rel_pos_local_attn":
         config.require("encoder.global_tokens", 0, default=0)
-        config.require("encoder.att_context_style", "regular", default="regular")
-    elif config.get("encoder.att_context_style") == "chunked_limited_with_rc":
-        return None
+        config.require(style, "regular", default="regular")
+        return dict(attention_context=_read_band(config))
+    match config.get(style, "regular"):
+        case "regular":
+            return dict(attention_context=_read_band(config))
+        case "chunked_limited":
+            return dict(chunked_contexts=_read_chunked_contexts(config))
+        case "chunked_limited_with_rc":
+            return dict(unified_contexts=_read_unified_contexts(config))
+    config.require(style, "regular", "chunked_limited", "chunked_limited_with_rc")
+    return {}
+
+
+def _written_attention(encoder: EncoderConfig) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "self_attention_model": "rel_pos",
+        "att_context_size": [-1, -1],
+        "att_context_style": "regular",
+    }
+    if encoder.attention_context is not None:
+        fields["self_attention_model"] = "rel_pos_local_attn"
+        fields["att_context_size"] = list(encoder.attention_context)
+    if encoder.chunked_contexts:
+        fields["att_context_style"] = "chunked_limited"
+        fields["att_context_size"] = [list(context) for context in encoder.chunked_contexts]
+    if encoder.unified_contexts:
+        fields["att_context_style"] = "chunked_limited_with_rc"
+        fields["att_chunk_context_size"] = [list(each) for each in encoder.unified_contexts]
+        fields["conv_context_style"] = "dcc"
+    return fields
+
+
+def _read_band(config: ConfigReader) -> tuple[int, int] | None:
+    """Returns the limits (left, right) of attention, in frames."""
     path = "encoder.att_context_size"
     value = config.get(path) or [-1, -1]
     first = value[0] if isinstance(value, list) and isinstance(value[0], list) else value
@@ -379,24 +427,110 @@ def _read_attention_context(config: ConfigReader) -> tuple[int, int] | None:
     return None
 
 
-def _refuse_streaming(config: ConfigReader, kernel: int) -> None:
-    """Notes a problem if the encoder is one of NeMo's cache-aware streaming encoders."""
-    half = (kernel - 1) // 2
-    supported = {
-        "att_context_style": ("regular", ["regular", "chunked_limited_with_rc"]),
-        "causal_downsampling": (False, [False]),
-        "conv_context_size": ([half, half], [[half, half]]),
-    }
-    others = [
-        f"{name} {describe(value)}"
-        for name, (default, allowed) in supported.items()
-        if (value := config.get(f"encoder.{name}", default)) not in allowed
-    ]
-    if others:
+def _read_chunked_contexts(config: ConfigReader) -> tuple[tuple[int, int], ...]:
+    """Returns the contexts (left, right) of attention in chunks."""
+    path = "encoder.att_context_size"
+    value = config.get(path)
+    nested = value if _is_list_of_lists(value) else [value]
+    contexts = []
+    for each in nested:
+        is_pair = _is_list_of_integers(each) and len(each) == 2
+        if not (is_pair and min(each) >= 0 and each[0] % (each[1] + 1) == 0):
+            config.add_problem(
+                f"{path} has {describe(each)}; with att_context_style 'chunked_limited', limits "
+                "[left, right] >= 0 with left a multiple of right + 1 are supported"
+            )
+            return ()
+        contexts.append((each[0], each[1]))
+    return tuple(contexts)
+
+
+def _read_unified_contexts(config: ConfigReader) -> tuple[tuple[int, ...], ...]:
+    """Returns (lefts, chunks, rights); none if there are none, for full attention alone."""
+    path = "encoder.att_chunk_context_size"
+    value = config.get(path)
+    if value is None:
+        return ()
+    is_valid = _is_list_of_lists(value) and len(value) == 3 and all(
+        _is_list_of_integers(each) and min(each) >= least
+        for each, least in zip(value, (0, 1, 0), strict=True)
+    )  # fmt: skip
+    if not is_valid:
         config.add_problem(
-            f"the encoder is a streaming one ({', '.join(others)}), whose frames depend on little "
-            "of the audio that follows; encoders of whole utterances are supported"
+            f"{path} is {describe(value)}; lists of left limits >= 0, chunks > 0 and right limits "
+            ">= 0 are supported"
         )
+        return ()
+    return tuple(map(tuple, value))
+
+
+def _read_convolution_context(config: ConfigReader, kernel: int) -> tuple[int, int] | None:
+    """Returns the frames to the (left, right) that convolutions cover; None: as many on both."""
+    path = "encoder.conv_context_size"
+    value = config.get(path)
+    if value == "causal":
+        value = [kernel - 1, 0]
+    if value is None or value == [kernel // 2, kernel // 2]:
+        return None
+    is_pair = _is_list_of_integers(value) and min(value) >= 0 and len(value) == 2
+    if is_pair and sum(value) == kernel - 1:
+        return value[0], value[1]
+    config.add_problem(
+        f"{path} is {describe(value)}, not 'causal' or [left, right] that add up to "
+        f"conv_kernel_size - 1 = {kernel - 1}"
+    )
+    return None
+
+
+def _is_list_of_integers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(type(n) is int for n in value)
+
+
+def _is_list_of_lists(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(x, list) for x in value)
+
+
+# Prompt
+
+
+def _read_prompt(config: ConfigReader, width: int) -> PromptConfig | None:
+    """Returns the language prompt; None if the model's is switched off."""
+    if not config.flag("model_defaults.initialize_prompt_feature", False):
+        return None
+    num_slots = config.size("model_defaults.num_prompts", "small", 128)
+    path = "model_defaults.prompt_dictionary"
+    value = config.get(path)
+    names = value if isinstance(value, dict) else {}
+    slots = {
+        name: slot
+        for name, slot in names.items()
+        if isinstance(name, str) and type(slot) is int and 0 <= slot < num_slots
+    }
+    if len(slots) < len(names) or AUTO not in slots or len(slots) > 4096:
+        config.add_problem(
+            f"{path} is {describe(value)}; names of slots in 0..{num_slots - 1}, {AUTO!r} among "
+            "them, are supported"
+        )
+        return None
+    return PromptConfig(num_slots, 2 * width, slots[AUTO], tuple(slots.items()))
+
+
+def _written_prompt(prompt: PromptConfig, width: int) -> dict[str, Any]:
+    if prompt.width != 2 * width:
+        raise ValueError(
+            f"NeMo's language prompt has a hidden layer of twice the encoder's width, {2 * width}; "
+            f"this model's has {prompt.width}"
+        )
+    if dict(prompt.languages).get(AUTO) != prompt.default:
+        raise ValueError(
+            f"NeMo's default prompt is the slot named {AUTO!r}; this model's is {prompt.default}, "
+            f"and {AUTO!r} is {dict(prompt.languages).get(AUTO)}"
+        )
+    return {
+        "initialize_prompt_feature": True,
+        "num_prompts": prompt.num_slots,
+        "prompt_dictionary": dict(prompt.languages),
+    }
 
 
 # Transducer

@@ -35,6 +35,9 @@ def rows(config: ModelConfig) -> list[Row]:
     table = _subsampling() + _blocks(config.encoder)
     if config.predictor is not None:
         table += _predictor(config.predictor) + _joint(config)
+    if config.prompt is not None:
+        table += _linear("prompt.linear1", "prompt_kernel.0")
+        table += _linear("prompt.linear2", "prompt_kernel.2")
     if config.ctc:
         table += _linear("ctc", ctc_head(config), layout="oi1->io")
     return table
@@ -64,6 +67,13 @@ def hugging_face_name(name: str) -> str:
     return name
 
 
+def hugging_face_streaming_name(name: str) -> str:
+    """Returns the name that the tensor has in transformers' streaming models."""
+    for nemo, hugging_face in _RENAMED_STREAMING:
+        name = name.replace(nemo, hugging_face)
+    return hugging_face_name(name)
+
+
 _RENAMED = (  # a part of NeMo's names, and transformers' for it
     ("encoder.pre_encode.conv.", "encoder.subsampling.layers."),
     ("encoder.pre_encode.out.", "encoder.subsampling.linear."),
@@ -81,6 +91,15 @@ _RENAMED = (  # a part of NeMo's names, and transformers' for it
     ("joint.joint_net.1.", "joint.head."),
     ("joint.joint_net.2.", "joint.head."),
     ("decoder.decoder_layers.0.", "ctc_head."),
+)
+_RENAMED_STREAMING = (
+    ("encoder.pre_encode.conv.0.", "encoder.subsampling.conv_in."),
+    ("encoder.pre_encode.conv.2.", "encoder.subsampling.layers.0.depthwise_conv."),
+    ("encoder.pre_encode.conv.3.", "encoder.subsampling.layers.0.pointwise_conv."),
+    ("encoder.pre_encode.conv.5.", "encoder.subsampling.layers.1.depthwise_conv."),
+    ("encoder.pre_encode.conv.6.", "encoder.subsampling.layers.1.pointwise_conv."),
+    ("prompt_kernel.0.", "prompt_projector.linear_1."),
+    ("prompt_kernel.2.", "prompt_projector.linear_2."),
 )
 
 

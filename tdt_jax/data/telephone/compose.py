@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tdt_jax.audio.reading import read_audio
-from tdt_jax.audio.waveform import add_noise, noise, resample, trim
+from tdt_jax.audio.waveform import add_noise, noise, resample, sound, trim
 from tdt_jax.config import TelephoneConfig
 from tdt_jax.data.telephone.grammar import KINDS, chance, pick
-from tdt_jax.data.utterance import Utterance
+from tdt_jax.data.utterance import SpokenWord, Utterance
 
 FADE_SECONDS = 0.005  # at both edges of a recording
 JOIN_PROBABILITY = 0.2  # that another text of the grammar follows
@@ -149,9 +149,9 @@ class Telephone:
             if not self._fits(units, clips, most, max_words) or is_test_text(text):
                 continue
             joints = [joint for joint in joints[1:] if joint < len(units)]
-            samples, num_leading = self._join(clips, rng, most, joints)
+            samples, starts = self._join(clips, rng, most, joints)
             if len(samples) >= least or attempt >= UNCUT_ATTEMPTS:
-                return Utterance("composed", samples, text, num_leading)
+                return Utterance("composed", samples, text, starts[0])
         raise ValueError(
             f"no recorded word fits max_seconds={max_seconds} with max_words={max_words}"
         )
@@ -173,7 +173,10 @@ class Telephone:
         return {"composed": self.test_set(), "phrases": self.test_phrases()}
 
     def test_set(self, *, max_seconds: float = 8.0) -> list[Utterance]:
-        """Returns `config.num_test` composed utterances of test texts, with noise."""
+        """Returns `config.num_test` composed utterances of test texts, with noise.
+
+        Their `words` have times; a pair of words that was recorded together is one of them.
+        """
         rng = np.random.default_rng((self.seed, 2))
         most = int(max_seconds * self.sample_rate)
         utterances: dict[str, Utterance] = {}
@@ -186,10 +189,11 @@ class Telephone:
                 continue
             clips = self._draw_clips(units, pick(rng, self.config.speed), rng)
             if self._fits(units, clips, most, len(text)):
-                samples, num_leading = self._join(clips, rng, most)
+                samples, starts = self._join(clips, rng, most)
                 samples = add_noise(samples, rng.uniform(*self.config.snr), rng)
                 name = f"composed-{len(utterances):04d}"
-                utterances[text] = Utterance(name, samples, text, num_leading)
+                words = tuple(map(self._spoken, units, clips, starts))
+                utterances[text] = Utterance(name, samples, text, starts[0], words)
         if len(utterances) < self.config.num_test:
             raise ValueError(
                 f"telephone.num_test is {self.config.num_test}, but the kinds "
@@ -198,15 +202,18 @@ class Telephone:
         return list(utterances.values())
 
     def test_phrases(self) -> list[Utterance]:
-        """Returns the recorded phrases that are not trained on, as they were recorded."""
-        return [
-            Utterance(
-                recording.name.removesuffix(".opus"),
-                read_audio(prompts_folder() / recording.name, self.sample_rate),
-                recording.text,
+        """Returns the recorded phrases that are not trained on, as they were recorded.
+
+        Of their words only where the first starts and the last ends is known.
+        """
+        utterances = []
+        for recording in self._test_phrases:
+            samples = read_audio(prompts_folder() / recording.name, self.sample_rate)
+            name, text = recording.name.removesuffix(".opus"), recording.text
+            utterances.append(
+                Utterance(name, samples, text, words=(self._spoken(text, samples, 0),))
             )
-            for recording in self._test_phrases
-        ]
+        return utterances
 
     def _draw_units(self, rng: np.random.Generator) -> list[str]:
         units = pick(rng, self.kinds).draw(rng)
@@ -230,6 +237,11 @@ class Telephone:
     def _clip(self, name: str, speed: float) -> np.ndarray:
         return _clips(name, self.sample_rate, self.config.speed)[speed]
 
+    def _spoken(self, text: str, clip: np.ndarray, start: int) -> SpokenWord:
+        """Returns the words of a clip that starts at a sample, with the times of their sound."""
+        ends = sound(clip.astype(np.float32), self.sample_rate)
+        return SpokenWord(text, *((start + end) / self.sample_rate for end in ends))
+
     def _sample_noise(self, rng: np.random.Generator, most: int, least: int) -> Utterance:
         """Returns an utterance of noise without speech, from -80 to -20 dBFS."""
         size = int(rng.integers(max(least, self.sample_rate // 2), most + 1))
@@ -247,11 +259,11 @@ class Telephone:
         clips = [self._clip(recording.name, pick(rng, self.config.speed))]
         if not self._fits([recording.text], clips, most, most):
             return None
-        samples, num_leading = self._join(clips, rng, most)
+        samples, starts = self._join(clips, rng, most)
         if len(samples) < least:
             return None
         name = recording.name.removesuffix(".opus")
-        return Utterance(name, samples, recording.text, num_leading)
+        return Utterance(name, samples, recording.text, starts[0])
 
     def _length(self, clips: Sequence[np.ndarray]) -> float:
         """Returns the samples of clips with average gaps between and around them."""
@@ -270,22 +282,22 @@ class Telephone:
         rng: np.random.Generator,
         most: float = np.inf,
         joints: Sequence[int] = (),
-    ) -> tuple[np.ndarray, int]:
+    ) -> tuple[np.ndarray, list[int]]:
         """Joins clips with pauses between and around them.
 
         Returns:
-          at most `most` samples, and how many of them are before the first clip.
+          at most `most` samples, and at which of them each clip starts.
         """
         gaps = self._draw_gaps(rng, len(clips), most - sum(map(len, clips)), joints)
         gains = 10 ** (rng.uniform(-1, 1, len(clips)) * self.config.word_gain / 20)
         samples = np.zeros(gaps.sum() + sum(map(len, clips)), np.float32)
-        start, middles = 0, []  # middles: of the gap before each clip
+        start, starts, middles = 0, [], []  # middles: of the gap before each clip
         for clip, gap, gain in zip(clips, gaps[:-1], gains, strict=True):
             middles.append(start + gap // 2)
             start += gap
+            starts.append(int(start))
             np.multiply(clip, np.float32(gain), out=samples[start : start + len(clip)])
             start += len(clip)
-        num_leading = gaps[0].item()
         change_probability = self.config.joint_change_probability
         if joints and change_probability and chance(rng, change_probability):
             centers = np.array([middles[joint] for joint in joints])
@@ -293,10 +305,10 @@ class Telephone:
             ends = np.stack([centers - silences / 2, centers + silences / 2], axis=1).astype(int)
             parts = np.split(samples, ends.ravel())
             parts[::2] = [self._with_level_and_noise(part, rng) for part in parts[::2]]
-            return np.concatenate(parts), num_leading
+            return np.concatenate(parts), starts
         peak = max(samples.max(), -samples.min())
         samples *= 10 ** (rng.uniform(*self.config.level) / 20) / peak
-        return samples, num_leading
+        return samples, starts
 
     def _with_level_and_noise(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         peak = max(samples.max(), -samples.min())
