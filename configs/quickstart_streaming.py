@@ -33,5 +33,12 @@ def get_config() -> configs.Config:
         config,
         model=dataclasses.replace(config.model, encoder=encoder, features=features),
         loss=dataclasses.replace(config.loss, fastemit=0.01),
-        training=dataclasses.replace(config.training, folder="runs/quickstart_streaming"),
+        augment=dataclasses.replace(config.augment, gain=(-12.0, 0.0)),
+        training=dataclasses.replace(
+            config.training,
+            num_steps=4800,
+            eval_every=1200,
+            save_every=1200,
+            folder="runs/quickstart_streaming",
+        ),
     )

@@ -28,6 +28,7 @@ from tdt_jax.data.utterance import SpokenWord, Utterance
 from tdt_jax.inference import metrics
 from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.streaming import Stream
+from tdt_jax.inference.streams import Streams
 from tdt_jax.inference.transcript import Word
 from tdt_jax.inference.transcription import transcribe_each
 from tdt_jax.recogniser import Recogniser, with_lookahead
@@ -70,12 +71,7 @@ class Played(NamedTuple):
 
     recording: Recording
     words: list[Word]
-    changes: list[Change]
-    finished: float  # seconds from the start of the recording to the final transcript
-
-    @property
-    def text(self) -> str:
-        return self.changes[-1].text
+    changes: list[Change]  # the last one is the final transcript
 
 
 class Clock:
@@ -123,7 +119,7 @@ def live_reports(
     """Streams recordings, and yields a report of one row for each look-ahead.
 
     A row holds the lookahead in seconds (None: of a model that is not causal); the number of
-    streams, recordings and timed_words; audio_seconds; word_error_rate of the stream, and
+    streams, recordings and timed_words; audio_seconds, up to the ends of turns; word_error_rate of the stream, and
     offline_word_error_rate of `transcribe` in the same context; real_time_factor, the computing
     seconds of a second of audio; largest_delay in seconds of a block, from when it is spoken to
     when it is processed; and in seconds the median, p95 and p99 of
@@ -160,14 +156,16 @@ def live_reports(
     normalize = make_normalizer(normalizer)
     rate = recogniser.config.features.sample_rate
     recordings = read_recordings(items, rate, failed)
+    if num_streams > len(recordings):
+        raise ValueError(f"{num_streams} streams need as many recordings, got {len(recordings)}")
     heading = _heading(recordings, stop_secs, real_time, rate)
     for lookahead, variant in variants:
-        streams = [Stream(variant)]
-        streams[0].warm_up()
-        _play(streams, recordings[:1], Clock(real_time=False), stop_secs, rate)
+        room = Room(variant, num_streams)
+        room.play(recordings[:1], Clock(real_time=False), stop_secs)
         clock = Clock(real_time=real_time)
-        played, largest_delay = _play(streams, recordings, clock, stop_secs, rate)
+        played, largest_delay = room.play(recordings, clock, stop_secs)
         row = {"lookahead": lookahead, "streams": num_streams, "recordings": len(played)}
+        row["audio_seconds"] = sum(each.recording.end + stop_secs for each in played)
         row |= _accuracy_and_delays(variant, played, normalize)
         row["real_time_factor"] = clock.busy / row["audio_seconds"]
         row["largest_delay"] = largest_delay
@@ -225,7 +223,52 @@ def blocks(samples: np.ndarray, end: float, rate: int) -> Iterator[tuple[float, 
         yield spoken, np.pad(block, (0, size - len(block)))
 
 
-class _Caller:
+class Room:
+    """Callers, each with a stream; several streams are stepped together."""
+
+    def __init__(self, recogniser: Recogniser, size: int):
+        self._rate = recogniser.config.features.sample_rate
+        if size == 1:
+            stream = Stream(recogniser)
+            stream.warm_up()
+            self._streams: list[Any] = [stream]
+            self._step = list  # push decodes
+        else:
+            streams = Streams(recogniser, slots=size)
+            streams.warm_up()
+            self._streams = [streams.open() for _ in range(size)]
+            self._step = streams.step
+
+    def play(
+        self, recordings: Sequence[Recording], clock: Clock, stop_secs: float
+    ) -> tuple[list[Played], float]:
+        """Plays recordings, of which each caller has a part. The callers begin within a second.
+
+        Returns the recordings with their transcripts, and the largest delay of a block in seconds.
+        """
+        size, largest = len(self._streams), 0.0
+        callers = {
+            stream: Caller(stream, recordings[i::size], i / size, stop_secs, self._rate)
+            for i, stream in enumerate(self._streams)
+        }
+        while math.isfinite(first := min(caller.due for caller in callers.values())):
+            clock.wait_until(first)
+            now = max(first, clock.now)
+            due = [caller for caller in callers.values() if caller.due <= now]
+            for caller in due:
+                events = clock.run(caller.act)
+                if events is not None:
+                    caller.take(events, clock.now)
+            while stepped := clock.run(self._step):
+                for stream, events in stepped:
+                    callers[stream].take(events, clock.now)
+            largest = max(largest, clock.now - first)
+            for caller in due:
+                caller.go_on(clock.now)
+        return [played for caller in callers.values() for played in caller.played], largest
+
+
+class Caller:
     """Plays recordings into a stream, one after another.
 
     Attributes:
@@ -237,7 +280,6 @@ class _Caller:
         self,
         stream: Any,
         recordings: Sequence[Recording],
-        *,
         start: float,
         stop_secs: float,
         sample_rate: int,
@@ -247,23 +289,24 @@ class _Caller:
         self.played: list[Played] = []
         self._begin(start)
 
-    def act(self) -> None:
-        """Pushes the block that is due, or ends the turn."""
+    def act(self) -> list[Word] | None:
+        """Pushes the block that is due, or ends the turn. Returns what the stream returns."""
         if self._block is None:
-            self._words += self._stream.finish_turn()
-        else:
-            self._words += self._stream.push(self._block)
+            return self._stream.finish_turn()
+        return self._stream.push(self._block)
 
-    def look(self, now: float) -> None:
-        """Notes what the stream shows after `act`, and goes on to what is due next."""
+    def take(self, words: Sequence[Word], now: float) -> None:
+        """Notes words that have become certain, and what the stream shows."""
+        self._words += words
         text = self._stream.text
-        change = Change(now - self._start, text, text + self._stream.pending)
-        if not self._changes or change[1:] != self._changes[-1][1:]:
-            self._changes.append(change)
+        self._changes.append(Change(now - self._start, text, text + self._stream.pending))
+
+    def go_on(self, now: float) -> None:
+        """Goes on to what is due after `act`."""
         if self._block is not None:
             self._next()
             return
-        self.played.append(Played(self._recording, self._words, self._changes, change.time))
+        self.played.append(Played(self._recording, self._words, self._changes))
         self._stream.reset()
         self._begin(now)
 
@@ -285,35 +328,6 @@ class _Caller:
         self.due = self._start + seconds
 
 
-def _play(
-    streams: Sequence[Any],
-    recordings: Sequence[Recording],
-    clock: Clock,
-    stop_secs: float,
-    sample_rate: int,
-) -> tuple[list[Played], float]:
-    """Plays recordings into streams; returns them, and the largest delay of a block in seconds."""
-    largest = 0.0
-    callers = [
-        _Caller(
-            stream,
-            recordings[i :: len(streams)],
-            start=i / len(streams),
-            stop_secs=stop_secs,
-            sample_rate=sample_rate,
-        )
-        for i, stream in enumerate(streams)
-    ]
-    while math.isfinite(first := min(caller.due for caller in callers)):
-        clock.wait_until(first)
-        for caller in callers:
-            if (due := caller.due) <= clock.now:
-                clock.run(caller.act)
-                largest = max(largest, clock.now - due)
-                caller.look(clock.now)
-    return [played for caller in callers for played in caller.played], largest
-
-
 # Figures
 
 
@@ -327,14 +341,16 @@ def spread(seconds: Sequence[float]) -> dict[str, float] | None:
 def _accuracy_and_delays(
     recogniser: Recogniser, played: Sequence[Played], normalize: Normalize
 ) -> dict[str, Any]:
-    recordings = [each.recording for each in played]
-    references = [normalize(each.text) for each in recordings]
-    offline = _transcribed(recogniser, recordings)
+    def error_rate(texts: Sequence[str]) -> float:
+        references = [normalize(each.recording.text) for each in played]
+        return metrics.word_error_rate(references, [normalize(text) for text in texts]).rate
+
+    offline = _transcribed(recogniser, [each.recording for each in played])
     delays: dict[str, list[float]] = {name: [] for name in COLUMNS}
     num_timed = 0
     for each, (_, offline_words) in zip(played, offline, strict=True):
         recording, changes = each.recording, each.changes
-        delays["ttfs"].append(each.finished - recording.end)
+        delays["ttfs"].append(changes[-1].time - recording.end)
         if seconds := [change.time for change in changes if change.shown.strip()]:
             delays["first_partial"].append(seconds[0] - recording.start)
         words = _emitted(each.words)
@@ -350,15 +366,10 @@ def _accuracy_and_delays(
             delays["offline_label_delay"].append(words[j][1] - end)
     return {
         "timed_words": num_timed,
-        "audio_seconds": sum(each.finished for each in played),
-        "word_error_rate": _error_rate(references, [normalize(each.text) for each in played]),
-        "offline_word_error_rate": _error_rate(references, [normalize(t) for t, _ in offline]),
+        "word_error_rate": error_rate([each.changes[-1].text for each in played]),
+        "offline_word_error_rate": error_rate([text for text, _ in offline]),
         **{name: spread(seconds) for name, seconds in delays.items()},
     }
-
-
-def _error_rate(references: Sequence[str], texts: Sequence[str]) -> float:
-    return metrics.word_error_rate(references, texts).rate
 
 
 def _transcribed(

@@ -18,12 +18,12 @@ def cut(utterances, size, seed, abandoned=()):
     """Yields the pieces of a row: of 0 to `size` values, some whole, many small, some empty.
 
     An utterance ends with its last values, or with an empty piece later on. Those `abandoned` are
-    given up somewhere: the next begins with `restart`.
+    given up after their first value or later: the next begins with `restart`.
     """
     rng = np.random.default_rng(seed)
     restart = False
     for index, values in enumerate(utterances):
-        stop = rng.integers(len(values) + 1) if index in abandoned else len(values)
+        stop = 1 + rng.integers(len(values)) if index in abandoned else len(values)
         position, last = 0, False
         while position < stop or not (last or index in abandoned):
             count = min(size, stop - position, rng.choice([0, 1, rng.integers(size + 1), size]))
