@@ -119,10 +119,10 @@ def live_reports(
     """Streams recordings, and yields a report of one row for each look-ahead.
 
     A row holds the lookahead in seconds (None: of a model that is not causal); the number of
-    streams, recordings and timed_words; audio_seconds, up to the ends of turns; word_error_rate of the stream, and
-    offline_word_error_rate of `transcribe` in the same context; real_time_factor, the computing
-    seconds of a second of audio; largest_delay in seconds of a block, from when it is spoken to
-    when it is processed; and in seconds the median, p95 and p99 of
+    streams, recordings and timed_words; audio_seconds, up to the ends of turns; word_error_rate of
+    the stream, and offline_word_error_rate of `transcribe` in the same context; real_time_factor,
+    the computing seconds of a second of audio; largest_delay, the seconds from when a block is
+    spoken to when it is processed; and in seconds the median, p95 and p99 of
 
       ttfs: from the end of speech to the final transcript; `stop_secs` of it is the VAD's
       first_partial: from the start of speech to the first text, certain or pending

@@ -308,8 +308,9 @@ class Cached:
             return
         feed, state = copy.deepcopy(self._feed), self._slots.state
         ended = list(self.end())
+        num_flushed = ended[-1].num_frames - feed.num_frames
         decoder = self._slots.state.decoder
-        skip = jax.device_get(decoder.skip) + np.int32(ended[-1].num_frames - feed.num_frames)
+        skip = jnp.asarray(jax.device_get(decoder.skip) + np.int32(num_flushed))
         self._slots.state = state._replace(decoder=decoder._replace(skip=skip))
         self._feed = self._slots.feeds[0] = feed
         yield from ended

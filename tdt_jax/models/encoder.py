@@ -361,6 +361,11 @@ class Subsampling(nnx.Module):
         self.pointwise2 = linear(channels, channels)
         bins = subsampled_bins(num_mels, causal=config.causal_subsampling)
         self.output = linear(channels * bins, config.width)
+        if config.causal_subsampling:
+            # The first frame may depend on a single, masked feature, and attend to itself alone.
+            # Were it zero in all blocks, their LayerNorms' gradients would multiply to infinity.
+            bias = _uniform(rngs, (config.width,), channels * bins)
+            self.output.bias = nnx.Param(bias)
         self.num_mels = num_mels
         self.causal = config.causal_subsampling
         self.dtype = dtype
