@@ -27,6 +27,7 @@ from tdt_jax.benchmarks.report import Report
 from tdt_jax.data.utterance import SpokenWord, Utterance
 from tdt_jax.inference import metrics
 from tdt_jax.inference.normalizers import make_normalizer
+from tdt_jax.inference.stream_words import StreamedWord, StreamEvent
 from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.streams import Streams
 from tdt_jax.inference.transcript import Word
@@ -289,15 +290,15 @@ class Caller:
         self.played: list[Played] = []
         self._begin(start)
 
-    def act(self) -> list[Word] | None:
+    def act(self) -> list[StreamEvent] | None:
         """Pushes the block that is due, or ends the turn. Returns what the stream returns."""
         if self._block is None:
             return self._stream.finish_turn()
         return self._stream.push(self._block)
 
-    def take(self, words: Sequence[Word], now: float) -> None:
+    def take(self, events: Sequence[StreamEvent], now: float) -> None:
         """Notes words that have become certain, and what the stream shows."""
-        self._words += words
+        self._words += (event for event in events if isinstance(event, StreamedWord))
         text = self._stream.text
         self._changes.append(Change(now - self._start, text, text + self._stream.pending))
 
