@@ -101,7 +101,7 @@ class SeparateBlocks:
     """
 
     leaves: tuple[tuple[jax.Array, ...], ...]  # of each block
-    structure: jax.tree_util.PyTreeDef  # of a block
+    structure: Any  # of a block, a PyTreeDef
 
     def __iter__(self) -> Iterator["Block"]:
         for leaves in self.leaves:
