@@ -68,7 +68,12 @@ from tdt_jax.models import (
     start_encoding,
     start_log_mel,
 )
-from tdt_jax.recogniser import Recogniser, with_attention_context, with_lookahead
+from tdt_jax.recogniser import (
+    Recogniser,
+    with_attention_context,
+    with_language,
+    with_lookahead,
+)
 from tdt_jax.runtime import sharding
 
 __version__ = "0.1.0"
@@ -130,5 +135,6 @@ __all__ = [
     "transcribe",
     "transducer_loss",
     "with_attention_context",
+    "with_language",
     "with_lookahead",
 ]

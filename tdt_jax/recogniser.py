@@ -56,9 +56,7 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
     """
     config = recogniser.config
     encoder = dataclasses.replace(config.encoder, attention_context=context)
-    structure = jax.tree.structure(abstract_model(dataclasses.replace(config, encoder=encoder)))
-    model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
-    return dataclasses.replace(recogniser, model=model)
+    return _with_config(recogniser, dataclasses.replace(config, encoder=encoder))
 
 
 def with_lookahead(recogniser: Recogniser, seconds: float) -> Recogniser:
@@ -87,7 +85,30 @@ def with_lookahead(recogniser: Recogniser, seconds: float) -> Recogniser:
         raise ValueError(f"no look-ahead of {seconds:g} s in this model; it has {known} s")
     others = [context for context in contexts if context != chosen[0]]
     encoder = dataclasses.replace(config.encoder, chunked_contexts=(chosen[0], *others))
-    structure = jax.tree.structure(abstract_model(dataclasses.replace(config, encoder=encoder)))
+    return _with_config(recogniser, dataclasses.replace(config, encoder=encoder))
+
+
+def with_language(recogniser: Recogniser, language: str | int) -> Recogniser:
+    """Returns the recogniser with the prompt of a language as its default.
+
+    Args:
+      recogniser: of a model with a language prompt, such as nemotron-3.5-asr-streaming.
+      language: a name in `recogniser.config.prompt.languages`, or a slot.
+
+    Raises:
+      ValueError: if the model has no language prompt, or not this language; the message names those
+        it has.
+    """
+    config = recogniser.config
+    if config.prompt is None:
+        raise ValueError("the model has no language prompt (model.prompt is none)")
+    prompt = dataclasses.replace(config.prompt, default=config.prompt.slot(language))
+    return _with_config(recogniser, dataclasses.replace(config, prompt=prompt))
+
+
+def _with_config(recogniser: Recogniser, config: ModelConfig) -> Recogniser:
+    """Returns the recogniser with the same parameters in another configuration."""
+    structure = jax.tree.structure(abstract_model(config))
     model = jax.tree.unflatten(structure, jax.tree.leaves(recogniser.model))
     return dataclasses.replace(recogniser, model=model)
 

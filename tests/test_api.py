@@ -22,7 +22,7 @@ JointConfig LossConfig ModelConfig Occupancy OptimizerConfig PredictorConfig Pro
 Recogniser Segment Stream Streams TelephoneConfig Token TokenizerConfig TrainingConfig Transcript
 Transducer Word align ctc_decode decode_chunk encode encode_chunk greedy_decode load log_mel
 log_mel_chunk occupancy override rnnt_loss save start_decoding start_encoding start_log_mel
-tdt_loss transcribe transducer_loss with_attention_context with_lookahead
+tdt_loss transcribe transducer_loss with_attention_context with_language with_lookahead
 """.split()
 CONFIG = """
 AugmentConfig Bucket Config DataConfig EncoderConfig FeatureConfig JointConfig LossConfig

@@ -194,6 +194,8 @@ def check_train(arguments: list[str]) -> None:
 
 def parsed_by(path: Path, arguments: list[str]) -> argparse.Namespace:
     """Returns what the parser of a program makes of its arguments, without running it."""
+    if path.stem == "pipecat_stt":
+        pytest.importorskip("pipecat", reason="needs Pipecat, as its docstring says")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)

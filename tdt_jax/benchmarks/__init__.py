@@ -8,9 +8,11 @@ peers.py           transformers: models with the same weights, and the same meas
 loss.py            the losses
 encoder.py         the encoder
 decoder.py         the decoder
+chunk.py           a streaming step: the next chunk of live streams
 train_step.py      a training step
 data.py            batches, without a model
 loss_aot.py        the losses, as the TPU's compiler estimates them
+chunk_aot.py       a streaming step, as the compiler of a TPU or a GPU estimates it
 train_step_aot.py  a training step, as the TPU's compiler estimates it
 silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change

@@ -198,6 +198,23 @@ def test_a_language_is_theirs(source, golden):
     np.testing.assert_allclose(frames[1], default[1], rtol=0, atol=1e-5)
 
 
+def test_a_language_is_chosen_for_all_that_is_transcribed():
+    recogniser = tdt.load(NEMOTRON)
+    german = tdt.with_language(recogniser, "de-DE")
+    assert german.config.prompt.default == GERMAN
+    features, lengths = (each[:2] for each in utterances())
+    prompt = np.full(2, GERMAN, np.int32)
+    np.testing.assert_array_equal(
+        encode(german.model, features, lengths)[0],
+        encode(recogniser.model, features, lengths, prompt=prompt)[0],
+    )
+    assert tdt.with_language(german, "auto").config == recogniser.config
+    with pytest.raises(ValueError, match="no prompt for 'fr'; it has en-US, en, de-DE, no, auto"):
+        tdt.with_language(recogniser, "fr")
+    with pytest.raises(ValueError, match="no language prompt"):
+        tdt.with_language(tdt.load(UNIFIED), "de-DE")
+
+
 def test_features_are_those_of_transformers(golden):
     samples = np.zeros((2, 6543), np.float32)
     for row, n in zip(samples, (4000, 6543), strict=True):

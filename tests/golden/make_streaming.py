@@ -13,7 +13,6 @@ context, and decodes 200 of them. The second encodes utterances with the model t
 made, in contexts of left, chunk and right.
 """
 
-import io
 import shutil
 import sys
 import tarfile
@@ -23,38 +22,17 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import torch
-from sentencepiece import sentencepiece_model_pb2
+from streaming_cases import (
+    CONTEXTS,
+    MAX_FEATURES,
+    MELS,
+    PROMPTS,
+    UNIFIED,
+    train_tokenizer,
+    utterances,
+)
 
 HERE = Path(__file__).parent
-MELS, MAX_FEATURES, NUM_KEPT = 16, 160, 200
-CONTEXTS = [[8, 3], [8, 0], [8, 1], [8, 7]]
-PROMPTS = {"en-US": 0, "en": 0, "de-DE": 2, "no": 3, "auto": 5}
-TEXTS = ["the quick brown fox jumps over the lazy dog", "hello world, again and again"]
-UNIFIED = [(70, 2, 3), (70, 13, 13), (70, 1, 0), (70, 7, 4)]
-
-
-def utterances(seed=4, count=NUM_KEPT, size=MAX_FEATURES):
-    """Returns random features [200, 160, 16] of ragged lengths, zero beyond them."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, size + 1, count)
-    lengths[:8] = (size - np.arange(8))[:count]
-    features = rng.normal(size=(count, size, MELS)).astype(np.float32)
-    features[np.arange(size)[None] >= lengths[:, None]] = 0
-    return features, lengths
-
-
-def train_tokenizer():
-    """Returns a SentencePiece model with tags of languages, and of the ends of utterances."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 3), model_writer=model, vocab_size=64, model_type="bpe",
-        hard_vocab_limit=False, bos_id=-1, eos_id=-1, unk_id=0, minloglevel=2,
-        normalization_rule_name="identity", user_defined_symbols=["<en-US>", "<de-DE>"],
-    )  # fmt: skip
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
-    for piece in ("<EOU>", "<EOB>"):
-        proto.pieces.add(piece=piece, score=0.0, type=3)
-    return proto.SerializeToString()
 
 
 def is_good(labels):
@@ -145,13 +123,12 @@ def _nemo_prompted(model, encoded, prompt):
 
 @torch.no_grad()
 def nemo_decode(model, frames):
-    """Returns the labels, times and durations of frames [1, T, D]."""
+    """Returns the labels and times of frames [1, T, D]."""
     (hypothesis,) = model.decoding.rnnt_decoder_predictions_tensor(
         frames.transpose(1, 2), torch.tensor([frames.shape[1]]), return_hypotheses=True
     )
     times = np.array([int(t) for t in hypothesis.timestamp], np.int64)
-    durations = np.array([int(d) for d in hypothesis.token_duration or ()], np.int64)
-    return np.array(hypothesis.y_sequence.tolist(), np.int64), times, durations
+    return np.array(hypothesis.y_sequence.tolist(), np.int64), times
 
 
 def nemo_stages(model, features, lengths):

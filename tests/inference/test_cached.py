@@ -179,8 +179,10 @@ def test_flush_ends_a_turn(recogniser):
     assert stream.pending == "" and stream.text == end.text and end.reason == "finish_turn"
     assert [word.text for word in words] == end.text.split()
     assert stream.flush() == []
+    num_programs = cached._step._cache_size()
     stream.push(samples[25000:])
     stream.finish()
+    assert cached._step._cache_size() == num_programs
     assert stream.text.startswith(end.text) and len(stream.text) > len(end.text)
     with pytest.raises(ValueError, match=r"flush\(\) was called after finish\(\)"):
         stream.flush()

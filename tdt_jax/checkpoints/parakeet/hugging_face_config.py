@@ -101,7 +101,7 @@ def model_config(config: ModelConfig, *, pad: int | None = None, dtype: str = "f
       dtype: of the parameters.
 
     Raises:
-      ValueError: naming everything in it that transformers' Parakeet classes do not have.
+      ValueError: naming everything in it that transformers' classes do not have.
     """
     _check_supported(config)
     name, blank = _model_type(config), config.blank
@@ -153,7 +153,7 @@ def _model_type(config: ModelConfig) -> str:
     return next(
         name
         for name, each in MODEL_TYPES.items()
-        if (each.kind == config.kind or is_causal) and each.is_streaming == is_causal
+        if each.kind == config.kind and each.is_streaming == is_causal
     )
 
 
@@ -174,7 +174,7 @@ def _check_supported(config: ModelConfig) -> None:
             not is_causal
             and (
                 bool(encoder.chunked_contexts)
-                or encoder.convolution_context is not None
+                or len(set(encoder.convolution_sides)) > 1
                 or encoder.causal_subsampling
             )
         ),
