@@ -161,10 +161,10 @@ def live_reports(
         raise ValueError(f"{num_streams} streams need as many recordings, got {len(recordings)}")
     heading = _heading(recordings, stop_secs, real_time, rate)
     for lookahead, variant in variants:
-        room = Room(variant, num_streams)
-        room.play(recordings[:1], Clock(real_time=False), stop_secs)
+        callers = Callers(variant, num_streams)
+        callers.play(recordings[:1], Clock(real_time=False), stop_secs)
         clock = Clock(real_time=real_time)
-        played, largest_delay = room.play(recordings, clock, stop_secs)
+        played, largest_delay = callers.play(recordings, clock, stop_secs)
         row = {"lookahead": lookahead, "streams": num_streams, "recordings": len(played)}
         row["audio_seconds"] = sum(each.recording.end + stop_secs for each in played)
         row |= _accuracy_and_delays(variant, played, normalize)
@@ -224,7 +224,7 @@ def blocks(samples: np.ndarray, end: float, rate: int) -> Iterator[tuple[float, 
         yield spoken, np.pad(block, (0, size - len(block)))
 
 
-class Room:
+class Callers:
     """Callers, each with a stream; several streams are stepped together."""
 
     def __init__(self, recogniser: Recogniser, size: int):
