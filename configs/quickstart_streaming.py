@@ -9,7 +9,7 @@ Each training batch has one of the four contexts; the model then streams in any 
     tdt-jax listen runs/quickstart_streaming --lookahead 0.08
 
 Features are normalized by a fixed mean and deviation, as those of the utterance are not known while
-it comes. FastEmit works against the delay of labels that a causal model learns.
+it comes.
 """
 
 import dataclasses
@@ -32,11 +32,10 @@ def get_config() -> configs.Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, encoder=encoder, features=features),
-        loss=dataclasses.replace(config.loss, fastemit=0.01),
         augment=dataclasses.replace(config.augment, gain=(-12.0, 0.0)),
         training=dataclasses.replace(
             config.training,
-            num_steps=4800,
+            num_steps=3600,
             eval_every=1200,
             save_every=1200,
             folder="runs/quickstart_streaming",

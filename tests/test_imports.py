@@ -78,6 +78,7 @@ PACKAGES = {
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),
     *"inference.metrics inference.normalizers inference.long_form inference.scheduler".split(),
+    "inference.end_of_turn",
 ]
 
 

@@ -8,12 +8,17 @@ peers.py           transformers: models with the same weights, and the same meas
 loss.py            the losses
 encoder.py         the encoder
 decoder.py         the decoder
+chunk.py           a streaming step: the next chunk of live streams
 train_step.py      a training step
 data.py            batches, without a model
 loss_aot.py        the losses, as the TPU's compiler estimates them
+chunk_aot.py       a streaming step, as the compiler of a TPU or a GPU estimates it
 train_step_aot.py  a training step, as the TPU's compiler estimates it
 silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change
+live.py            streams as a voice agent uses them: error rates and delays
+turns.py           how soon and how surely a stream detects the ends of turns
+recordings.py      recordings read into memory
 near_silence.py    kinds of near silence and narrow channels, for long_form.py
 parity.py          every stage of a model beside transformers'
 """

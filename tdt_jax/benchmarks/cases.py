@@ -29,6 +29,26 @@ MODELS: dict[str, ModelConfig] = {
 }
 
 
+def _causal(config: ModelConfig, **changes) -> ModelConfig:
+    """Returns the configuration of a cache-aware RNN-T, as NVIDIA's streaming models have it."""
+    encoder = dataclasses.replace(
+        config.encoder,
+        chunked_contexts=((70, 13), (70, 6), (70, 1), (70, 0)),
+        convolution_context=(config.encoder.kernel_size - 1, 0),
+        causal_subsampling=True,
+        convolution_norm="layer_norm",
+    )
+    features = dataclasses.replace(config.features, num_mels=128, normalize=(0.0, 1.0))
+    changes = dict(durations=None, ctc=False, encoder=encoder, features=features, **changes)
+    return dataclasses.replace(config, **changes)
+
+
+CAUSAL_MODELS: dict[str, ModelConfig] = {
+    "120m": _causal(presets.PARAKEET_TDT_CTC_110M, vocab_size=1026),  # as parakeet_realtime_eou
+    "0.6b": _causal(presets.PARAKEET_TDT_0_6B_V2),  # as nemotron-speech-streaming
+}
+
+
 def choose(names: Sequence[str], cases: Mapping[str, T]) -> dict[str, T]:
     """Returns the cases of these names.
 

@@ -27,6 +27,7 @@ from tdt_jax.benchmarks.report import Report
 from tdt_jax.data.utterance import SpokenWord, Utterance
 from tdt_jax.inference import metrics
 from tdt_jax.inference.normalizers import make_normalizer
+from tdt_jax.inference.stream_words import StreamedWord, StreamEvent
 from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.streams import Streams
 from tdt_jax.inference.transcript import Word
@@ -119,10 +120,10 @@ def live_reports(
     """Streams recordings, and yields a report of one row for each look-ahead.
 
     A row holds the lookahead in seconds (None: of a model that is not causal); the number of
-    streams, recordings and timed_words; audio_seconds, up to the ends of turns; word_error_rate of the stream, and
-    offline_word_error_rate of `transcribe` in the same context; real_time_factor, the computing
-    seconds of a second of audio; largest_delay in seconds of a block, from when it is spoken to
-    when it is processed; and in seconds the median, p95 and p99 of
+    streams, recordings and timed_words; audio_seconds, up to the ends of turns; word_error_rate of
+    the stream, and offline_word_error_rate of `transcribe` in the same context; real_time_factor,
+    the computing seconds of a second of audio; largest_delay, the seconds from when a block is
+    spoken to when it is processed; and in seconds the median, p95 and p99 of
 
       ttfs: from the end of speech to the final transcript; `stop_secs` of it is the VAD's
       first_partial: from the start of speech to the first text, certain or pending
@@ -289,15 +290,15 @@ class Caller:
         self.played: list[Played] = []
         self._begin(start)
 
-    def act(self) -> list[Word] | None:
+    def act(self) -> list[StreamEvent] | None:
         """Pushes the block that is due, or ends the turn. Returns what the stream returns."""
         if self._block is None:
             return self._stream.finish_turn()
         return self._stream.push(self._block)
 
-    def take(self, words: Sequence[Word], now: float) -> None:
+    def take(self, events: Sequence[StreamEvent], now: float) -> None:
         """Notes words that have become certain, and what the stream shows."""
-        self._words += words
+        self._words += (event for event in events if isinstance(event, StreamedWord))
         text = self._stream.text
         self._changes.append(Change(now - self._start, text, text + self._stream.pending))
 

@@ -66,7 +66,8 @@ def long_form_reports(
       near_silence: seconds of each kind of near silence (`benchmarks.near_silence`) before, behind
         and between words; if there are any, narrow channels too.
       rights: seconds that a `Stream` sees ahead, with chunks of 1.6 s, also after the last of the
-        leads of digital silence; not for a CTC model.
+        leads of digital silence; not for a CTC model, nor for a causal one, which sees no window
+        (`benchmarks.live` measures it).
       piece_seconds: as of `transcribe`.
       normalizer: one of `normalizers.NORMALIZERS`, over references and transcripts.
       failed: takes the id and the reason of what cannot be read.
@@ -93,7 +94,8 @@ def long_form_reports(
     separate = [normalize(text) for text in separate]
     seconds = sum(map(len, audio)) / rate
     yield _report("one by one", seconds, references, separate, separate)
-    live = rights if recogniser.config.predictor is not None else ()
+    config = recogniser.config
+    live = () if config.predictor is None or config.encoder.is_causal else rights
     for variant in itertools.chain(
         _joined(audio, minutes, gaps, rate),
         _with_leads(audio, leads, rate),

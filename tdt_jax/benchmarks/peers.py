@@ -80,6 +80,56 @@ def measure_peer_encoder(
         return _measure(lambda: encoder(x, mask), repeats)[0]
 
 
+def measure_peer_chunk(
+    config: ModelConfig, context: tuple[int, int], batch: int, repeats: int
+) -> Measurement:
+    """Returns the cost of a chunk of transformers' streaming encoder in float32 on the CPU.
+
+    It is that with the fastest number of threads.
+    """
+    import os
+
+    import torch
+    from transformers import NemotronAsrStreamingEncoder, NemotronAsrStreamingEncoderConfig
+
+    (left, right), ours = context, config.encoder
+    theirs = NemotronAsrStreamingEncoderConfig(
+        hidden_size=ours.width,
+        num_hidden_layers=ours.num_layers,
+        num_attention_heads=ours.num_heads,
+        intermediate_size=ours.feed_forward_factor * ours.width,
+        num_mel_bins=config.features.num_mels,
+        subsampling_conv_channels=ours.subsampling_channels,
+        conv_kernel_size=ours.kernel_size,
+        attention_bias=ours.use_bias,
+        convolution_bias=ours.use_bias,
+        scale_input=ours.scale_input,
+        sliding_window=left + 1,
+    )
+    encoder = NemotronAsrStreamingEncoder(theirs).eval()
+    generator = torch.Generator().manual_seed(0)
+    shape = batch, 8 * (right + 1), config.features.num_mels
+    features = torch.randn(shape, generator=generator)
+
+    def measure(num_threads):
+        torch.set_num_threads(num_threads)
+        first = features[:, : 8 * right + 1]
+        out = encoder(first, use_cache=True, num_lookahead_tokens=right)
+
+        def run():
+            nonlocal out
+            caches = dict(cache=out.cache, padding_cache=out.padding_cache)
+            out = encoder(features, use_cache=True, num_lookahead_tokens=right, **caches)
+
+        for _ in range(-(-left // (right + 1))):
+            run()
+        return _measure(run, repeats)[0]
+
+    with torch.no_grad():
+        counts = range(1, (os.cpu_count() or 1) + 1)
+        return min(map(measure, counts), key=lambda cost: cost.seconds)
+
+
 def measure_peer_decoder(
     config: ModelConfig, blank_bias: float, batch: int, num_frames: int, *, repeats: int
 ) -> tuple[Measurement, list[tuple[np.ndarray, ...]]]:

@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: loss | decode | long | live | encoder | parity | data | train."""
+"""tdt-jax benchmark: loss | decode | long | live | encoder | chunk | parity | data | train."""
 
 import argparse
 import functools
@@ -30,6 +30,7 @@ def add_benchmark(add: AddCommand) -> None:
     _add_long(add_kind)
     _add_live(add_kind)
     _add_encoder(add_kind)
+    _add_chunk(add_kind)
     _add_parity(add_kind)
     _add_data(add_kind)
     _add_train(add_kind)
@@ -375,6 +376,62 @@ def _encoder(options) -> int:
         peers=options.peers,
     )
     return _print(reports)
+
+
+# chunk
+
+
+def _add_chunk(add_kind) -> None:
+    parser = add_kind(
+        "chunk",
+        _chunk,
+        "time of a streaming step, which is features, encoder and decoder of the next chunk of "
+        "each stream, of a cache-aware RNN-T with random weights",
+    )
+    parser.add_argument(
+        "--case", action="append", metavar="NAME", help="120m or 0.6b; may repeat [120m]"
+    )
+    parser.add_argument(
+        "--batch", type=positive, action="append", help="number of streams; may repeat [1]"
+    )
+    parser.add_argument(
+        "--right",
+        type=int,
+        action="append",
+        metavar="FRAMES",
+        help="frames (80 ms) of look-ahead: 0, 1, 6 or 13, in chunks of one more; may repeat [0]",
+    )
+    parser.add_argument(
+        "--aot",
+        metavar="TARGET",
+        help="run nothing, but print the estimates of a compiler: v5e:2x2 for example, or h100",
+    )
+    _add_json(parser, "one JSON object for each line")
+    _add_dtype(parser)
+    _add_repeats(parser, 50)
+    _add_peers(parser)
+
+
+def _chunk(options) -> int:
+    from tdt_jax.benchmarks import chunk, chunk_aot
+
+    names, batches, rights = options.case or ["120m"], options.batch or [1], options.right or [0]
+    if options.aot:
+        if options.peers:
+            raise ValueError("--aot runs nothing: it does not go with --peers")
+        reports = chunk_aot.chunk_aot_reports(
+            names, batches=batches, rights=rights, dtype=options.dtype, target=options.aot
+        )
+    else:
+        reports = chunk.chunk_reports(
+            names,
+            batches=batches,
+            rights=rights,
+            dtype=options.dtype,
+            repeats=options.repeats,
+            peers=options.peers,
+        )
+    return _print(reports, as_json=options.json)
 
 
 # parity

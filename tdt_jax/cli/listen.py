@@ -29,7 +29,6 @@ def add_listen(add: AddCommand) -> None:
         help="- for standard input: WAV, or 16-bit mono PCM at the model's rate [microphone]",
     )
     for name, what in (
-        ("lookahead", "that a causal model looks ahead, one of those it was trained with"),
         ("chunk", "that are decoded at a time, of other models [1.6]"),
         ("left", "before a chunk that the encoder sees [8, less as the model was trained]"),
         ("right", "after a chunk that the encoder sees [1.6]"),
@@ -69,7 +68,6 @@ def _listen(options: argparse.Namespace) -> int:
         functools.partial(print, end="", flush=True),
         columns=shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0,
         ansi=has_colors(sys.stdout),
-        lookahead=options.lookahead,
         chunk=options.chunk,
         left=options.left,
         right=options.right,

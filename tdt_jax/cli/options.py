@@ -36,6 +36,13 @@ def add_model(command: argparse.ArgumentParser, *, decoder: bool = True) -> None
         help="frames (80 ms) that attention sees on either side, such as 128,128: audio of up to "
         "two hours in one pass, in memory that grows with its length [all frames]",
     )
+    command.add_argument(
+        "--lookahead",
+        type=float,
+        metavar="S",
+        help="seconds that a causal model looks ahead, one of those that it was trained with [the "
+        "first of them]",
+    )
     if decoder:
         command.add_argument(
             "--decoder",
@@ -104,6 +111,7 @@ def load(options: argparse.Namespace, *, on_all: bool = False) -> "Recogniser":
     import jax
 
     from tdt_jax.checkpoints import loading
+    from tdt_jax.recogniser import with_lookahead
     from tdt_jax.runtime import process, sharding
 
     process.set_up()
@@ -111,12 +119,15 @@ def load(options: argparse.Namespace, *, on_all: bool = False) -> "Recogniser":
     placement = None
     if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
         placement = sharding.replicated(sharding.make_mesh(jax.local_devices()))
-    return loading.load(
+    recogniser = loading.load(
         options.checkpoint,
         dtype=options.dtype,
         attention_context=options.local_attention,
         sharding=placement,
     )
+    if options.lookahead is not None:
+        recogniser = with_lookahead(recogniser, options.lookahead)
+    return recogniser
 
 
 def complain(text: str) -> None:

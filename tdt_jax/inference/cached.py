@@ -25,8 +25,14 @@ from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
 from tdt_jax.inference.stream_words import Decoded
 from tdt_jax.models.encoder import EncoderState
 from tdt_jax.models.features import FeatureState, log_mel_chunk, start_log_mel
-from tdt_jax.models.transducer import Transducer, encode_chunk, start_encoding
+from tdt_jax.models.transducer import (
+    Transducer,
+    encode_chunk,
+    start_encoding,
+    with_separate_blocks,
+)
 from tdt_jax.recogniser import Recogniser
+from tdt_jax.runtime import backend
 
 MANY = 1 << 19  # frames, 11.6 hours
 
@@ -213,7 +219,9 @@ class Slots:
         With `donate` a step reuses the memory of the state, which is lost if it is interrupted.
         """
         config = recogniser.config
-        self._model = recogniser.model
+        is_on_cpu = backend.current() == "cpu"
+        model = recogniser.model
+        self._model = with_separate_blocks(model) if is_on_cpu else model
         self._program = _donating_step if donate else _step
         self._step_size = Feed(config).step
         self.feeds: list[Feed | None] = [None] * size
@@ -300,8 +308,9 @@ class Cached:
             return
         feed, state = copy.deepcopy(self._feed), self._slots.state
         ended = list(self.end())
+        num_flushed = ended[-1].num_frames - feed.num_frames
         decoder = self._slots.state.decoder
-        skip = jax.device_get(decoder.skip) + np.int32(ended[-1].num_frames - feed.num_frames)
+        skip = jnp.asarray(jax.device_get(decoder.skip) + np.int32(num_flushed))
         self._slots.state = state._replace(decoder=decoder._replace(skip=skip))
         self._feed = self._slots.feeds[0] = feed
         yield from ended

@@ -86,8 +86,9 @@ class StreamWords:
         """Takes what a step has decoded."""
         hypothesis, self._num_frames, self._num_samples = decoded
         if hypothesis is not None:
-            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels.tolist()))
             self._count_silence(hypothesis)
+        if hypothesis is not None and len(hypothesis.labels):
+            self._languages.update(self._recogniser.tokenizer.languages(hypothesis.labels.tolist()))
             for part, ends_turn in self._parts(hypothesis):
                 self._tail.add(part)
                 if ends_turn:
@@ -123,12 +124,13 @@ class StreamWords:
 
     def _parts(self, hypothesis: Hypothesis) -> Iterator[tuple[Hypothesis, bool]]:
         """Yields a hypothesis up to each label that ends a turn, and the rest."""
-        ends = np.isin(hypothesis.labels, list(self._recogniser.tokenizer.end_of_utterance))
+        labels, ends = hypothesis.labels.tolist(), self._recogniser.tokenizer.end_of_utterance
         first = 0
-        for last in np.flatnonzero(ends).tolist() if self._rule else ():
-            yield _cut(hypothesis, first, last + 1), True
-            first = last + 1
-        yield _cut(hypothesis, first, len(hypothesis.labels)), False
+        for stop, label in enumerate(labels, 1):
+            if self._rule is not None and label in ends:
+                yield _cut(hypothesis, first, stop), True
+                first = stop
+        yield _cut(hypothesis, first, len(labels)), False
 
     def _count_silence(self, hypothesis: Hypothesis) -> None:
         if len(hypothesis.labels):
@@ -139,10 +141,11 @@ class StreamWords:
     def _is_over(self) -> bool:
         if self._rule is None or self._last is None:
             return False
-        silent = self._num_frames - self._silent_from
-        certainty = np.mean([token.confidence for token in self._last.tokens])
-        reach = min(max(silent / max(self._num_blanks, 1) / self._longest, 0.0), 1.0)
-        return self._rule.is_over(silent * self._frame, float(certainty), reach)
+        silent = max(self._num_frames - self._silent_from, 0)
+        tokens = self._last.tokens
+        certainty = sum(token.confidence for token in tokens) / len(tokens)
+        reach = min(silent / max(self._num_blanks, 1) / self._longest, 1.0)
+        return self._rule.is_over(silent * self._frame, certainty, reach)
 
     def _end_turn(self, reason: str) -> None:
         self._settle(math.inf)
@@ -221,6 +224,8 @@ class Tail:
         whole, real, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((), np.int32)
         self._hypothesis = Hypothesis(whole, zero, whole, whole, real, real, zero)
         self._before: list[int] = []  # the last dropped label that is not whitespace
+        self._rest: list[TimedWord] = []  # as `settle` has returned it
+        self._due = math.inf  # seconds decoded after which it is certain; minus: there are labels
         self._recogniser, self._keep_tags = recogniser, keep_tags
 
     def add(self, hypothesis: Hypothesis) -> None:
@@ -231,15 +236,21 @@ class Tail:
         self._hypothesis = Hypothesis(
             *(np.append(*pair) if pair[1].ndim else pair[1] for pair in both)
         )
+        self._due = -math.inf
 
     def settle(self, decoded: float, duration: float) -> tuple[list[TimedWord], list[TimedWord]]:
         """Drops the words that are certain when `decoded` seconds are decoded.
 
         Returns them, and those that are not certain: one or none.
         """
+        certain: list[TimedWord] = []
+        if decoded >= self._due:
+            certain, self._rest = self._settle(decoded, duration)
+            self._due = self._rest[0].end + PAUSE if self._rest else math.inf
+        return certain, self._rest
+
+    def _settle(self, decoded: float, duration: float) -> tuple[list[TimedWord], list[TimedWord]]:
         tokenizer, labels = self._recogniser.tokenizer, self._hypothesis.labels.tolist()
-        if not labels:
-            return [], []
         options = dict(keep_tags=self._keep_tags)
         words = timed_words(self._hypothesis, self._recogniser, duration, **options)
         if not words:
@@ -251,14 +262,15 @@ class Tail:
         if decoded - last.end >= PAUSE:
             self._drop(places[-1][-1] + 1)
             return [*words, last], []
-        head, tail = (
-            tokenizer.decode(part, **options) for part in (last.labels[:-1], last.labels[-1:])
-        )
-        if last.end - last.start > LONG_WORD and head and tail and head + tail == last.text:
-            self._drop(places[-1][-1])
-            part = replace(last, labels=last.labels[:-1], tokens=last.tokens[:-1], text=head)
-            rest = TimedWord(last.labels[-1:], last.tokens[-1:], tail, space_before=False)
-            return [*words, part], [rest]
+        if last.end - last.start > LONG_WORD:
+            head, tail = (
+                tokenizer.decode(part, **options) for part in (last.labels[:-1], last.labels[-1:])
+            )
+            if head and tail and head + tail == last.text:
+                self._drop(places[-1][-1])
+                part = replace(last, labels=last.labels[:-1], tokens=last.tokens[:-1], text=head)
+                rest = TimedWord(last.labels[-1:], last.tokens[-1:], tail, space_before=False)
+                return [*words, part], [rest]
         if words:
             self._drop(places[-2][-1] + 1)
         return words, [last]

@@ -178,7 +178,9 @@ def shifted(word: TimedWord, offset: Callable[[float], float]) -> TimedWord:
 
 def drop_tags(hypothesis: Hypothesis, tags: Collection[int]) -> Hypothesis:
     """Returns one utterance's hypothesis without the labels that are tags."""
-    stay = ~np.isin(hypothesis.labels, list(tags))
+    stay = [label not in tags for label in hypothesis.labels.tolist()]
+    if all(stay):
+        return hypothesis
     return Hypothesis(*(x[stay] if np.ndim(x) else x for x in hypothesis))
 
 

@@ -146,16 +146,22 @@ class RelativeAttention(nnx.Module):
         chunk, size = x.shape[1], cache.keys.shape[1]
         by_content, by_position, keys, values = self._arrays(x)
         hidden = jnp.arange(size)[None, :] < size - first[:, None]
-        old = jnp.where(hidden[:, :, None, None], jnp.zeros_like(cache.values), cache.values)
-        keys = jnp.concatenate([cache.keys, keys], axis=1)
-        values = jnp.concatenate([old, values], axis=1)
+        old_values = jnp.where(
+            hidden[:, :, None, None], jnp.zeros_like(values[:, :1]), cache.values
+        )
         masked = jnp.concatenate([hidden, padding], axis=1)[:, None, None, :]
-        mixed = self._attend(
-            by_content, by_position, keys, values, positions, masked, padding, None,
-            first=1 - chunk,
-        )  # fmt: skip
-        cache = AttentionCache(keys[:, chunk:], values[:, chunk:])
-        return self.output(mixed.reshape(x.shape)), cache
+        # The cache is multiplied apart from the chunk: joined, it would be copied once more.
+        content = jnp.concatenate(
+            [_product(by_content, each) for each in (cache.keys, keys)], axis=-1
+        )
+        scores = content + _shifted(by_position, positions, 1 - chunk, size + chunk)
+        weights = self._weights(scores, masked, padding, None)
+        mixed = _mean(weights[..., :size], old_values) + _mean(weights[..., size:], values)
+        shifted = (
+            jnp.concatenate(pair, axis=1)[:, chunk:]
+            for pair in ((cache.keys, keys), (cache.values, values))
+        )
+        return self.output(mixed.reshape(x.shape)), AttentionCache(*shifted)
 
     def project(self, positions: jax.Array) -> jax.Array:
         """Projects encodings of positions: [R, D] -> [R, H, K]."""
@@ -183,10 +189,8 @@ class RelativeAttention(nnx.Module):
             t = jnp.arange(num_frames)
             masked = masked | mask.hides(t[:, None], t[None, :])[None, None]
         if backend.current() == "tpu":
-            content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
-            scores = content + self._rotated_scores(by_position, positions)
-            weights = self._weights(scores, masked, padding, key)
-            return jnp.einsum("bhts,bshk->bthk", weights, values)
+            scores = _product(by_content, keys) + self._rotated_scores(by_position, positions)
+            return _mean(self._weights(scores, masked, padding, key), values)
         return self._attend(
             by_content, by_position, keys, values, self.project(positions), masked, padding, key,
             first=1 - num_frames,
@@ -270,11 +274,9 @@ class RelativeAttention(nnx.Module):
           masked: [B, 1, T or 1, S] bool, True on keys that a query does not attend to.
           padding: [B, T] bool, True on queries that are padding: their output is zero.
         """
-        content = jnp.einsum("bthk,bshk->bhts", by_content, keys)
-        position = jnp.einsum("bthk,rhk->bhtr", by_position, positions)
-        scores = content + relative_shift(position, first, keys.shape[1])
-        weights = self._weights(scores, masked, padding, key)
-        return jnp.einsum("bhts,bshk->bthk", weights, values)
+        scores = _product(by_content, keys)
+        scores = scores + _shifted(by_position, positions, first, keys.shape[1])
+        return _mean(self._weights(scores, masked, padding, key), values)
 
     def _weights(self, scores, masked, padding, key):
         """Returns the attention weights of unscaled scores [B, H, T, S].
@@ -286,6 +288,21 @@ class RelativeAttention(nnx.Module):
         weights = jax.nn.softmax(jnp.where(masked, MASKED, scores), axis=-1)
         weights = jnp.where(padding[:, None, :, None], 0.0, weights).astype(self.dtype)
         return dropout(weights, self.dropout, key)
+
+
+def _product(queries, keys):
+    """Returns the scores [B, H, T, S] of queries [B, T, H, K] with keys [B, S, H, K]."""
+    return jnp.einsum("bthk,bshk->bhts", queries, keys)
+
+
+def _shifted(queries, positions, first, num_keys):
+    """Returns the scores [B, H, T, S] of queries with positions [R, H, K], by `relative_shift`."""
+    return relative_shift(jnp.einsum("bthk,rhk->bhtr", queries, positions), first, num_keys)
+
+
+def _mean(weights, values):
+    """Returns the means [B, T, H, K] of values [B, S, H, K] with weights [B, H, T, S]."""
+    return jnp.einsum("bhts,bshk->bthk", weights, values)
 
 
 def position_encoding(first: int, last: int, width: int) -> jax.Array:

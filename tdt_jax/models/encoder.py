@@ -101,7 +101,7 @@ class SeparateBlocks:
     """
 
     leaves: tuple[tuple[jax.Array, ...], ...]  # of each block
-    structure: jax.tree_util.PyTreeDef  # of a block
+    structure: Any  # of a block, a PyTreeDef
 
     def __iter__(self) -> Iterator["Block"]:
         for leaves in self.leaves:
@@ -231,10 +231,9 @@ class Encoder(nnx.Module):
         def encode_next(carry):
             index, received, pending, first, layers, frames = carry
             ready = is_ready(pending)
-            x, new = self._encode_chunk(
-                received[:, : MARGIN + size], lengths, first, layers, state.positions
+            x, layers = self._encode_chunk(
+                received[:, : MARGIN + size], lengths, first, ready, layers, state.positions
             )
-            layers = jax.tree.map(functools.partial(select_rows, ready, axis=1), new, layers)
             count = jnp.where(ready, (num_frames - first).clip(0, chunk), 0)
             rest = jnp.pad(received[:, size:], ((0, 0), (0, size), (0, 0)))
             received = select_rows(ready, rest, received, axis=0)
@@ -251,15 +250,19 @@ class Encoder(nnx.Module):
         state = EncoderState(total, first, received[:, : MARGIN + size], layers, state.positions)
         return _mask_time(frames, count), count, state.restart(last)
 
-    def _encode_chunk(self, features, lengths, first, layers, positions):
-        """Encodes the C frames from `first` [B] on, of features [B, 7 + 8C, F]."""
+    def _encode_chunk(self, features, lengths, first, ready, layers, positions):
+        """Encodes the C frames from `first` [B] on, of features [B, 7 + 8C, F].
+
+        The caches of rows that are not `ready` [B] stay as they are.
+        """
         x = self._scaled(self.subsampling.frames(features, lengths, first))
         frames = first[:, None] + jnp.arange(x.shape[1])[None, :]
         padding = frames >= subsampled_length(lengths, causal=True)[:, None]
 
         def apply(x, layer):
             block, cache, positions = layer
-            return block.step(x, cache, positions, first, padding)
+            x, new = block.step(x, cache, positions, first, padding)
+            return x, jax.tree.map(functools.partial(select_rows, ready, axis=0), new, cache)
 
         return self._scan(apply, x, layers, positions)
 
@@ -358,6 +361,11 @@ class Subsampling(nnx.Module):
         self.pointwise2 = linear(channels, channels)
         bins = subsampled_bins(num_mels, causal=config.causal_subsampling)
         self.output = linear(channels * bins, config.width)
+        if config.causal_subsampling:
+            # The first frame may depend on a single, masked feature, and attend to itself alone.
+            # Were it zero in all blocks, their LayerNorms' gradients would multiply to infinity.
+            bias = _uniform(rngs, (config.width,), channels * bins)
+            self.output.bias = nnx.Param(bias)
         self.num_mels = num_mels
         self.causal = config.causal_subsampling
         self.dtype = dtype
@@ -573,9 +581,9 @@ class Convolution(nnx.Module):
         return self.pointwise2(jax.nn.silu(self.norm(x)))
 
 
-def _unstack(array: jax.Array) -> list[jax.Array]:
+def _unstack(array: jax.Array | np.ndarray) -> list[jax.Array]:
     """Returns array[0], array[1], ...; on a CPU without a copy."""
-    if any(device.platform != "cpu" for device in array.devices()):
+    if isinstance(array, jax.Array) and next(iter(array.devices())).platform != "cpu":
         return list(array)
     return [jax.device_put(each, may_alias=True) for each in np.asarray(array)]
 

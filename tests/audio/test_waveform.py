@@ -10,6 +10,7 @@ from tdt_jax.audio.waveform import (
     insert_silence,
     num_inserted,
     resample,
+    sound,
     trim,
     with_silence,
 )
@@ -71,6 +72,7 @@ def test_trim_keeps_a_faint_hiss_at_the_end():
     samples = np.concatenate([silence, vowel, silence[:2400], hiss, silence]).astype(np.float32)
     kept = trim(samples, 16000)
     assert len(kept) == pytest.approx(4800 + 2400 + 3200 + 2 * 480, abs=320)
+    assert sound(samples, 16000) == (8000, 8000 + 4800 + 2400 + 3200)
 
 
 def test_noise_has_the_asked_level():

@@ -124,6 +124,12 @@ def test_live_rows_are_named_by_what_is_ahead(recogniser, monkeypatch):
     recogniser.config = models.config(durations=None, ctc=True, predictor=None, joint=None)
     rows = rows_of(recogniser, UTTERANCES[1:2], **options)
     assert not any(row["name"].startswith("live") for row in rows)
+    causal = SimpleNamespace(is_causal=True)
+    recogniser.config = SimpleNamespace(
+        encoder=causal, predictor=1, features=models.config().features
+    )
+    rows = rows_of(recogniser, UTTERANCES[1:2], **options)
+    assert not any(row["name"].startswith("live") for row in rows)
 
 
 def test_the_command(recogniser, monkeypatch, tmp_path, capsys):

@@ -9,18 +9,18 @@ from tdt_jax.cli.main import make_parser
 # Every command's arguments, in their order, and the choices of those that have them.
 ARGUMENTS = {
     "": "-h --help --version",
-    "transcribe": """-h --help MODEL --dtype=float32|bfloat16 --local-attention
+    "transcribe": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
         --decoder=transducer|ctc PATH --batch-seconds --piece-seconds --track --allow-damaged -f
         --format=txt|srt|vtt|json|tsv|ctm|all -o --output-dir --name --keep-tags --overwrite
         --no-progress --max-chars --max-wide-chars --max-lines --max-seconds --max-gap
         --highlight-words""",
-    "listen": """-h --help MODEL --dtype=float32|bfloat16 --local-attention source --lookahead
+    "listen": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead source
         --chunk --left --right --keep-tags""",
-    "evaluate": """-h --help MODEL --dtype=float32|bfloat16 --local-attention
+    "evaluate": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
         --decoder=transducer|ctc MANIFEST --batch-seconds --piece-seconds
         --normalizer=none|whisper|leaderboard --normaliser=none|whisper|leaderboard --lowercase
         --keys --bleu --errors --format=text|json|markdown --json --no-progress""",
-    "warmup": """-h --help MODEL --dtype=float32|bfloat16 --local-attention
+    "warmup": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
         --decoder=transducer|ctc --batch-seconds --piece-seconds""",
     "convert": "-h --help IN OUT --to=jax|hf|nemo --dtype=float32|bfloat16 --drop-ctc",
     "prepare": "-h --help",
@@ -35,8 +35,12 @@ ARGUMENTS = {
         --json --repeats --peers""",
     "benchmark long": """-h --help MODEL MANIFEST --minutes --gap --lead --near-silence --right
         --piece-seconds --normaliser=none|whisper --json""",
+    "benchmark live": """-h --help MODEL MANIFEST --lookahead --stop-secs --streams --end-of-turn
+        --real-time --normalizer=none|whisper --normaliser=none|whisper --json""",
     "benchmark encoder": """-h --help --case --seconds --batch --local-attention
         --dtype=float32|bfloat16 --repeats --peers""",
+    "benchmark chunk": """-h --help --case --batch --right --aot --json --dtype=float32|bfloat16
+        --repeats --peers""",
     "benchmark parity": "-h --help --case --utterances",
     "benchmark data": "-h --help --config --set --threads --seconds --json",
     "benchmark train": "-h --help --case --config --set --batch --repeats",

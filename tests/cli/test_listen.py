@@ -42,9 +42,7 @@ def test_options_arrive(loads, folder, pipe, calls):
     recogniser, samples, options = calls[0]
     assert recogniser is loads.recogniser
     np.testing.assert_array_equal(samples, soundfile.read(folder / "0.wav", dtype="float32")[0])
-    assert options == dict(
-        columns=0, ansi=False, lookahead=None, chunk=0.8, left=3.0, right=0.4, keep_tags=True
-    )
+    assert options == dict(columns=0, ansi=False, chunk=0.8, left=3.0, right=0.4, keep_tags=True)
 
 
 def test_the_microphone_is_the_default(loads, monkeypatch, capsys, calls):

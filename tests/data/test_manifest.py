@@ -9,7 +9,7 @@ import pytest
 from tdt_jax.audio.reading import as_samples
 from tdt_jax.audio.segment import Segment
 from tdt_jax.data.manifest import Entry, read_manifest, write_manifest
-from tdt_jax.data.utterance import Utterance
+from tdt_jax.data.utterance import SpokenWord, Utterance
 
 
 def write(folder, *lines):
@@ -112,3 +112,29 @@ def test_what_is_written_is_read_again(tmp_path):
     ]  # fmt: skip
     for entry, wanted in zip(entries, samples, strict=True):
         np.testing.assert_allclose(as_samples(entry.audio, 8000), wanted, atol=2**-15)
+
+
+def test_times_of_words_are_written_and_read(tmp_path):
+    words = SpokenWord("grün", 0.0312, 0.25), SpokenWord("a m", 0.3, 0.75)
+    utterance = Utterance("a", np.zeros(8000, np.float32), "grün a m", words=words)
+    write_manifest(tmp_path / "test.jsonl", [utterance], 8000)
+    assert read_manifest(tmp_path / "test.jsonl")[0].words == words
+    assert '"words": [{"word": "gr' in (tmp_path / "test.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        None,
+        3,
+        ["one"],
+        [{"word": "one", "start": 0.1}],
+        [{"word": 1, "start": 0.1, "end": 0.2}],
+        [{"word": "one", "start": "0.1", "end": 0.2}],
+        [{"word": "one", "start": 0.3, "end": 0.2}],
+        [{"word": "one", "start": 0.1, "end": float("nan")}],
+        [{"word": "one", "start": 0.5, "end": 0.6}, {"word": "two", "start": 0.2, "end": 0.7}],
+    ],
+)
+def test_words_of_another_form_are_ignored(tmp_path, words):
+    assert read_manifest(write(tmp_path, item(words=words)))[0].words == ()

@@ -179,8 +179,10 @@ def test_flush_ends_a_turn(recogniser):
     assert stream.pending == "" and stream.text == end.text and end.reason == "finish_turn"
     assert [word.text for word in words] == end.text.split()
     assert stream.flush() == []
+    num_programs = cached._step._cache_size()
     stream.push(samples[25000:])
     stream.finish()
+    assert cached._step._cache_size() == num_programs
     assert stream.text.startswith(end.text) and len(stream.text) > len(end.text)
     with pytest.raises(ValueError, match=r"flush\(\) was called after finish\(\)"):
         stream.flush()
@@ -281,7 +283,7 @@ def later(stream, frames):
     feed, slots = stream._engine._feed, stream._engine._slots
     feed.num_frames += frames
     feed.num_samples += frames * FRAME
-    features, encoder, decoder = slots._state
+    features, encoder, decoder = slots.state
     features = features._replace(
         num_samples=features.num_samples + frames * FRAME,
         num_features=features.num_features + 8 * frames,
@@ -289,7 +291,7 @@ def later(stream, frames):
     encoder = encoder._replace(
         num_features=encoder.num_features + 8 * frames, num_frames=encoder.num_frames + frames
     )
-    slots._state = cached.StepState(features, encoder, decoder)
+    slots.state = cached.StepState(features, encoder, decoder)
 
 
 @pytest.mark.parametrize("hours", [10, 40])
@@ -304,7 +306,7 @@ def test_an_utterance_of_hours_is_decoded_like_a_short_one(recogniser, hours):
     assert_same(found[::2], expected[::2])
     frames = found[1] - expected[1]
     assert frames[0] == 0 and frames[-1] == hours * 45000
-    assert max(map(int, stream._engine._slots._state.features.num_samples)) < 2**31
+    assert max(map(int, stream._engine._slots.state.features.num_samples)) < 2**31
 
 
 def test_after_a_turn_of_hours_times_are_exact(recogniser):

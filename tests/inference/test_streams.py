@@ -167,12 +167,12 @@ def test_what_is_not_a_number_stays_in_its_row(streams):
     good.push(AUDIO[3])
     good.finish()
     events = dict(streams.step())[good]
-    state = streams._slots._state
+    state = streams._slots.state
     row = jnp.arange(SLOTS) == 0
     samples = jnp.where(row[:, None], jnp.nan, state.features.samples)
-    streams._slots._state = state._replace(features=state.features._replace(samples=samples))
+    streams._slots.state = state._replace(features=state.features._replace(samples=samples))
     events += dict(streams.step())[good]
-    values = streams._slots._state.encoder.layers.attention.values  # [layers, B, ...]
+    values = streams._slots.state.encoder.layers.attention.values  # [layers, B, ...]
     assert np.isnan(values[:, 0]).any() and not np.isnan(values[:, 1:]).any()
     assert events + drained(streams)[good] == expected
     bad.close()

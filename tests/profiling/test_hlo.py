@@ -148,6 +148,16 @@ def test_bytes_of_shapes(shape, num_bytes):
     assert hlo.shape_bytes(shape) == num_bytes
 
 
+def test_a_gpus_compiler_estimates_microseconds():
+    """Of several estimates of a fusion by Triton, that of the indexing model counts."""
+    estimate = '{{"exec_time_us":{},"compute_time_us":0.1,"name":"{}"}}'
+    both = estimate.format("2000.5", ""), estimate.format("1.25", "indexing-cost-model")
+    for estimates, cycles in ((both, 1250), (both[:1], 2_000_500)):
+        config = f'backend_config={{"reification_cost":[{",".join(estimates)}]}}'
+        text = f"ENTRY %main (x: f32[8]) -> f32[8] {{\n  ROOT %a = f32[8] fusion(%x), {config}\n}}"
+        assert hlo.read(text).cycles == cycles
+
+
 def test_what_the_compiler_cannot_estimate_counts_as_nothing():
     text = PROGRAM.replace('"estimated_cycles":"3000"', '"estimated_cycles":"9223372036854775807"')
     number = {"gradients_of_tiles": 3}

@@ -142,6 +142,18 @@ def make_recogniser(
     return tdt.Recogniser(model, tokenizer)
 
 
+def causal_config() -> ModelConfig:
+    """The configuration of an RNN-T that streams with look-aheads of 160, 80 and 0 ms."""
+    encoder = encoder_config(
+        num_layers=1,
+        chunked_contexts=((6, 2), (6, 1), (6, 0)),
+        convolution_context=(4, 0),
+        causal_subsampling=True,
+    )
+    features = FeatureConfig(num_mels=NUM_MELS, normalize=(0.0, 1.0))
+    return config(durations=None, encoder=encoder, features=features)
+
+
 def causal_recogniser(durations=(0, 1, 2), **options) -> tdt.Recogniser:
     """A random recogniser that streams with look-aheads of 160, 80 and 0 ms."""
     encoder = encoder_config(

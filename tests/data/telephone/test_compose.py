@@ -1,6 +1,7 @@
 """Composed telephone speech: training and test texts are apart, and the audio has every word."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -120,6 +121,22 @@ def test_test_phrases_are_held_out_as_recorded(telephone, phrases):
         np.testing.assert_array_equal(phrase.samples, recorded)
     trained = {phrase.text for phrase in telephone._phrases}
     assert len(trained) > 200 and not trained & {phrase.text for phrase in phrases}
+
+
+def test_words_of_the_test_sets_have_times(phrases):
+    """A word sounds from its start to its end, and the noise alone between words."""
+    quiet = dataclasses.replace(ALL, snr=(60.0, 60.0), num_test=5)
+    for utterance in make(quiet).test_set():
+        assert " ".join(word.text for word in utterance.words) == utterance.text
+        edges = [0.0, *(t for word in utterance.words for t in word[1:])]
+        spans = [slice(*(round(t * RATE) for t in pair)) for pair in itertools.pairwise(edges)]
+        levels = [np.abs(utterance.samples[span]).max() for span in spans]
+        assert min(levels[1::2]) > 0.05 > 0.01 > max(levels[0::2])
+        assert edges == sorted(edges) and spans[-1].stop <= len(utterance.samples)
+    for phrase in phrases:
+        (words,) = phrase.words
+        assert words.text == phrase.text
+        assert 0 <= words.start < 0.5 and 0 < words.end <= len(phrase.samples) / RATE + 0.01
 
 
 def test_too_few_test_texts_is_an_error():
