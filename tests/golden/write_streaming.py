@@ -22,7 +22,7 @@ from tdt_jax.tokenizer import SentencePiece
 
 
 def write(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = SentencePiece(streaming_cases.train_tokenizer())
     for name in KINDS:
         model = random_model(name, tokenizer.vocab_size)
@@ -63,7 +63,10 @@ def random_model(name: str, vocab_size: int):
         logits = np.asarray(logits).reshape(-1, logits.shape[-1])
         mean, deviation = logits.mean(0), logits.std(0)
         bias = (np.asarray(head.bias[...]) - mean) / deviation
-        bias[-1] += 2.2 if head is model.joint.token_head and config.durations is None else 0.5
+        if head is model.joint.token_head:
+            bias[-1] += 2.2 if config.durations is None else 1.0
+        else:
+            bias[0] -= 1.5  # else duration 0 for ever
         head.kernel = nnx.Param(jnp.asarray(np.asarray(head.kernel[...]) / deviation))
         head.bias = nnx.Param(jnp.asarray(bias.astype(np.float32)))
     return model
