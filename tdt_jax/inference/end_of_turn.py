@@ -32,8 +32,8 @@ class EndOfTurn:
     Raises: ValueError unless 0 < shortest <= silence.
     """
 
-    silence: float = 0.8
-    shortest: float = 0.4
+    silence: float = 1.0
+    shortest: float = 0.8
 
     def __post_init__(self):
         if not 0 < self.shortest <= self.silence < math.inf:
