@@ -202,14 +202,14 @@ class Encoder(nnx.Module):
         def zeros(*shape, dtype=self.dtype):
             return jnp.zeros(shape, dtype)
 
-        frames = zeros(layers, batch_size, mask.left, heads, config.width // heads)
+        frames = layers, batch_size, mask.left, heads, config.width // heads
         history = zeros(layers, batch_size, config.kernel_size - 1, config.width)
         num_mels = self.subsampling.num_mels
         return EncoderState(
             num_features=zeros(batch_size, dtype=jnp.int32),
             num_frames=zeros(batch_size, dtype=jnp.int32),
             features=zeros(batch_size, MARGIN + 8 * mask.chunk, num_mels, dtype=jnp.float32),
-            layers=BlockCache(AttentionCache(frames, frames), history),
+            layers=BlockCache(AttentionCache(zeros(*frames), zeros(*frames)), history),
             positions=self._scan(project, None)[1],
         )
 

@@ -96,9 +96,12 @@ def start_log_mel(batch_size: int, config: FeatureConfig = FeatureConfig()) -> F
             "features in pieces need features.normalize = (mean, deviation): without, every bin is "
             "normalized by the mean and deviation of the whole utterance"
         )
-    counts = jnp.zeros((batch_size,), jnp.int32)
     size = _samples_before(config) + _samples_after(config) - 1
-    return FeatureState(counts, counts, jnp.zeros((batch_size, size), jnp.float32))
+    return FeatureState(
+        num_samples=jnp.zeros((batch_size,), jnp.int32),
+        num_features=jnp.zeros((batch_size,), jnp.int32),
+        samples=jnp.zeros((batch_size, size), jnp.float32),
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")

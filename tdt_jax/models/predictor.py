@@ -48,8 +48,8 @@ class Predictor(nnx.Module):
 
     def start(self, batch_size: int) -> PredictorState:
         """Returns the state before any label."""
-        zeros = jnp.zeros((len(self.layers), batch_size, self.config.width), self.dtype)
-        return PredictorState(zeros, zeros)
+        shape = len(self.layers), batch_size, self.config.width
+        return PredictorState(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
     def step(self, labels: jax.Array, state: PredictorState) -> tuple[jax.Array, PredictorState]:
         """Reads one label of each utterance [B], blank at the start.

@@ -10,6 +10,7 @@ import numpy as np
 import pieces
 import pytest
 from compilations import num_compilations
+from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tdt_jax as tdt
@@ -467,3 +468,39 @@ def test_bad_shapes_of_samples_are_named(shape, counts, rows, last, message):
     counts, last = np.zeros(counts, np.int32), np.zeros(last, bool)
     with pytest.raises(ValueError, match="log_mel_chunk needs .*" + message):
         tdt.log_mel_chunk(np.zeros(shape, np.float32), counts, state, FEATURES, last)
+
+
+def test_new_states_can_be_donated():
+    """No array is in a state twice."""
+    model = causal()
+    states = (
+        tdt.start_log_mel(2, FEATURES),
+        tdt.start_encoding(model, 2),
+        tdt.start_decoding(model, 2),
+    )
+    addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(states)]
+    assert len(set(addresses)) == len(addresses)
+
+
+@slow
+def test_a_first_frame_without_features_has_a_gradient():
+    """A new model's frame that sees zeros and itself alone does not stay zero in all blocks."""
+    encoder = models.encoder_config(
+        num_layers=4,
+        chunked_contexts=((4, 0),),
+        convolution_context=(4, 0),
+        causal_subsampling=True,
+    )
+    config = models.config(encoder=encoder, features=FEATURES)
+    features = np.zeros((1, 9, 16), np.float32)
+    features[:, 4:] = noise(5, 0)
+
+    @jax.jit
+    def gradient(key):
+        def total(encoder):
+            return jnp.sum(jnp.sin(encoder(features, np.array([9], np.int32))[0]))
+
+        return jax.grad(total)(tdt.Transducer(config, rngs=nnx.Rngs(key)).encoder)
+
+    for leaf in jax.tree.leaves(jax.device_get(gradient(jax.random.key(0)))):
+        assert np.max(np.abs(leaf)) < 1e4
