@@ -23,8 +23,8 @@ from tdt_jax.inference.streaming import Stream
 from tdt_jax.inference.transcript import Word
 from tdt_jax.recogniser import Recogniser
 
-WRONG = ("lost", "inserted", "substituted")
-COUNTS = ("words", "changed", *WRONG, "doubled")
+WRONG: tuple[str, ...] = ("lost", "inserted", "substituted")
+COUNTS: tuple[str, ...] = ("words", "changed", *WRONG, "doubled")
 
 
 class Sizes(NamedTuple):
@@ -104,7 +104,6 @@ def _figures(recogniser: Recogniser, stream: Stream, audio: Sequence[np.ndarray]
         compared = compare(whole, words)
         for name, count in compared.counts.items():
             counts[name] += count
-        counts["changed"] += any(compared.counts[name] for name in WRONG)
         differences += compared.differences
     frames = np.array(differences) / config.seconds_per_frame
     return {
@@ -150,6 +149,7 @@ def compare(whole: Sequence[Word], streamed: Sequence[Word]) -> Compared:
             counts["inserted"] += 1
             counts["doubled"] += right in (*texts[max(j - 1, 0) : j], *texts[j + 1 : j + 2])
         i, j = i + bool(left), j + bool(right)
+    counts["changed"] = int(any(counts[name] for name in WRONG))
     return Compared(counts, differences)
 
 
