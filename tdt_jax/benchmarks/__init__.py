@@ -18,6 +18,7 @@ silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change
 live.py            streams as a voice agent uses them: error rates and delays
 turns.py           how soon and how surely a stream detects the ends of turns
+windows.py         streams in windows: which words and times differ from the whole recording's
 recordings.py      recordings read into memory
 near_silence.py    kinds of near silence and narrow channels, for long_form.py
 parity.py          every stage of a model beside transformers'

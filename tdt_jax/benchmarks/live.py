@@ -346,7 +346,7 @@ def _accuracy_and_delays(
         references = [normalize(each.recording.text) for each in played]
         return metrics.word_error_rate(references, [normalize(text) for text in texts]).rate
 
-    offline = _transcribed(recogniser, [each.recording for each in played])
+    offline = transcribed(recogniser, [each.recording.samples for each in played])
     delays: dict[str, list[float]] = {name: [] for name in COLUMNS}
     num_timed = 0
     for each, (_, offline_words) in zip(played, offline, strict=True):
@@ -354,16 +354,16 @@ def _accuracy_and_delays(
         delays["ttfs"].append(changes[-1].time - recording.end)
         if seconds := [change.time for change in changes if change.shown.strip()]:
             delays["first_partial"].append(seconds[0] - recording.start)
-        words = _emitted(each.words)
+        words = emitted(each.words)
         certain = [(change.time, change.text.split()) for change in changes]
         shown = [(change.time, change.shown.split()) for change in changes]
-        for end, j in _timed(recording.words, [text for text, _ in words], normalize):
+        for end, j in _timed(recording.words, [text for text, *_ in words], normalize):
             num_timed += 1
             delays["decoded"].append(_first_time(shown, j, words[j][0]) - end)
             delays["final"].append(_first_time(certain, j, words[j][0]) - end)
             delays["label_delay"].append(words[j][1] - end)
-        words = _emitted(offline_words)
-        for end, j in _timed(recording.words, [text for text, _ in words], normalize):
+        words = emitted(offline_words)
+        for end, j in _timed(recording.words, [text for text, *_ in words], normalize):
             delays["offline_label_delay"].append(words[j][1] - end)
     return {
         "timed_words": num_timed,
@@ -373,12 +373,11 @@ def _accuracy_and_delays(
     }
 
 
-def _transcribed(
-    recogniser: Recogniser, recordings: Sequence[Recording]
+def transcribed(
+    recogniser: Recogniser, audio: Sequence[np.ndarray]
 ) -> list[tuple[str, list[Word]]]:
-    """Returns the text and the words of each recording, transcribed as a whole."""
+    """Returns the text and the words of each recording [S], transcribed as a whole."""
     results = []
-    audio = [recording.samples for recording in recordings]
     for _, result in sorted(transcribe_each(recogniser, audio)):
         if isinstance(result, AudioError):
             raise result
@@ -386,15 +385,15 @@ def _transcribed(
     return results
 
 
-def _emitted(words: Sequence[Word]) -> list[tuple[str, float]]:
-    """Returns what spaces separate, and when the first label of each was emitted."""
-    parts: list[tuple[str, float]] = []
+def emitted(words: Sequence[Word]) -> list[SpokenWord]:
+    """Returns what spaces separate, with the times of its labels."""
+    parts: list[SpokenWord] = []
     for word in words:
         if parts and not word.space_before:
-            text, start = parts.pop()
-            parts.append((text + word.text, start))
+            text, start, _ = parts.pop()
+            parts.append(SpokenWord(text + word.text, start, word.end))
         else:
-            parts.append((word.text, word.start))
+            parts.append(SpokenWord(word.text, word.start, word.end))
     return parts
 
 

@@ -258,7 +258,7 @@ def _add_live(add_kind) -> None:
         _live,
         "WER and delays of live streams: from the end of speech to the final transcript, to the "
         "first text, of words and of labels; or how soon a stream detects the ends of turns, and "
-        "how often it is wrong",
+        "how often it is wrong; or which words and times a stream in windows changes",
     )
     parser.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
     parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
@@ -288,6 +288,21 @@ def _add_live(add_kind) -> None:
         "silence, or S:SHORTEST [SHORTEST: half of S]",
     )
     parser.add_argument(
+        "--windows",
+        type=_windows,
+        metavar="L:C:R,L:C:R",
+        help="stream in windows of LEFT:CHUNK:RIGHT seconds, and compare words and times with "
+        "those of the whole recordings",
+    )
+    parser.add_argument(
+        "--cuts",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="with --windows, the number of positions at which recordings are cut into chunks "
+        "[1000]",
+    )
+    parser.add_argument(
         "--real-time",
         action="store_true",
         help="take as long as the audio does [the clock is simulated]",
@@ -297,7 +312,7 @@ def _add_live(add_kind) -> None:
 
 
 def _live(options) -> int:
-    from tdt_jax.benchmarks import live, turns
+    from tdt_jax.benchmarks import live, turns, windows
     from tdt_jax.checkpoints import loading
     from tdt_jax.data.sources import read_source
     from tdt_jax.inference.end_of_turn import EndOfTurn
@@ -310,7 +325,17 @@ def _live(options) -> int:
     common: dict[str, Any] = dict(
         lookaheads=options.lookahead, real_time=options.real_time, failed=failed
     )
-    if options.end_of_turn:
+    if options.windows:
+        if options.end_of_turn or options.lookahead or options.streams > 1 or options.real_time:
+            raise ValueError(
+                "--windows measures one stream of a model that is not causal: it does not go with "
+                "--lookahead, --streams, --end-of-turn or --real-time"
+            )
+        sizes = [windows.Sizes(*each) for each in options.windows]
+        reports = windows.window_reports(
+            recogniser, items, windows=sizes, cuts=options.cuts, failed=failed
+        )
+    elif options.end_of_turn:
         if options.streams > 1:
             raise ValueError("--end-of-turn measures one stream: it does not go with --streams")
         rules = [EndOfTurn(*pair) for pair in options.end_of_turn]
@@ -335,6 +360,15 @@ def _rules(text: str) -> list[tuple[float, float]]:
         return [(float(s), float(shortest) if shortest else float(s) / 2) for s, shortest in pairs]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of S or S:SHORTEST") from None
+
+
+def _windows(text: str) -> list[tuple[float, float, float]]:
+    """Returns L:C:R,... as triples of numbers."""
+    try:
+        triples = [tuple(map(float, part.split(":"))) for part in text.split(",")]
+        return [(left, chunk, right) for left, chunk, right in triples]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of LEFT:CHUNK:RIGHT") from None
 
 
 # encoder

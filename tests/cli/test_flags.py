@@ -36,7 +36,7 @@ ARGUMENTS = {
     "benchmark long": """-h --help MODEL MANIFEST --minutes --gap --lead --near-silence --right
         --piece-seconds --normaliser=none|whisper --json""",
     "benchmark live": """-h --help MODEL MANIFEST --lookahead --stop-secs --streams --end-of-turn
-        --real-time --normalizer=none|whisper --normaliser=none|whisper --json""",
+        --windows --cuts --real-time --normalizer=none|whisper --normaliser=none|whisper --json""",
     "benchmark encoder": """-h --help --case --seconds --batch --local-attention
         --dtype=float32|bfloat16 --repeats --peers""",
     "benchmark chunk": """-h --help --case --batch --right --aot --json --dtype=float32|bfloat16
