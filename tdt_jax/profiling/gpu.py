@@ -2,7 +2,8 @@
 
     pip install "jax[cuda13]"
 
-installs the compiler; the driver is not needed. XLA's model of the GPU estimates the time of each
+installs the compiler; the driver is not needed, with JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 in the
+environment. XLA's model of the GPU estimates the time of each
 operation (`tdt_jax.profiling.hlo`). What it chooses by trial on a device, such as the tiles of a
 product, it leaves at defaults.
 """
