@@ -121,6 +121,7 @@ class Feed:
 
     Attributes:
       num_samples, num_frames: decoded of the utterance.
+      is_new: whether the next step begins an utterance, whatever the state holds.
     """
 
     def __init__(self, config: ModelConfig):
@@ -134,7 +135,7 @@ class Feed:
         self._parts: deque[np.ndarray] = deque()
         self._num_waiting = 0
         self._ends: deque[int] = deque()  # of utterances, as numbers of samples that wait
-        self.num_samples = self.num_frames = 0
+        self._start_utterance()
 
     @property
     def is_ready(self) -> bool:
@@ -188,10 +189,15 @@ class Feed:
         self.num_samples += len(samples)
         self.num_frames += num_frames
         decoded = Decoded(hypothesis, self.num_frames, self.num_samples)
+        self.is_new = self.is_new and not len(samples)
         if is_last:
             self._ends.popleft()
-            self.num_samples = self.num_frames = 0
+            self._start_utterance()
         return decoded
+
+    def _start_utterance(self) -> None:
+        self.num_samples = self.num_frames = 0
+        self.is_new = True
 
 
 class Part(NamedTuple):
@@ -217,21 +223,34 @@ class Slots:
         """Starts `size` rows without streams.
 
         With `donate` a step reuses the memory of the state, which is lost if it is interrupted.
+
+        Raises: ValueError unless half a window of the features is at least a hop, less than two:
+        otherwise the end of an utterance would complete more or fewer features than a step expects.
         """
         config = recogniser.config
+        half, hop = config.features.window_length // 2, config.features.hop_length
+        if not hop <= half < 2 * hop:
+            raise ValueError(
+                "streaming with a cache needs features with hop_length <= window_length // 2 < "
+                f"2 * hop_length, got hop_length {hop} and window_length "
+                f"{config.features.window_length}"
+            )
         is_on_cpu = backend.current() == "cpu"
         model = recogniser.model
         self._model = with_separate_blocks(model) if is_on_cpu else model
         self._program = _donating_step if donate else _step
         self._step_size = Feed(config).step
         self.feeds: list[Feed | None] = [None] * size
-        half_window = config.features.window_length // 2 / config.features.sample_rate
-        self.latency = config.lookaheads[0] + half_window
-        self.state = _start(self._model, batch_size=size)
+        self.latency = config.lookaheads[0] + half / config.features.sample_rate
+        self.state = self.start()
+
+    def start(self) -> StepState:
+        """Returns the state before the first step."""
+        return _start(self._model, batch_size=len(self.feeds))
 
     def warm_up(self) -> None:
         """Compiles the program of a step."""
-        jax.block_until_ready(self._run([]))
+        self._run([])
 
     def next(self) -> list[Part]:
         """Returns what the next step of every row that is ready decodes."""
@@ -248,7 +267,7 @@ class Slots:
         """
         if not any(len(part.samples) for part in parts):
             return [(None, 0)] * len(parts)
-        hypothesis, num_frames = jax.device_get(self._run(parts))
+        hypothesis, num_frames = self._run(parts)
         return [
             (take(hypothesis, part.row), int(num_frames[part.row]))
             if len(part.samples)
@@ -256,16 +275,18 @@ class Slots:
             for part in parts
         ]
 
-    def _run(self, parts: list[Part]) -> tuple[Hypothesis, jax.Array]:
+    def _run(self, parts: list[Part]) -> tuple[Hypothesis, np.ndarray]:
         size = len(self.feeds)
         samples = np.zeros((size, self._step_size), np.float32)
         num_samples = np.zeros(size, np.int32)
         last, restart = np.zeros(size, bool), np.zeros(size, bool)
         for row, feed, part, is_last in parts:
             samples[row, : len(part)] = part
-            num_samples[row], last[row], restart[row] = len(part), is_last, not feed.num_samples
+            num_samples[row], last[row], restart[row] = len(part), is_last, feed.is_new
         arrays = samples, num_samples, last, restart
-        hypothesis, num_frames, self.state = self._program(self._model, *arrays, self.state)
+        *results, state = self._program(self._model, *arrays, self.state)
+        hypothesis, num_frames = jax.device_get(results)
+        self.state = state  # not before, lest a chunk be decoded twice after an interrupt
         return hypothesis, num_frames
 
 
@@ -303,16 +324,20 @@ class Cached:
         A copy of the stream ends. The decoder goes on from the end of the copy: it skips the frames
         that were decoded there, which are encoded again with the audio that follows.
         """
-        if not self._feed.num_samples:  # no chunk has come, there is no past to keep
-            yield from self.end()
-            return
+        if self._feed.is_new:
+            self._slots.state = self._slots.start()
         feed, state = copy.deepcopy(self._feed), self._slots.state
-        ended = list(self.end())
-        num_flushed = ended[-1].num_frames - feed.num_frames
-        decoder = self._slots.state.decoder
-        skip = jnp.asarray(jax.device_get(decoder.skip) + np.int32(num_flushed))
-        self._slots.state = state._replace(decoder=decoder._replace(skip=skip))
-        self._feed = self._slots.feeds[0] = feed
+        decoder = state.decoder
+        try:
+            ended = list(self.end())
+            num_flushed = ended[-1].num_frames - feed.num_frames
+            decoder = self._slots.state.decoder
+            skip = jnp.asarray(jax.device_get(decoder.skip) + np.int32(num_flushed))
+            decoder = decoder._replace(skip=skip)
+            feed.is_new = False
+        finally:  # an interrupted flush leaves the stream as it was
+            self._slots.state = state._replace(decoder=decoder)
+            self._feed = self._slots.feeds[0] = feed
         yield from ended
 
     def _decoded(self) -> Iterator[Decoded]:

@@ -38,19 +38,19 @@ class LiveStream(LiveText):
           AudioError: if the samples cannot be used. The stream goes on without them.
           ValueError: after `finish` or `close`.
         """
-        self._check("samples were pushed")
         if len(samples):
             samples = as_samples(samples, self._streams._config.features.sample_rate)
-            with self._streams._lock:
-                self._feed.push(samples)
+        with self._streams._lock:
+            self._check("samples were pushed")
+            self._feed.push(samples)
 
     def finish_turn(self) -> None:
         """Ends the speaker's turn after the samples pushed so far, as of `Stream`.
 
         Raises: ValueError after `finish` or `close`.
         """
-        self._check("finish_turn() was called")
         with self._streams._lock:
+            self._check("finish_turn() was called")
             self._feed.end()
 
     def finish(self) -> None:
@@ -58,8 +58,8 @@ class LiveStream(LiveText):
 
         Raises: ValueError after `finish` or `close`.
         """
-        self._check("finish() was called")
         with self._streams._lock:
+            self._check("finish() was called")
             self._feed.end()
             self._ended = True
 
@@ -68,8 +68,8 @@ class LiveStream(LiveText):
 
         Raises: ValueError after `finish` or `close`.
         """
-        self._check("reset() was called")
         with self._streams._lock:
+            self._check("reset() was called")
             self._feed = self._streams._start(self._row)
             self._words.reset()
 
@@ -81,6 +81,7 @@ class LiveStream(LiveText):
                 self.is_open = False
 
     def _check(self, action: str) -> None:
+        """Raises ValueError after `finish` or `close`; the caller holds the lock."""
         if self._ended or not self.is_open:
             raise ValueError(f"{action} after {'finish' if self._ended else 'close'}()")
 
@@ -156,6 +157,8 @@ class Streams:
 
     def step(self) -> list[tuple[LiveStream, list[StreamedWord | EndOfUtterance]]]:
         """Decodes one chunk of every stream whose samples have come, or the end of its utterance.
+
+        If a step is interrupted, as by Ctrl-C, the state of all streams is lost with it.
 
         Returns: those streams, each with what has become certain, as of `Stream.push`; often
           nothing, but `pending` may have changed. An empty list if no stream was ready.

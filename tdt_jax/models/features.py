@@ -115,7 +115,8 @@ def log_mel_chunk(
     """Returns the features that the samples which come next complete, and the state after them.
 
     Piece after piece these are the features that `log_mel` returns for the whole, however the
-    samples are cut. Feature m comes with sample 160 m + 200, or at the end of the utterance.
+    samples are cut. Feature m comes with sample 160 m + 200, or at the end of the utterance, which
+    has less than 2^31 samples (37 hours).
 
     Args:
       samples: [B, S], the next of each utterance; rows may be at any place of theirs.
@@ -195,8 +196,8 @@ def _samples_before(config: FeatureConfig) -> int:
 
 
 def _samples_after(config: FeatureConfig) -> int:
-    """Returns the samples from its center on that a feature depends on."""
-    return config.window_length // 2
+    """Returns the samples from its center on after which a feature comes: at least a hop."""
+    return max(config.window_length // 2, config.hop_length)
 
 
 def _log_mels(samples, valid, num_features: int, config: FeatureConfig):

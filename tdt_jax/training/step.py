@@ -79,7 +79,7 @@ def train_step(
     """Returns the state after one update of the parameters, and the batch's metrics.
 
     With `training.accumulate` parts, the gradient is that of the whole batch, computed part by
-    part.
+    part; each part draws its own noise, dropout and attention context.
 
     Args:
       state: is donated: its arrays cannot be used afterwards.

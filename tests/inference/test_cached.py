@@ -190,20 +190,70 @@ def test_flush_ends_a_turn(recogniser):
         stream.flush()
 
 
-@pytest.mark.parametrize(
-    ("make", "size"),
-    [(causal_recogniser, 1600), pytest.param(make_recogniser, 8000, marks=slow)],
-)
-def test_flush_before_the_first_chunk_and_of_another_model_begins_anew(make, size):
+def test_flush_before_the_first_chunk_decodes_every_frame_once_and_times_go_on(recogniser):
+    """Also with nothing received, and after a turn: the state of that is forgotten."""
+    samples, size = speech(2.0), 1600
+    flushed = decoded(Stream(recogniser), samples[:size], Stream.flush)
+    for places in ([size], [0, size, size], [size, size + 320]):
+        blocks = [speech(1.0, 1), Stream.finish_turn]
+        for part in np.split(samples, places):
+            blocks += [part, Stream.flush]
+        before = decoded(Stream(recogniser), *blocks[:2])
+        found = decoded(Stream(recogniser), *blocks)
+        labels, times, _ = (x[len(y) :] for x, y in zip(found, before, strict=True))
+        np.testing.assert_array_equal(labels[: len(flushed[0])], flushed[0])
+        assert (np.diff(times) >= 0).all() and times[-1] > 20 and len(times) > 10
+    stream, starts = Stream(recogniser), []
+    for block in np.split(samples, range(320, len(samples), 320)):
+        starts += [word.start for word in stream.push(block) + stream.flush()]
+    assert stream.seconds == pytest.approx(2.0, abs=0.1)
+    assert starts == sorted(starts) and starts[-1] > 1.5
+
+
+@slow
+def test_flush_of_another_model_begins_anew():
     samples, texts = speech(1.0), []
     for end in (Stream.flush, Stream.finish_turn):
-        stream = Stream(make())
-        stream.push(samples[:size])
+        stream = Stream(make_recogniser())
+        stream.push(samples[:8000])
         end(stream)
-        stream.push(samples[size:])
+        stream.push(samples[8000:])
         stream.finish()
         texts.append(stream.text)
     assert texts[0] == texts[1] != ""
+
+
+def test_after_an_interrupt_no_chunk_is_decoded_twice(recogniser, monkeypatch):
+    samples = speech(3.0)
+    expected, stream = words_of(Stream(recogniser), samples), Stream(recogniser)
+    calls = itertools.count()
+
+    def device_get(x):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return jax.tree.map(np.asarray, x)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(jax, "device_get", device_get)
+        stream.push(samples[:40000])
+    assert stream.push(samples[40000:]) + stream.finish() == expected
+
+
+def test_an_interrupted_flush_leaves_the_stream_as_it_was(recogniser, monkeypatch):
+    samples = speech(3.0)
+    expected, stream = words_of(Stream(recogniser), samples), Stream(recogniser)
+    words = stream.push(samples[:24000])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cached.Cached, "end", interrupted_end)
+        stream.flush()
+    assert words + stream.push(samples[24000:]) + stream.finish() == expected
+
+
+def interrupted_end(engine):
+    """Ctrl-C comes after a step of `Cached.end`."""
+    engine._feed.end()
+    yield next(iter(engine._decoded()))
+    raise KeyboardInterrupt
 
 
 def test_finish_turn_gives_all_words_and_times_go_on(recogniser):
@@ -263,6 +313,9 @@ def test_what_cannot_be_streamed_is_named(recogniser):
             Stream(recogniser, **bad)
     with pytest.raises(ValueError, match=r"causal model .* windows of chunk, left and right; got"):
         Stream(make_recogniser(), lookahead=0.08)
+    features = dataclasses.replace(recogniser.config.features, window_length=256)
+    with pytest.raises(ValueError, match="got hop_length 160 and window_length 256"):
+        Stream(make_recogniser(encoder=recogniser.config.encoder, features=features))
     stream = Stream(recogniser)
     stream.finish()
     with pytest.raises(ValueError, match=r"after finish\(\)"):

@@ -200,6 +200,21 @@ def test_other_threads_may_push_open_and_close(streams):
     assert done.is_set() and events == expected
 
 
+def test_samples_that_come_while_another_thread_finishes_are_refused(streams, monkeypatch):
+    """Or they would wait for ever in a slot that is never free."""
+    stream = streams.open()
+
+    def read_slowly(samples, sample_rate):
+        stream.finish()
+        return samples
+
+    monkeypatch.setattr("tdt_jax.inference.streams.as_samples", read_slowly)
+    with pytest.raises(ValueError, match=r"samples were pushed after finish\(\)"):
+        stream.push(AUDIO[2])
+    drained(streams)
+    assert not stream.is_open
+
+
 def test_what_cannot_be_streamed_is_named(recogniser, streams):
     with pytest.raises(ValueError, match="at least one slot, got 0"):
         Streams(recogniser, slots=0)

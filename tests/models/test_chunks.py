@@ -115,6 +115,21 @@ def test_features_of_any_pieces_are_those_of_the_whole(size, seed):
     assert_equal(first(found), whole, num_whole, atol=1e-5)
 
 
+def test_a_feature_comes_when_a_hop_has_come_after_its_center():
+    """Also if its window ends before: the whole has no such feature either."""
+    config = tdt.FeatureConfig(num_mels=16, normalize=(-12.0, 5.0), window_length=160)
+    samples, state = tones(399, 0)[None], tdt.start_log_mel(1, config)
+    whole, num_whole = tdt.log_mel(samples, np.array([399]), config)
+    found = []
+    for size in (100, 140, 159):
+        part, samples = np.split(samples, [size], axis=1)
+        part = np.pad(part, ((0, 0), (0, 160 - size)))
+        features, count, state = tdt.log_mel_chunk(part, np.array([size]), state, config)
+        found.append(features[0, : count[0]])
+    assert [len(each) for each in found] == [0, 1, 1] and num_whole[0] == 2
+    assert_allclose(np.concatenate(found), whole[0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("context", "size", "seed", "changes"),
     [
