@@ -39,7 +39,7 @@ from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.recogniser import Recogniser
 
-# Seconds, where the caller gives none. docs/benchmarks.md, "Streams in windows", has what they cost.
+# Seconds, where the caller gives none. What they cost is in docs/benchmarks.md.
 CHUNK, LEFT, RIGHT = 1.6, 8.0, 1.6
 
 _start = jax.jit(start_decoding, static_argnames="batch_size")
