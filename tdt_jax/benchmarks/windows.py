@@ -68,7 +68,7 @@ def window_reports(
     streams = [Stream(recogniser, **sizes._asdict()) for sizes in windows]
     rate = recogniser.config.features.sample_rate
     recordings = read_recordings(items, rate, failed)
-    heading = _heading(len(recordings), cuts)
+    heading = _heading(min(cuts, len(recordings)), cuts)
     for sizes, stream in zip(windows, streams, strict=True):
         row = {**sizes._asdict(), "latency": stream.latency, "cuts": cuts}
         row |= _figures(recogniser, stream, _cut(recordings, cuts, sizes, rate))

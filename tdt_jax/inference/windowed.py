@@ -39,7 +39,8 @@ from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.recogniser import Recogniser
 
-CHUNK, LEFT, RIGHT = 1.6, 8.0, 1.6  # seconds, where the caller gives none
+# Seconds, where the caller gives none. What they cost is in docs/benchmarks.md.
+CHUNK, LEFT, RIGHT = 1.6, 8.0, 1.6
 
 _start = jax.jit(start_decoding, static_argnames="batch_size")
 
