@@ -134,8 +134,8 @@ def test_a_feature_comes_when_a_hop_has_come_after_its_center():
     ("context", "size", "seed", "changes"),
     [
         ((8, 1), 5, 0, EXTRAS),
-        ((3, 0), 8, 1, {}),
-        ((0, 3), 33, 2, {}),
+        pytest.param((3, 0), 8, 1, {}, marks=slow),
+        pytest.param((0, 3), 33, 2, {}, marks=slow),
         *(
             pytest.param(context, size, 3, changes, marks=slow)
             for context in CONTEXTS
@@ -404,6 +404,7 @@ def test_the_end_may_come_without_samples():
     assert_allclose(features[0, 0], expected[0, 0], atol=1e-5)
 
 
+@slow
 def test_bfloat16_in_chunks():
     """Frames of deviation one differ by bfloat16's rounding, in chunks as in the whole."""
     model, features = causal(dtype="bfloat16"), utterances(noise, NUM_FEATURES)
