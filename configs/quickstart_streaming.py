@@ -12,7 +12,8 @@ Features are normalized by a fixed mean and deviation, as those of the utterance
 it comes; a model learns more slowly with these.
 
 Hardware: two CPU cores, 25 minutes. Expect a WER of 0.9 % on composed utterances whose texts do not
-occur in training, with a look-ahead of 560 ms 0.5 %, and 5.1 decoder steps per second of audio.
+occur in training, with a look-ahead of 560 ms 0.5 %, and 5.1 decoder steps per second of audio; of
+the RNN-T 3.4 % and 13.9 steps.
 Labels are emitted 0.27 s before the end of their words (median), so they need no FastEmit.
 """
 
