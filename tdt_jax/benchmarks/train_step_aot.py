@@ -14,7 +14,7 @@ from tdt_jax.benchmarks.timing import memory_of, timed
 from tdt_jax.config import Config
 from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.losses.nodes import CHUNK
-from tdt_jax.models.encoder import subsampled_length
+from tdt_jax.models.subsampling import subsampled_length
 from tdt_jax.models.transducer import abstract_model, encode
 from tdt_jax.profiling import hlo
 from tdt_jax.profiling.flops import product_flops

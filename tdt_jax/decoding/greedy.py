@@ -20,7 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, score_and_entropy
+from tdt_jax.decoding.hypothesis import (
+    DecoderState,
+    Hypothesis,
+    score_and_entropy,
+    select_rows,
+)
 
 WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames an iteration; the fastest in `tdt-jax benchmark decode`
 
@@ -190,16 +195,12 @@ def _skip_blanks(best: _Best, blank: int, num_left):
 def _step_predictor(model, emits, token, loop: _Loop):
     """Returns the predictor's state and projected output, new where a label was emitted."""
 
-    def where_emitted(new, old, batch_axis):
-        shape = [1] * new.ndim
-        shape[batch_axis] = len(emits)
-        return jnp.where(emits.reshape(shape), new, old)
-
     def step():
         output, state = model.predictor.step(token, loop.predictor)
-        projected = where_emitted(model.joint.project_states(output), loop.projected, 0)
-        state = jax.tree.map(lambda *x: where_emitted(*x, batch_axis=1), state, loop.predictor)
-        return state, projected
+        new = model.joint.project_states(output)
+        projected = select_rows(emits, new, loop.projected, axis=0)
+        select = functools.partial(select_rows, emits, axis=1)
+        return jax.tree.map(select, state, loop.predictor), projected
 
     return jax.lax.cond(jnp.any(emits), step, lambda: (loop.predictor, loop.projected))
 

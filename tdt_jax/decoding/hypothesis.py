@@ -33,17 +33,19 @@ class DecoderState(NamedTuple):
 
         `start` is the state of `start_decoding`, of one row or of B.
         """
-
-        def select(new, old, batch_axis):
-            shape = [1] * old.ndim
-            shape[batch_axis] = len(rows)
-            return jnp.where(rows.reshape(shape), new, old)
-
         predictor = jax.tree.map(
-            lambda new, old: select(new, old, 1), start.predictor, self.predictor
+            lambda *both: select_rows(rows, *both, axis=1), start.predictor, self.predictor
         )
-        skip = select(start.skip, self.skip, 0)
-        return DecoderState(skip, predictor, select(start.projected, self.projected, 0))
+        skip = select_rows(rows, start.skip, self.skip, axis=0)
+        projected = select_rows(rows, start.projected, self.projected, axis=0)
+        return DecoderState(skip, predictor, projected)
+
+
+def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
+    """Returns `new` where `rows` [B] is True and `old` elsewhere; B is at `axis` of `old`."""
+    shape = [1] * old.ndim
+    shape[axis] = len(rows)
+    return jnp.where(rows.reshape(shape), new, old)
 
 
 def take(hypothesis: Hypothesis, row: int) -> Hypothesis:

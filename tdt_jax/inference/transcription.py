@@ -32,7 +32,7 @@ from tdt_jax.inference.transcript import (
     shifted,
     timed_words,
 )
-from tdt_jax.models.encoder import subsampled_length
+from tdt_jax.models.subsampling import subsampled_length
 from tdt_jax.recogniser import Recogniser
 
 # Lengths of the batches' rows in seconds, up to that of the longest window.

@@ -34,8 +34,9 @@ from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
 from tdt_jax.inference.long_form import PIECE_SECONDS, SILENCE
 from tdt_jax.inference.stream_words import Decoded
-from tdt_jax.models.encoder import attention_mask, subsampled_length
+from tdt_jax.models.attention import attention_mask
 from tdt_jax.models.features import log_mel
+from tdt_jax.models.subsampling import subsampled_length
 from tdt_jax.models.transducer import Transducer, encode
 from tdt_jax.recogniser import Recogniser
 

@@ -1,8 +1,10 @@
 """The network: samples -> features -> frames, labels -> states, both -> logits.
 
 features.py      log_mel, log_mel_chunk
-encoder.py       Encoder: subsampling and a stack of Conformer blocks
-attention.py     relative-position attention, over all frames or a window of them
+encoder.py       Encoder: subsampling and a stack of blocks; over chunks, with a state
+subsampling.py   Subsampling: 8 feature frames to one encoder frame
+block.py         Block: feed-forwards around attention and convolution
+attention.py     relative-position attention, over all frames, in blocks, or of a chunk; masks
 depthwise.py     depthwise convolutions, as each kind of device computes them fastest
 predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head

@@ -51,6 +51,61 @@ class AttentionMask(NamedTuple):
         return 1 - self.chunk - self.right
 
 
+def attention_mask(
+    config: EncoderConfig, context: tuple[int, ...] | None = None
+) -> AttentionMask | None:
+    """Returns what limits attention in a context that the model has; None for full attention.
+
+    Args:
+      config: of the encoder.
+      context: one of `config.chunked_contexts`, or (left, chunk, right) out of
+        `config.unified_contexts`. None: the first of the former, full attention for the latter, and
+        for other models `config.attention_context`.
+
+    Raises:
+      ValueError: if the model does not have this context; the message names those it has.
+    """
+    chunked, unified = config.chunked_contexts, config.unified_contexts
+    if context is None:
+        if config.attention_context is not None:
+            left, right = config.attention_context
+            return AttentionMask(left, 1, right)
+        if not chunked:
+            return None
+        context = chunked[0]
+    context = tuple(context)
+    if context in chunked:
+        left, right = context
+        return AttentionMask(left, right + 1, 0)
+    known_parts = zip(context, unified, strict=False)
+    if unified and len(context) == 3 and all(each in choices for each, choices in known_parts):
+        return AttentionMask(*context)
+    if unified:
+        known = "(left, chunk, right) from " + " and ".join(map(str, unified))
+    else:
+        known = " and ".join(map(str, chunked)) or "none to choose from"
+    raise ValueError(f"the model has no attention context {context}; it has {known}")
+
+
+def random_mask(config: EncoderConfig, key: jax.Array, num_frames: int) -> AttentionMask | None:
+    """Returns the mask of a training batch: of a random context, where the model has several."""
+    if len(config.chunked_contexts) > 1:
+        left, right = jax.random.choice(key, jnp.array(config.chunked_contexts))
+        return AttentionMask(left, right + 1, jnp.zeros_like(right))
+    if config.unified_contexts:
+        whole_key, *keys = jax.random.split(key, 4)
+        drawn = [
+            jax.random.choice(each, jnp.array(choices))
+            for each, choices in zip(keys, config.unified_contexts, strict=True)
+        ]
+        is_whole = jax.random.bernoulli(whole_key)
+        whole = 0, num_frames, 0
+        return AttentionMask(
+            *(jnp.where(is_whole, *pair) for pair in zip(whole, drawn, strict=True))
+        )
+    return attention_mask(config)
+
+
 def attention_blocks(mask: AttentionMask | None, num_frames: int) -> AttentionMask:
     """Returns the mask whose blocks process T frames: `mask`, or one chunk of all the frames.
 

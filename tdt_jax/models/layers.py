@@ -1,4 +1,6 @@
-"""Small parts that several networks use: masks, dropout, norms."""
+"""Small parts that several networks use: masks, rows, dropout, norms, initial weights."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,16 @@ from tdt_jax.runtime import backend
 def padding_mask(lengths: jax.Array, size: int) -> jax.Array:
     """Returns the mask [B, size] of utterances of `lengths` [B], True on padding."""
     return jnp.arange(size)[None, :] >= lengths[:, None]
+
+
+def mask_time(x: jax.Array, lengths: jax.Array, start: jax.Array | int = 0) -> jax.Array:
+    """Zeroes x [B, M, ...], whose first frame has the index `start`, outside 0..length - 1.
+
+    `start` is [] or [B].
+    """
+    time = jnp.reshape(start, (-1, 1)) + jnp.arange(x.shape[1])[None, :]
+    padding = (time < 0) | (time >= lengths[:, None])
+    return jnp.where(jnp.expand_dims(padding, range(2, x.ndim)), jnp.zeros_like(x), x)
 
 
 def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
@@ -90,6 +102,12 @@ def hashed_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B) ^ second
     word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
     return word >> 24
+
+
+def uniform_weights(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+    """Returns initial weights, uniform between -1 / sqrt(fan_in) and 1 / sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
 
 
 class LayerNorm(nnx.LayerNorm):

@@ -3,7 +3,6 @@
 import collections
 import functools
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,7 @@ from compilations import num_compilations
 
 import tdt_jax as tdt
 from tdt_jax.models import attention, with_separate_blocks
-from tdt_jax.models import encoder as encoders
-from tdt_jax.models.transducer import abstract_model
+from tdt_jax.models.attention import random_mask
 from tdt_jax.runtime.pytree import named_leaves
 
 LENGTHS = np.array([40, 0, 19], np.int32)
@@ -141,7 +139,7 @@ def draw(num_frames=9, num_draws=400, **changes):
     """How often each mask is drawn."""
     config = models.encoder_config(**changes)
     keys = jax.random.split(jax.random.key(0), num_draws)
-    masks = jax.jit(jax.vmap(lambda key: encoders.random_mask(config, key, num_frames)))(keys)
+    masks = jax.jit(jax.vmap(lambda key: random_mask(config, key, num_frames)))(keys)
     return collections.Counter(zip(*(each.tolist() for each in masks), strict=True))
 
 
@@ -171,7 +169,7 @@ def test_a_single_context_is_known_when_traced():
         ({}, None),
     ):
         config = models.encoder_config(**changes)
-        assert encoders.random_mask(config, key(0), 9) == expected
+        assert random_mask(config, key(0), 9) == expected
 
 
 def test_the_key_alone_decides_the_context():
@@ -219,67 +217,6 @@ def test_gradients_flow_in_a_context_that_is_drawn():
     seen = np.any(by_features[0] != 0, axis=-1)
     np.testing.assert_array_equal(seen, np.arange(40) <= 24)  # chunk 1 ends with frame 3
     assert not np.any(by_features[1:])
-
-
-# Its parts
-
-
-def test_subsampled_length_is_three_strided_convolutions():
-    for length in range(101):
-        expected = length
-        for _ in range(3):
-            # Windows of 3 that start at -1, 1, 3, ... and have their centre inside.
-            expected = len(range(0, expected, 2))
-        assert encoders.subsampled_length(length) == expected == math.ceil(length / 8)
-    lengths = np.arange(101)
-    np.testing.assert_array_equal(encoders.subsampled_length(lengths), np.ceil(lengths / 8))
-
-
-def test_causal_subsampling_is_three_convolutions_with_two_zeros_before_and_one_after():
-    for length in range(101):
-        expected = length
-        for _ in range(3):
-            # Windows of 3 that start at -2, 0, 2, ..., and end within the zero behind.
-            expected = len(range(2, expected + 3, 2)) if length else 0
-        assert encoders.subsampled_length(length, causal=True) == expected
-        assert expected == ((length + 6) // 8 + 1 if length else 0)
-    lengths = np.arange(101)
-    found = encoders.subsampled_length(lengths, causal=True)
-    np.testing.assert_array_equal(found[1:], (lengths[1:] + 6) // 8 + 1)
-    assert found[0] == 0
-
-
-def test_bins_of_subsampling():
-    """4352 = 256 x 17 inputs of the linear layer tell a causal checkpoint of 128 bins."""
-    bins = functools.partial(encoders.subsampled_bins, causal=True)
-    assert [bins(each) for each in (128, 80, 16)] == [17, 11, 3]
-    assert [encoders.subsampled_bins(each, causal=False) for each in (128, 80, 16)] == [16, 10, 2]
-    for num_mels, width in ((128, 4352), (80, 2816)):
-        encoder = models.encoder_config(subsampling_channels=256, causal_subsampling=True)
-        config = models.config(encoder=encoder, features=tdt.FeatureConfig(num_mels=num_mels))
-        shape = abstract_model(config).encoder.subsampling.output.kernel.shape
-        assert shape == (width, 16)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_long_features_are_subsampled_in_parts(causal, monkeypatch):
-    """Parts of 8 or 24 features give what the whole gives, padding between them or not."""
-    lengths = np.array([60, 17, 24, 0], np.int32)
-    x = features(lengths, size=64, garbage=np.nan)
-    subsampling = model(causal_subsampling=causal).encoder.subsampling
-
-    def run():
-        return jax.device_get(jax.jit(lambda: subsampling(x, lengths))())
-
-    whole, num_frames = run()
-    np.testing.assert_array_equal(num_frames, [9, 3, 4, 0] if causal else [8, 3, 3, 0])
-    for size in (8, 24):
-        monkeypatch.setattr(encoders, "MAX_FEATURES", size)
-        parts, again = run()
-        np.testing.assert_array_equal(again, num_frames)
-        assert parts.shape == whole.shape
-        for b, length in enumerate(num_frames):
-            np.testing.assert_allclose(parts[b, :length], whole[b, :length], atol=1e-6)
 
 
 # Invariances
