@@ -79,7 +79,7 @@ def with_lookahead(recogniser: Recogniser, seconds: float) -> Recogniser:
         )
     contexts = config.encoder.chunked_contexts
     frames = seconds / config.seconds_per_frame
-    chosen = [context for context in contexts if abs(frames - context[1]) < 0.5]
+    chosen = [each for each in contexts if seconds >= 0 and abs(frames - each[1]) < 0.5]
     if not chosen:
         known = ", ".join(f"{each:g}" for each in lookaheads)
         raise ValueError(f"no look-ahead of {seconds:g} s in this model; it has {known} s")

@@ -1,6 +1,7 @@
 """Recognisers, and variants of them with the same parameters."""
 
 import dataclasses
+import math
 
 import models
 import pytest
@@ -80,7 +81,13 @@ def test_a_lookahead_changes_the_default_context_alone():
 
 def test_lookaheads_that_the_model_has_not_are_refused():
     recogniser = make_recogniser(encoder=models.encoder_config(**CAUSAL))
-    for seconds, named in ((0.4, "0.4"), (-0.08, "-0.08"), (0.21, "0.21"), (1e9, "1e")):
+    for seconds, named in (
+        (0.4, "0.4"),
+        (-0.03, "-0.03"),
+        (math.nan, "nan"),
+        (0.21, "0.21"),
+        (1e9, "1e"),
+    ):
         with pytest.raises(ValueError, match=rf"no look-ahead of {named}.* it has 0.16, 0.08, 0 s"):
             with_lookahead(recogniser, seconds)
     with pytest.raises(ValueError, match=r"chunked_contexts.* encodes audio as a whole"):

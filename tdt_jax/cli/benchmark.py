@@ -275,7 +275,7 @@ def _add_live(add_kind) -> None:
         default=0.2,
         metavar="S",
         help="seconds from the end of speech to the call of finish_turn(), which a detector of "
-        "voice activity waits for [0.2]",
+        "voice activity waits for; without effect beside --end-of-turn [0.2]",
     )
     parser.add_argument(
         "--streams", type=positive, default=1, help="number of streams at the same time [1]"
