@@ -2,14 +2,20 @@
 
 Some functions compute the same sums in one layout on a TPU and in another on a CPU. They choose
 while they are traced.
+
+The lattice and attention have kernels of their own (Pallas) for TPUs and GPUs. Those for GPUs have
+been compiled but not run yet: they are an option. The variable TDT_JAX_KERNELS, "on" or "off" when
+a program is traced, overrides the default.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
 
 _assumed: list[str] = []
+_kernels: list[bool] = []
 
 
 def current() -> str:
@@ -17,20 +23,41 @@ def current() -> str:
     return _assumed[-1] if _assumed else jax.default_backend()
 
 
+def uses_kernels() -> bool:
+    """Returns whether programs for this backend have kernels in place of XLA's operations.
+
+    Raises:
+      ValueError: if TDT_JAX_KERNELS is neither "on" nor "off".
+    """
+    if current() == "cpu":
+        return False
+    if _kernels:
+        return _kernels[-1]
+    chosen = os.environ.get("TDT_JAX_KERNELS")
+    if chosen not in (None, "on", "off"):
+        raise ValueError(f'TDT_JAX_KERNELS must be "on" or "off", got {chosen!r}')
+    return current() == "tpu" if chosen is None else chosen == "on"
+
+
 @contextlib.contextmanager
-def assume(platform: str) -> Iterator[None]:
+def assume(platform: str, *, kernels: bool | None = None) -> Iterator[None]:
     """Makes `current` return `platform` within the context, for compiling ahead of time.
 
-    JAX's caches are cleared on entry and on exit, so that nothing traced for one platform is used
-    for another; they are kept where `platform` is current already.
+    `kernels` is what `uses_kernels` returns then; None: its default. JAX's caches are cleared on
+    entry and on exit, so that nothing traced for one platform is used for another; they are kept
+    where nothing changes.
     """
-    if platform == current():
+    if platform == current() and kernels in (None, uses_kernels()):
         yield
         return
     jax.clear_caches()
     _assumed.append(platform)
+    if kernels is not None:
+        _kernels.append(kernels)
     try:
         yield
     finally:
         _assumed.pop()
+        if kernels is not None:
+            _kernels.pop()
         jax.clear_caches()

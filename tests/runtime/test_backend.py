@@ -120,3 +120,21 @@ def test_dropout_hashes_places():
     with backend.assume("tpu"):
         x = layers.dropout(np.ones(shape, np.float32), 0.25, jax.random.key(0))
     np.testing.assert_allclose(np.mean(x == 0), 0.25, atol=0.01)
+
+
+def test_kernels_are_chosen_by_backend_and_variable(monkeypatch):
+    monkeypatch.delenv("TDT_JAX_KERNELS", raising=False)
+    found = {}
+    for platform in "cpu", "gpu", "tpu":
+        with backend.assume(platform):
+            found[platform] = backend.uses_kernels()
+    assert found == {"cpu": False, "gpu": False, "tpu": True}
+    for name, expected in ("on", True), ("off", False):
+        monkeypatch.setenv("TDT_JAX_KERNELS", name)
+        with backend.assume("gpu"):
+            assert backend.uses_kernels() is expected
+        with backend.assume("tpu", kernels=not expected):
+            assert backend.uses_kernels() is not expected
+    monkeypatch.setenv("TDT_JAX_KERNELS", "yes")
+    with backend.assume("gpu"), pytest.raises(ValueError, match="'yes'"):
+        backend.uses_kernels()
