@@ -427,4 +427,154 @@ def _as_column(row):
 
 
 def _backward(plan, *operands):
-    raise NotImplementedError
+    """Returns the gradients of queries, keys, values [B, T, D] and positions [R', D].
+
+    The outer loop is over tiles of keys, the inner one over tiles of queries. The gradients of a
+    tile of keys are summed in the inner loop, those of queries and positions as a whole.
+    """
+    batch, size, width = operands[QUERY].shape
+    num_positions = len(operands[QUERY + 4])
+    tiles, lanes = plan.tiles, plan.lanes
+    groups = width // lanes
+    grid = groups, batch, size // tiles.keys, size // tiles.queries
+
+    def queries(h, b, j, i, *_):
+        return b, i, h
+
+    def keys(h, b, j, i, *_):
+        return b, j, h
+
+    def window(h, b, j, i, *_):
+        return _window(plan, i, j, num_positions), h * lanes
+
+    def logs(h, b, j, i, *_):
+        return b, h, 0, i
+
+    def written(h, b, j, i, *_):
+        return b, jnp.where(j == grid[2] - 1, i, 0), h
+
+    def kernel(*refs):
+        scalars, refs = _Scalars(*refs[:5]), refs[5:]
+        bounds, by_content, by_position, keys, values, positions, mixed, gradient, logs = refs[:9]
+        results, refs = refs[9:14], refs[14:]
+        by_content_sum, by_position_sum, keys_sum, values_sum = refs
+        positions_sum = results[4]
+        h, b, j, i = (pl.program_id(axis) for axis in range(4))
+
+        @pl.when((b == 0) & (j == 0) & (i == 0))
+        def _():
+            positions_sum[...] = jnp.zeros(positions_sum.shape, jnp.float32)
+
+        @pl.when(i == 0)
+        def _():
+            keys_sum[...] = jnp.zeros(keys_sum.shape, jnp.float32)
+            values_sum[...] = jnp.zeros(values_sum.shape, jnp.float32)
+
+        tile = pl.ds(pl.multiple_of(i * tiles.queries, tiles.queries), tiles.queries)
+
+        @pl.when(j == 0)
+        def _():
+            zeros = jnp.zeros((tiles.queries, lanes), jnp.float32)
+            by_content_sum[tile, :] = zeros
+            by_position_sum[tile, :] = zeros
+
+        @pl.when((scalars.first[i] <= j) & (j <= _last_visit(plan, b, i, *scalars[:3])))
+        def _():
+            start = pl.multiple_of(_window(plan, i, j, num_positions), tiles.queries)
+            hidden = _hidden(plan, bounds, scalars.num_frames[b], i, j)
+            scale = 1 / math.sqrt(plan.head_width)
+            kept = 256 / (256 - plan.threshold)
+            for head in range(plan.heads):
+                own = _own(plan, head)
+                content, position, output = (
+                    _select(own, x[0]) for x in (by_content, by_position, gradient)
+                )
+                scores = _scores(plan, content, position, keys[0], positions[...])
+                weights = jnp.exp(scores - _as_column(logs[0, 0, head : head + 1, :]))
+                weights = jnp.where(hidden, 0.0, weights)
+                from_output = _product(output, values[0], axis=1)
+                used = weights
+                if plan.threshold:
+                    drops = _drops(plan, scalars, h * plan.heads + head, b, i, j)
+                    used = jnp.where(drops, 0.0, weights * kept)
+                    from_output = jnp.where(drops, 0.0, from_output * kept)
+                inner = output.astype(jnp.float32) * mixed[0].astype(jnp.float32)
+                inner = jnp.sum(inner, axis=1, keepdims=True)
+                scores = weights * (from_output - inner) * scale
+                values_sum[...] += _transposed_product(used.astype(output.dtype), output)
+                scores = scores.astype(content.dtype)
+                keys_sum[...] += _transposed_product(scores, content)
+                by_content_sum[tile, :] += jnp.where(own, _product(scores, keys[0]), 0.0)
+                by_distance = _by_distance(plan, scores)
+                by_position_sum[tile, :] += jnp.where(
+                    own, _product(by_distance, positions[...]), 0.0
+                )
+                added = _transposed_product(by_distance, _reversed(position))
+                positions_sum[pl.ds(start, plan.window), :] += added
+
+        @pl.when(j == grid[2] - 1)
+        def _():
+            results[0][0] = by_content_sum[tile, :].astype(results[0].dtype)
+            results[1][0] = _reversed(by_position_sum[tile, :].astype(results[1].dtype))
+
+        @pl.when(i == grid[3] - 1)
+        def _():
+            results[2][0] = keys_sum[...].astype(results[2].dtype)
+            results[3][0] = values_sum[...].astype(results[3].dtype)
+
+    queries_shape, keys_shape = (1, tiles.queries, lanes), (1, tiles.keys, lanes)
+    sums = pltpu.VMEM((size, lanes), jnp.float32)
+    key_sums = pltpu.VMEM((tiles.keys, lanes), jnp.float32)
+    gradient = jax.ShapeDtypeStruct((batch, size, width), operands[QUERY].dtype)
+    return pl.pallas_call(
+        kernel,
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=5,
+            grid=grid,
+            in_specs=[
+                pl.BlockSpec((tiles.queries, 2), lambda h, b, j, i, *_: (i, 0)),
+                *[pl.BlockSpec(queries_shape, queries)] * 2,
+                *[pl.BlockSpec(keys_shape, keys)] * 2,
+                pl.BlockSpec((pl.Element(plan.window), pl.Element(lanes)), window),
+                *[pl.BlockSpec(queries_shape, queries)] * 2,
+                pl.BlockSpec((1, 1, plan.heads, tiles.queries), logs),
+            ],
+            out_specs=[
+                *[pl.BlockSpec(queries_shape, written)] * 2,
+                *[pl.BlockSpec(keys_shape, keys)] * 2,
+                pl.BlockSpec((num_positions, lanes), lambda h, b, j, i, *_: (0, h)),
+            ],
+            scratch_shapes=[sums, sums, key_sums, key_sums],
+        ),
+        out_shape=[*[gradient] * 4, jax.ShapeDtypeStruct((num_positions, width), jnp.float32)],
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary", "arbitrary", "arbitrary")
+        ),
+        interpret=plan.interpret,
+        name="attention_gradient",
+    )(*operands)
+
+
+def _by_distance(plan, scores):
+    """Returns a tile by distance: scores [N, S] -> [N, window], the rows in reverse order.
+
+    The score of (t, s) is in column N - 1 - t + s, so that of row N - 1 - t is rotated by its index.
+    """
+    rows = _reversed(scores).astype(jnp.float32)
+    rows = jnp.concatenate([rows, jnp.zeros((len(rows), plan.tiles.queries), jnp.float32)], axis=1)
+    return pltpu.roll(rows, 0, axis=1, stride=1, stride_axis=0).astype(scores.dtype)
+
+
+def _reversed(x):
+    """Returns x [N, ...] with its rows in reverse order, exactly."""
+    size = len(x)
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, (size, size), axis) for axis in (0, 1))
+    permutation = (row + column == size - 1).astype(jnp.float32).astype(x.dtype)
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    product = jnp.dot(permutation, x, precision=precision, preferred_element_type=jnp.float32)
+    return product.astype(x.dtype)
+
+
+def _transposed_product(x, y):
+    """Returns the product of x [N, M], transposed, with y [N, P]."""
+    return _product(x.T, y)
