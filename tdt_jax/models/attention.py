@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
+from tdt_jax.models import attention_kernel
 from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
@@ -35,10 +38,15 @@ class AttentionMask(NamedTuple):
     chunk: Length
     right: Length
 
+    def visible(self, t: Any) -> tuple[Any, Any]:
+        """Returns the first frame that each frame of t attends to, and the one after its last."""
+        first = t // self.chunk * self.chunk
+        return first - self.left, first + self.chunk + self.right
+
     def hides(self, t: jax.Array, s: jax.Array) -> jax.Array:
         """Returns whether frame t does not attend to frame s; t and s are broadcast."""
-        first = t // self.chunk * self.chunk
-        return (s < first - self.left) | (s >= first + self.chunk + self.right)
+        first, end = self.visible(t)
+        return (s < first) | (s >= end)
 
     @property
     def furthest(self) -> Length:
@@ -162,6 +170,7 @@ class RelativeAttention(nnx.Module):
         *,
         mask: AttentionMask | None = None,
         key: jax.Array | None = None,
+        mesh: Mesh | None = None,
     ) -> jax.Array:
         """Returns the output of the attention, [B, T, D].
 
@@ -172,10 +181,13 @@ class RelativeAttention(nnx.Module):
           padding: [B, T] bool, True on padding.
           mask: limits what a frame attends to; None: all frames.
           key: turns dropout on.
+          mesh: of the devices among which the compiler splits the rows.
         """
         arrays = self._arrays(x)
         blocks = attention_blocks(mask, x.shape[1])
-        if blocks.chunk == x.shape[1]:
+        if self._has_kernel():
+            mixed = self._by_kernel(*arrays, positions, padding, mask, blocks.furthest, key, mesh)
+        elif blocks.chunk == x.shape[1]:
             mixed = self._full(*arrays, positions, padding, mask, key)
         else:
             mixed = self._in_blocks(*arrays, self.project(positions), padding, blocks, key)
@@ -235,6 +247,35 @@ class RelativeAttention(nnx.Module):
         by_content = query + bias(self.content_bias)
         by_position = query + bias(self.position_bias)
         return by_content, by_position, self._heads(self.key(x)), self._heads(self.value(x))
+
+    def _has_kernel(self):
+        heads = self.content_bias.shape
+        return (
+            backend.current() == "tpu"
+            and backend.uses_kernels()
+            and attention_kernel.fits(*heads)
+        )
+
+    def _by_kernel(
+        self, by_content, by_position, keys, values, positions, padding, mask, furthest, key, mesh
+    ):
+        """Attends by `attention_kernel`: arrays [B, T, H, K], positions [R, D] -> [B, T, H, K]."""
+        num_frames = padding.shape[1]
+        mask = mask or AttentionMask(0, num_frames, 0)
+        return attention_kernel.attend(
+            by_content,
+            by_position,
+            keys,
+            values,
+            self.project(positions),
+            jnp.sum(~padding, axis=1),
+            mask.visible(np.arange(num_frames)),
+            furthest=furthest,
+            rate=self.dropout,
+            key=key,
+            mesh=mesh,
+            interpret=backend.interprets_kernels(),
+        )
 
     def _full(self, by_content, by_position, keys, values, positions, padding, mask, key):
         """Attends in one block: arrays [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""

@@ -28,11 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
-from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from tdt_jax.models.layers import dropout_threshold, hashed, hash_words
+from tdt_jax.models.layers import dropout_threshold, hash_words, hashed
+from tdt_jax.runtime import sharding
 
 LANES = 128
 MASKED = -1e30  # score of a key that a query does not attend to
@@ -97,6 +97,7 @@ def attend(
     furthest: int,
     rate: float = 0.0,
     key: jax.Array | None = None,
+    mesh: Mesh | None = None,
     tiles: Tiles | None = None,
     interpret: bool = False,
 ) -> jax.Array:
@@ -116,6 +117,8 @@ def attend(
       furthest: distance of the first of the positions.
       rate: of attention dropout.
       key: turns dropout on. The weights that it drops are those of `dropout` by `hashed_bytes`.
+      mesh: of the devices among which the compiler splits the rows, which it cannot do with a
+        kernel; None: all arrays lie on one device, or the caller has mapped the devices' rows.
       tiles: None: `tiles_for(T)`.
       interpret: runs the kernel by Pallas' interpreter.
     """
@@ -131,15 +134,18 @@ def attend(
     def merged(x):
         return jnp.pad(x.reshape(batch, size, -1), ((0, 0), (0, extra), (0, 0)))
 
-    scalars = (
-        first,
-        last,
-        num_frames.astype(jnp.int32),
-        jnp.arange(batch, dtype=jnp.int32),
-        jax.lax.bitcast_convert_type(words, jnp.int32),
+    run = functools.partial(_attend, plan)
+    if mesh is not None and mesh.size > 1:
+        run = sharding.map_rows(run, mesh, num_replicated=1)
+    words = jax.lax.bitcast_convert_type(words, jnp.int32)
+    mixed = run(
+        _Shared(first, last, words, bounds, positions),
+        _Rows(
+            num_frames.astype(jnp.int32),
+            jnp.arange(batch, dtype=jnp.int32),
+            *map(merged, (by_content, by_position, keys, values)),
+        ),
     )
-    arrays = (*map(merged, (by_content, by_position, keys, values)), positions)
-    mixed = _attend(plan, scalars, bounds, arrays)
     return mixed[:, :size].reshape(keys.shape)
 
 
@@ -173,75 +179,66 @@ def _padded(positions, furthest, size, tiles):
     return jnp.pad(positions, ((before, rows - before - count), (0, 0))), origin
 
 
+class _Shared(NamedTuple):
+    """The operands of a kernel that all rows of the batch share."""
+
+    first: jax.Array  # [Q], the tile of keys that each tile of queries visits first
+    last: jax.Array  # [Q]
+    words: jax.Array  # [2], of the dropout's key
+    bounds: jax.Array  # [T, 2], first key that a query attends to, and the one after its last
+    positions: jax.Array  # [R', D]
+
+
+class _Rows(NamedTuple):
+    """The operands of a kernel by row of the batch."""
+
+    num_frames: jax.Array  # [B]
+    rows: jax.Array  # [B], index of the row in the batch of all devices
+    by_content: jax.Array  # [B, T, D]
+    by_position: jax.Array  # [B, T, D]
+    keys: jax.Array  # [B, T, D]
+    values: jax.Array  # [B, T, D]
+
+
+class _Scalars(NamedTuple):
+    """What a kernel reads before its tiles."""
+
+    first: Any
+    last: Any
+    num_frames: Any
+    rows: Any
+    words: Any
+
+
+def _operands(shared, rows):
+    scalars = _Scalars(shared.first, shared.last, rows.num_frames, rows.rows, shared.words)
+    return *scalars, shared.bounds, *rows[2:], shared.positions
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan, scalars, bounds, arrays):
-    return _partitioned(_forward, plan)(*scalars, bounds, *arrays)[0]
+def _attend(plan, shared, rows):
+    return _forward(plan, shared, rows)[0]
 
 
-def _attend_forward(plan, scalars, bounds, arrays):
-    mixed, logs = _partitioned(_forward, plan)(*scalars, bounds, *arrays)
-    return mixed, (scalars, bounds, arrays, mixed, logs)
+def _attend_forward(plan, shared, rows):
+    mixed, logs = _forward(plan, shared, rows)
+    return mixed, (shared, rows, mixed, logs)
 
 
 def _attend_backward(plan, saved, gradient):
-    scalars, bounds, arrays, mixed, logs = saved
-    run = _partitioned(_backward, plan)
-    gradients = run(*scalars, bounds, *arrays, mixed, gradient, logs)
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (scalars, bounds))
-    gradients = [g.astype(x.dtype) for g, x in zip(gradients, arrays, strict=True)]
-    return *zeros, tuple(gradients)
+    shared, rows, mixed, logs = saved
+    *gradients, positions = _backward(plan, shared, rows, mixed, gradient, logs)
+    shared, rows = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (shared, rows))
+    positions = positions.astype(gradient.dtype)
+    return shared._replace(positions=positions), _Rows(*rows[:2], *gradients)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-@functools.lru_cache
-def _partitioned(function, plan):
-    """Returns `function` of the plan, which each device computes of its own rows.
-
-    XLA cannot split a kernel. The rule of its partitioner (Shardy) names dimensions of operands and
-    results; of these only the rows, b, may be split.
-    """
-    operands = "q, q, b, b, w, t e, b t d, b t d, b t d, b t d, r d"
-    rules = {
-        _forward: f"{operands} -> b t d, b l h t",
-        _backward: f"{operands}, b t d, b t d, b l h t -> b t d, b t d, b t d, b t d, r d",
-    }
-
-    def partition(mesh, operands, results):
-        axes = operands[QUERY].sharding.spec[0]
-
-        def sharding(x, name):
-            spec = [axes if each == "b" else None for each in name.split()]
-            return NamedSharding(mesh, PartitionSpec(*spec))
-
-        def run(*operands):
-            found = function(plan, *operands)
-            if axes is None or function is _forward:
-                return found
-            return *found[:-1], jax.lax.psum(found[-1], axes)
-
-        names = [side.split(", ") for side in rules[function].split(" -> ")]
-        inputs, outputs = (
-            tuple(map(sharding, side, each))
-            for side, each in zip((operands, results), names, strict=True)
-        )
-        return mesh, run, outputs, inputs
-
-    run = custom_partitioning(functools.partial(function, plan))
-    factors = [x for x in "qwtedrlh" if x in rules[function].replace(",", "").split()]
-    run.def_partition(
-        partition, sharding_rule=rules[function], need_replication_factors=tuple(factors)
-    )
-    return run
-
-
-QUERY = 6  # operand of the kernels: five of scalars and the bounds are before it
-
-
-def _forward(plan, *operands):
+def _forward(plan, shared, rows):
     """Returns the output [B, T, D] and the log of each query's sum [B, H / heads, heads, T]."""
-    batch, size, width = operands[QUERY].shape
+    batch, size, width = rows.keys.shape
     tiles, lanes = plan.tiles, plan.lanes
     groups = width // lanes
     grid = groups, batch, size // tiles.queries, plan.visits
@@ -257,7 +254,7 @@ def _forward(plan, *operands):
 
     def window(h, b, i, j, first, last, num_frames, *_):
         j = tile_of_keys(b, i, j, first, last, num_frames)
-        return _window(plan, i, j, len(operands[-1])), h * lanes
+        return _window(plan, i, j, len(shared.positions)), h * lanes
 
     def kernel(*refs):
         scalars, refs = _Scalars(*refs[:5]), refs[5:]
@@ -333,7 +330,7 @@ def _forward(plan, *operands):
             scratch_shapes=[column, column, pltpu.VMEM((tiles.queries, lanes), jnp.float32)],
         ),
         out_shape=[
-            jax.ShapeDtypeStruct((batch, size, width), operands[QUERY].dtype),
+            jax.ShapeDtypeStruct((batch, size, width), rows.keys.dtype),
             jax.ShapeDtypeStruct(log_shape, jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
@@ -341,17 +338,7 @@ def _forward(plan, *operands):
         ),
         interpret=plan.interpret,
         name="attention",
-    )(*operands)
-
-
-class _Scalars(NamedTuple):
-    """What a kernel reads before its tiles."""
-
-    first: Any  # [Q], tile of keys that a tile of queries visits first
-    last: Any  # [Q]
-    num_frames: Any  # [B]
-    rows: Any  # [B], index of the row in the batch of all devices
-    words: Any  # [2], of the dropout's key
+    )(*_operands(shared, rows))
 
 
 def _last_visit(plan, b, i, first, last, num_frames):
@@ -426,14 +413,14 @@ def _as_column(row):
     return jnp.broadcast_to(row, (LANES, row.shape[1])).T[:, :1]
 
 
-def _backward(plan, *operands):
+def _backward(plan, shared, rows, mixed, gradient, logs):
     """Returns the gradients of queries, keys, values [B, T, D] and positions [R', D].
 
     The outer loop is over tiles of keys, the inner one over tiles of queries. The gradients of a
     tile of keys are summed in the inner loop, those of queries and positions as a whole.
     """
-    batch, size, width = operands[QUERY].shape
-    num_positions = len(operands[QUERY + 4])
+    batch, size, width = rows.keys.shape
+    num_positions = len(shared.positions)
     tiles, lanes = plan.tiles, plan.lanes
     groups = width // lanes
     grid = groups, batch, size // tiles.keys, size // tiles.queries
@@ -447,7 +434,7 @@ def _backward(plan, *operands):
     def window(h, b, j, i, *_):
         return _window(plan, i, j, num_positions), h * lanes
 
-    def logs(h, b, j, i, *_):
+    def place_of_logs(h, b, j, i, *_):
         return b, h, 0, i
 
     def written(h, b, j, i, *_):
@@ -525,7 +512,7 @@ def _backward(plan, *operands):
     queries_shape, keys_shape = (1, tiles.queries, lanes), (1, tiles.keys, lanes)
     sums = pltpu.VMEM((size, lanes), jnp.float32)
     key_sums = pltpu.VMEM((tiles.keys, lanes), jnp.float32)
-    gradient = jax.ShapeDtypeStruct((batch, size, width), operands[QUERY].dtype)
+    result = jax.ShapeDtypeStruct((batch, size, width), rows.keys.dtype)
     return pl.pallas_call(
         kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -537,7 +524,7 @@ def _backward(plan, *operands):
                 *[pl.BlockSpec(keys_shape, keys)] * 2,
                 pl.BlockSpec((pl.Element(plan.window), pl.Element(lanes)), window),
                 *[pl.BlockSpec(queries_shape, queries)] * 2,
-                pl.BlockSpec((1, 1, plan.heads, tiles.queries), logs),
+                pl.BlockSpec((1, 1, plan.heads, tiles.queries), place_of_logs),
             ],
             out_specs=[
                 *[pl.BlockSpec(queries_shape, written)] * 2,
@@ -546,13 +533,13 @@ def _backward(plan, *operands):
             ],
             scratch_shapes=[sums, sums, key_sums, key_sums],
         ),
-        out_shape=[*[gradient] * 4, jax.ShapeDtypeStruct((num_positions, width), jnp.float32)],
+        out_shape=[*[result] * 4, jax.ShapeDtypeStruct((num_positions, width), jnp.float32)],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary", "arbitrary")
         ),
         interpret=plan.interpret,
         name="attention_gradient",
-    )(*operands)
+    )(*_operands(shared, rows), mixed, gradient, logs)
 
 
 def _by_distance(plan, scores):
