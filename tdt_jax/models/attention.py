@@ -253,7 +253,7 @@ class RelativeAttention(nnx.Module):
         return (
             backend.current() == "tpu"
             and backend.uses_kernels()
-            and attention_kernel.fits(*heads)
+            and attention_kernel.has_kernel(*heads)
         )
 
     def _by_kernel(

@@ -116,8 +116,8 @@ class Encoder(nnx.Module):
           num_features: [B] int.
           context: of attention, as of `attention_mask`.
           key: turns dropout on, and draws the context.
-          mesh: of the devices among which the compiler splits the rows; None: all lie on one device,
-            or the caller has mapped the devices' rows.
+          mesh: of the devices among which the compiler splits the rows; None: all lie on one, or
+            the caller has mapped the devices' rows.
           prepare: called with the input and the parameters of each block; returns both as the
             block uses them. A training step places and gathers what is split among devices in it.
         """
