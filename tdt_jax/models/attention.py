@@ -183,11 +183,11 @@ class RelativeAttention(nnx.Module):
           key: turns dropout on.
           mesh: of the devices among which the compiler splits the rows.
         """
+        if self._has_kernel():
+            return self.output(self._by_kernel(x, positions, padding, mask, key, mesh))
         arrays = self._arrays(x)
         blocks = attention_blocks(mask, x.shape[1])
-        if self._has_kernel():
-            mixed = self._by_kernel(*arrays, positions, padding, mask, blocks.furthest, key, mesh)
-        elif blocks.chunk == x.shape[1]:
+        if blocks.chunk == x.shape[1]:
             mixed = self._full(*arrays, positions, padding, mask, key)
         else:
             mixed = self._in_blocks(*arrays, self.project(positions), padding, blocks, key)
@@ -249,33 +249,31 @@ class RelativeAttention(nnx.Module):
         return by_content, by_position, self._heads(self.key(x)), self._heads(self.value(x))
 
     def _has_kernel(self):
-        heads = self.content_bias.shape
         return (
             backend.current() == "tpu"
             and backend.uses_kernels()
-            and attention_kernel.has_kernel(*heads)
+            and attention_kernel.has_kernel(*self.content_bias.shape)
         )
 
-    def _by_kernel(
-        self, by_content, by_position, keys, values, positions, padding, mask, furthest, key, mesh
-    ):
-        """Attends by `attention_kernel`: arrays [B, T, H, K], positions [R, D] -> [B, T, H, K]."""
-        num_frames = padding.shape[1]
-        mask = mask or AttentionMask(0, num_frames, 0)
-        return attention_kernel.attend(
-            by_content,
-            by_position,
-            keys,
-            values,
+    def _by_kernel(self, x, positions, padding, mask, key, mesh):
+        """Attends by `attention_kernel`, in all blocks at once: x [B, T, D] -> [B, T, D]."""
+        num_frames = x.shape[1]
+        blocks = attention_blocks(mask, num_frames)
+        mask = mask or blocks
+        extra = attention_kernel.padded_size(num_frames) - num_frames
+        padded = jnp.pad(x, ((0, 0), (0, extra), (0, 0)))
+        mixed = attention_kernel.attend(
+            *self._arrays(padded),
             self.project(positions),
             jnp.sum(~padding, axis=1),
             mask.visible(np.arange(num_frames)),
-            furthest=furthest,
+            furthest=blocks.furthest,
             rate=self.dropout,
             key=key,
             mesh=mesh,
             interpret=backend.interprets_kernels(),
         )
+        return mixed.reshape(padded.shape)[:, :num_frames]
 
     def _full(self, by_content, by_position, keys, values, positions, padding, mask, key):
         """Attends in one block: arrays [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
@@ -370,9 +368,46 @@ class RelativeAttention(nnx.Module):
           masked: [B, 1, T or 1, S] bool, True on keys that a query does not attend to.
           padding: [B, T] bool, True on queries that are padding: their output is zero.
         """
-        scores = _product(by_content, keys)
-        scores = scores + _shifted(by_position, positions, first, keys.shape[1])
+        by_distance = _shifted(by_position, positions, first, keys.shape[1])
+        if self._has_cudnn(key):
+            return self._by_cudnn(by_content, keys, values, by_distance, masked, padding)
+        scores = _product(by_content, keys) + by_distance
         return _mean(self._weights(scores, masked, padding, key), values)
+
+    def _has_cudnn(self, key):
+        """Returns whether cuDNN has this attention: of heads that fit it, without dropout."""
+        return (
+            backend.current() == "gpu"
+            and backend.uses_kernels()
+            and self.dtype in (jnp.bfloat16, jnp.float16)
+            and self.content_bias.shape[-1] % 8 == 0
+            and self.content_bias.shape[-1] <= 128
+            and (key is None or self.dropout == 0)
+        )
+
+    def _by_cudnn(self, queries, keys, values, by_distance, masked, padding):
+        """Attends by cuDNN's flash attention, whose bias are the scores of positions.
+
+        Numbers of frames are padded to multiples of 8, as its kernels want them.
+        """
+        num_queries, num_keys = by_distance.shape[2:]
+        extra = -num_queries % 8, -num_keys % 8
+        scale = 1 / math.sqrt(queries.shape[-1])
+        bias = jnp.where(masked, MASKED, by_distance * scale).astype(self.dtype)
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, extra[0]), (0, extra[1])), constant_values=MASKED)
+
+        def padded(x, extra):
+            return jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0)))
+
+        mixed = jax.nn.dot_product_attention(
+            padded(queries, extra[0]),
+            padded(keys, extra[1]),
+            padded(values, extra[1]),
+            bias,
+            scale=scale,
+            implementation="xla" if backend.interprets_kernels() else "cudnn",
+        )
+        return jnp.where(padding[:, :, None, None], 0, mixed[:, :num_queries])
 
     def _weights(self, scores, masked, padding, key):
         """Returns the attention weights of unscaled scores [B, H, T, S].

@@ -56,6 +56,12 @@ def tiles_for(num_frames: int) -> Tiles:
     return Tiles(LANES, LANES * -(-blocks // num_tiles))
 
 
+def padded_size(num_frames: int) -> int:
+    """Returns the frames of as many whole tiles as `num_frames` need."""
+    keys = tiles_for(num_frames).keys
+    return keys * -(-num_frames // keys)
+
+
 def has_kernel(num_heads: int, head_width: int) -> bool:
     """Returns whether tiles of lanes hold whole heads."""
     if head_width < LANES:
@@ -79,15 +85,16 @@ def attend(
     tiles: Tiles | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """Returns the means of the values by attention weight, [B, T, H, K].
+    """Returns the means of the values by attention weight, [B, S, H, K].
 
-    They are zero for queries that are padding.
+    They are zero for queries that are padding. Frames beyond T <= S are padding as well; with
+    S = `padded_size(T)` nothing is copied.
 
     Args:
-      by_content: [B, T, H, K], queries plus bias u.
-      by_position: [B, T, H, K], queries plus bias v.
-      keys: [B, T, H, K].
-      values: [B, T, H, K].
+      by_content: [B, S, H, K], queries plus bias u.
+      by_position: [B, S, H, K], queries plus bias v.
+      keys: [B, S, H, K].
+      values: [B, S, H, K].
       positions: [R, H, K], encodings of the distances t - s from `furthest` down.
       num_frames: [B]; later frames are padding.
       visible: [T] each, the first key that a query attends to and the one after its last, neither
@@ -100,17 +107,18 @@ def attend(
       tiles: None: `tiles_for(T)`.
       interpret: runs the kernel by Pallas' interpreter.
     """
-    batch, size, num_heads, width = keys.shape
-    tiles = tiles or tiles_for(size)
-    extra = -size % tiles.keys
-    positions, origin = _padded(positions, furthest, size + extra, tiles)
-    first, last, bounds, visits = _visits(visible, size, size + extra, tiles)
+    batch, given, num_heads, width = keys.shape
+    num_visible = len(visible[0])
+    tiles = tiles or tiles_for(num_visible)
+    size = given + -given % tiles.keys
+    positions, origin = _padded(positions, furthest, size, tiles)
+    first, last, bounds, visits = _visits(visible, size, tiles)
     threshold = 0 if key is None else dropout_threshold(rate)
     words = jnp.zeros(2, jnp.uint32) if key is None else hash_words(key)
-    plan = _Plan(tiles, num_heads, width, size, origin, visits, threshold, interpret)
+    plan = _Plan(tiles, num_heads, width, num_visible, origin, visits, threshold, interpret)
 
     def lanes(x):
-        return jnp.pad(x.reshape(batch, size, -1), ((0, 0), (0, extra), (0, 0)))
+        return jnp.pad(x.reshape(batch, given, -1), ((0, 0), (0, size - given), (0, 0)))
 
     run = functools.partial(_attend, plan)
     if mesh is not None and mesh.size > 1:
@@ -123,7 +131,7 @@ def attend(
             *map(lanes, (by_content, by_position, keys, values)),
         ),
     )
-    return means[:, :size].reshape(keys.shape)
+    return means[:, :given].reshape(keys.shape)
 
 
 class _Plan(NamedTuple):
@@ -205,16 +213,17 @@ def _padded(positions, furthest, size, tiles):
     return jnp.pad(positions.reshape(len(positions), -1), ((before, after), (0, 0))), origin
 
 
-def _visits(visible, size, padded, tiles):
+def _visits(visible, size, tiles):
     """Returns `first`, `last` and `bounds` of `_Shared`, and `_Plan.visits`."""
+    num_frames = len(visible[0])
     xp = np if all(isinstance(x, np.ndarray) for x in visible) else jnp
     begin, end = (
-        xp.pad(xp.clip(x, 0, size).astype(np.int32), (0, padded - size), mode="edge")
+        xp.pad(xp.clip(x, 0, num_frames).astype(np.int32), (0, size - num_frames), mode="edge")
         for x in visible
     )
     first = begin[:: tiles.queries] // tiles.keys
     last = (end[tiles.queries - 1 :: tiles.queries] - 1) // tiles.keys
-    visits = int(np.max(last - first)) + 1 if xp is np else padded // tiles.keys
+    visits = int(np.max(last - first)) + 1 if xp is np else size // tiles.keys
     return jnp.asarray(first), jnp.asarray(last), jnp.stack([begin, end], axis=1), visits
 
 
