@@ -83,8 +83,9 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
         aot.memory_line(compiled, device),
         f"  products, TFLOP: {model_flops / 1e12:.2f} of the model, {all_flops / 1e12:.2f} with "
         "what is computed again",
-        f"  estimated: {aot.cost_words(cost)} of computation; {1e3 * cost.exchange:.1f} ms of "
-        f"exchange, of which {1e3 * cost.exposed:.1f} not hidden by computation",
+        f"  estimated computation: {aot.cost_words(cost)}",
+        f"  estimated exchange: {1e3 * cost.exchange:.1f} ms, of which {1e3 * cost.exposed:.1f} "
+        "not hidden by computation",
     ]
     for name, more in (
         ("nothing", cost.exchange),
