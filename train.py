@@ -3,8 +3,9 @@
     python train.py --config configs/quickstart.py [--set training.num_steps=500 ...]
 
 A run lives in the folder `training.folder`. Started again, it continues from its newest checkpoint,
-and ends with the same parameters, bit for bit, as a run that nothing interrupted. On several hosts
-each runs the same command, with --coordinator, over a folder that all of them see.
+and ends with the same parameters as a run that nothing interrupted: bit for bit, on GPUs to
+rounding. On several hosts each runs the same command, with --coordinator, over a folder that all of
+them see.
 
 In acts: `main` reads the options and the configuration; `train` sets up the mesh, the data and the
 state, runs the loop of steps, and tests.

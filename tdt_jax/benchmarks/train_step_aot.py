@@ -66,7 +66,8 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     iterations = tile_iterations(device.platform, part, frames, shape.tokens, chunk)
     program, chip = hlo.read(compiled.text, iterations), device.chip
     cost, counts = chips.cost_of(program, chip, mesh.size), compiled.launches(iterations)
-    model_flops, all_flops = step_flops(config, shape)
+    with backend.assume(device.platform, kernels=False):  # whose products are not counted
+        model_flops, all_flops = step_flops(config, shape)
     parameters = num_parameters(shapes.model)
     row = {
         "target": device.name,
