@@ -91,8 +91,8 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--num-processes", type=int, help="number of processes")
     add(
         "--aot",
-        metavar="TOPOLOGY",
-        help="only compile for TPUs, such as v5e:16x16, and report memory and time",
+        metavar="TARGET",
+        help="only compile, for TPUs such as v5e:16x16, h100 or h100:8, and report memory and time",
     )
     add(
         "--aot-batch",
