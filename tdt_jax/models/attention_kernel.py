@@ -40,7 +40,7 @@ VMEM = 16 << 20  # bytes of a TPU's fast memory that tiles may take
 
 
 class Tiles(NamedTuple):
-    """The queries and the keys of a tile; the latter are a multiple of the former."""
+    """The queries of a tile, and its keys: a multiple of the queries, and of 128."""
 
     queries: int
     keys: int
@@ -266,7 +266,7 @@ def _forward(plan, shared, rows):
         return _window(plan, i, visited(b, i, j, _Scalars(*scalars)), len(shared.positions), h)
 
     query_tile, key_tile = (1, tiles.queries, lanes), (1, tiles.keys, lanes)
-    column = pltpu.VMEM((plan.heads, tiles.queries, 1), jnp.float32)
+    column = pltpu.VMEM((plan.heads, tiles.queries, LANES), jnp.float32)
     return pl.pallas_call(
         functools.partial(_forward_kernel, plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -316,28 +316,34 @@ def _forward_kernel(plan, *refs):
     @pl.when(tile <= _last_visit(plan, scalars, b, i))
     def _():
         hidden = _hidden(plan, bounds, scalars.num_frames[b], i, tile)
-        for head in range(plan.heads):
-            own = _own(plan, head)
-            queries = (_selected(own, x[0]) for x in (by_content, by_position))
-            scores = jnp.where(hidden, MASKED, _scores(plan, *queries, keys[0], positions[...]))
+        queries = by_content[0], by_position[0]
+        all_scores = [
+            _scores(plan, *(_selected(own, x) for x in queries), keys[0], positions[...])
+            for own in _heads(plan)
+        ]
+        for head, (own, scores) in enumerate(zip(_heads(plan), all_scores, strict=True)):
+            scores = jnp.where(hidden, MASKED, scores)
             top = jnp.maximum(tops[head], jnp.max(scores, axis=1, keepdims=True))
             # A tile may hide all keys from a query: the weights it adds decay to zero later.
-            weights, decay = jnp.exp(scores - top), jnp.exp(tops[head] - top)
+            weights = jnp.exp(scores - _repeated(top, plan.tiles.keys))
+            decay = jnp.exp(tops[head] - top)
             tops[head] = top
             sums[head] = decay * sums[head] + jnp.sum(weights, axis=1, keepdims=True)
             if plan.threshold:
                 dropped = _dropped(plan, scalars, h * plan.heads + head, b, i, tile)
                 weights = jnp.where(dropped, 0.0, weights)
             added = _product(weights.astype(values.dtype), values[0])
+            decay = _repeated(decay, plan.lanes)
             totals[...] = jnp.where(own, decay * totals[...] + added, totals[...])
 
     @pl.when(j == plan.visits - 1)
     def _():
         result = totals[...]
-        for head in range(plan.heads):
+        for head, own in enumerate(_heads(plan)):
             total = jnp.maximum(sums[head], 1e-30)  # zero if nothing was visited: padding
-            logs[0, 0, head, :] = _as_row(tops[head] + jnp.log(total))
-            result = jnp.where(_own(plan, head), result * (_scale(plan) / total), result)
+            logs[0, 0, head, :] = (tops[head] + jnp.log(total)).T[0]
+            factor = _repeated(_scale(plan) / total, plan.lanes)
+            result = jnp.where(own, result * factor, result)
         padding = _frames(plan.tiles.queries, i, 0) >= scalars.num_frames[b]
         means[0] = jnp.where(padding, 0.0, result).astype(means.dtype)
 
@@ -431,14 +437,13 @@ def _backward_kernel(plan, *refs):
         start, _ = _window(plan, i, j, len(position_sums), h)
         window = pl.ds(pl.multiple_of(start, size), plan.window)
         hidden = _hidden(plan, bounds, scalars.num_frames[b], i, j)
-        for head in range(plan.heads):
-            own = _own(plan, head)
+        for head, own in enumerate(_heads(plan)):
             content, position, mean_gradient = (
                 _selected(own, x[0]) for x in (by_content, by_position, gradient)
             )
             scores = _scores(plan, content, position, keys[0], positions[...])
-            weights = jnp.exp(scores - _as_column(logs[0, 0, head : head + 1, :]))
-            weights = jnp.where(hidden, 0.0, weights)
+            log = _repeated(_as_column(logs[0, 0, head : head + 1, :]), plan.tiles.keys)
+            weights = jnp.where(hidden, 0.0, jnp.exp(scores - log))
             used, used_gradient = weights, _product(mean_gradient, values[0], axis=1)
             if plan.threshold:
                 dropped = _dropped(plan, scalars, h * plan.heads + head, b, i, j)
@@ -530,10 +535,11 @@ def _scale(plan):
     return 256 / (256 - plan.threshold)
 
 
-def _own(plan, head):
-    """Returns which lanes of a tile are a head's, [1, lanes]."""
-    lane = jax.lax.broadcasted_iota(jnp.int32, (1, plan.lanes), 1) - head * plan.head_width
-    return (lane >= 0) & (lane < plan.head_width)
+def _heads(plan):
+    """Returns which lanes of a tile are a head's, [1, lanes], for each of its heads."""
+    lane = jax.lax.broadcasted_iota(jnp.int32, (1, plan.lanes), 1)
+    starts = [head * plan.head_width for head in range(plan.heads)]
+    return [(lane >= start) & (lane < start + plan.head_width) for start in starts]
 
 
 def _selected(own, x):
@@ -573,11 +579,11 @@ def _reversed(x):
     return product.astype(x.dtype)
 
 
-def _as_row(column):
-    """[N, 1] -> [N]."""
-    return jnp.broadcast_to(column, (len(column), LANES)).T[0]
+def _repeated(x, size):
+    """[N, 128] of equal columns -> [N, size]."""
+    return jnp.concatenate([x] * (size // LANES), axis=1)
 
 
 def _as_column(row):
-    """[1, N] -> [N, 1]."""
-    return jnp.broadcast_to(row, (LANES, row.shape[1])).T[:, :1]
+    """[1, N] -> [N, 128] of equal columns."""
+    return jnp.broadcast_to(row, (LANES, row.shape[1])).T

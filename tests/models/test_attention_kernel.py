@@ -83,15 +83,15 @@ def assert_equal_with_gradients(
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "tiles"), [([21, 9, 0], (8, 16)), ([1], (8, 8)), ([16, 3], (16, 16))]
+    ("num_frames", "heads"), [([21, 9, 0], (2, 64)), ([1], (2, 64)), ([140, 128], (1, 128))]
 )
-def test_full_attention(num_frames, tiles):
-    """Two heads share a tile of lanes; frames are padded to tiles."""
-    assert_equal_with_gradients(num_frames, (2, 64), tiles)
+def test_full_attention(num_frames, heads):
+    """Two heads of 64 share a tile of lanes; frames are padded to tiles."""
+    assert_equal_with_gradients(num_frames, heads, (8, 128))
 
 
 def test_bfloat16():
-    assert_equal_with_gradients([13, 9], (2, 64), (8, 16), dtype="bfloat16")
+    assert_equal_with_gradients([13, 9], (2, 64), (8, 128), dtype="bfloat16")
 
 
 @pytest.mark.parametrize("is_traced", [False, True])
@@ -99,19 +99,19 @@ def test_bfloat16():
 def test_masks(mask, is_traced):
     """A band and chunks, known or drawn: some tiles are not visited, some hide all from a query."""
     mask = AttentionMask(*mask)
-    assert_equal_with_gradients([37, 17], (1, 128), (8, 8), mask=mask, is_traced=is_traced)
+    assert_equal_with_gradients([140, 60], (1, 128), (16, 128), mask=mask, is_traced=is_traced)
 
 
 def test_dropout_hashes_the_place_among_all_weights():
     options = dict(rate=0.3, key=jax.random.key(1))
-    assert_equal_with_gradients([13, 9], (2, 64), (8, 8), **options)
+    assert_equal_with_gradients([13, 9], (2, 64), (8, 128), **options)
 
 
 def test_devices_compute_their_own_rows():
     """With the dropout that the rows have on one device, and the positions' gradient summed."""
     mesh = sharding.make_mesh(jax.devices()[:2])
     options = dict(rate=0.3, key=jax.random.key(1))
-    assert_equal_with_gradients([9, 5], (1, 128), (8, 8), mesh=mesh, **options)
+    assert_equal_with_gradients([9, 5], (1, 128), (8, 128), mesh=mesh, **options)
 
 
 def test_tiles():
@@ -126,27 +126,41 @@ def test_tiles_of_lanes_hold_whole_heads(heads, expected):
     assert attention_kernel.has_kernel(*heads) is expected
 
 
-@pytest.mark.parametrize(
-    ("mask", "is_traced"), [(None, False), ((6, 1, 4), False), ((8, 4, 2), True)]
-)
-def test_the_layer_uses_it_on_a_tpu(mask, is_traced, monkeypatch):
-    monkeypatch.setattr(attention_kernel, "tiles_for", lambda num_frames: Tiles(8, 16))
+def layer_outputs(platform, mask, *, is_traced, dtype="float32"):
+    """What a layer with kernels returns, and one without."""
     config = models.encoder_config(width=128, num_heads=2)
-    make = functools.partial(attention.RelativeAttention, config, dtype=jnp.dtype("float32"))
+    make = functools.partial(attention.RelativeAttention, config, dtype=jnp.dtype(dtype))
     layer, size = models.build(lambda: make(rngs=nnx.Rngs(0))), 21
-    mask = None if mask is None else AttentionMask(*mask)
-    x, padding = random(0, 2, size, 128), padding_mask(np.array([size, 12]), size)
+    x, padding = random(0, 2, size, 128, dtype=dtype), padding_mask(np.array([size, 12]), size)
     blocks = attention.attention_blocks(None if is_traced else mask, size)
-    positions = attention.position_encoding(blocks.furthest, blocks.nearest, 128)
-    found = []
+    positions = attention.position_encoding(blocks.furthest, blocks.nearest, 128).astype(dtype)
     for kernels in True, False:
-        with backend.assume("tpu", kernels=kernels, interpret=True):
+        with backend.assume(platform, kernels=kernels, interpret=True):
             if is_traced:
                 run = jax.jit(lambda mask: layer(x, positions, padding, mask=mask))
-                found.append(run(jax.tree.map(jnp.int32, mask)))
+                mixed = run(jax.tree.map(jnp.int32, mask))
             else:
-                found.append(jax.jit(lambda: layer(x, positions, padding, mask=mask))())
-    np.testing.assert_allclose(*found, atol=1e-5)
+                mixed = jax.jit(lambda: layer(x, positions, padding, mask=mask))()
+        yield np.asarray(mixed, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("mask", "is_traced"),
+    [(None, False), (AttentionMask(6, 1, 4), False), (AttentionMask(8, 4, 2), True)],
+)
+def test_the_layer_uses_it_on_a_tpu(mask, is_traced, monkeypatch):
+    monkeypatch.setattr(attention_kernel, "tiles_for", lambda num_frames: Tiles(8, 128))
+    found, expected = layer_outputs("tpu", mask, is_traced=is_traced)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.any(found != expected)
+
+
+@pytest.mark.parametrize("mask", [None, AttentionMask(6, 1, 4)])
+def test_the_layer_uses_cudnn_on_a_gpu(mask):
+    with jax.numpy_dtype_promotion("standard"):  # jax.nn counts on it
+        found, expected = layer_outputs("gpu", mask, is_traced=False, dtype="bfloat16")
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert np.any(found != expected)
 
 
 @needs_libtpu
