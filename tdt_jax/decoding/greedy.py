@@ -26,8 +26,10 @@ from tdt_jax.decoding.hypothesis import (
     score_and_entropy,
     select_rows,
 )
+from tdt_jax.runtime import backend
 
-WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames an iteration; the fastest in `tdt-jax benchmark decode`
+WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames a turn; the fastest in `tdt-jax benchmark decode`
+BLOCK_TURNS, BLOCK_ROWS = 8, 1024  # most turns, and turns times utterances, in a block
 
 
 @functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
@@ -108,52 +110,121 @@ def decode_chunk(
             f"{frames.shape}, {num_frames.shape} and {state.skip.shape}"
         )
     batch, size = frames.shape[:2]
+    if batch == 1 and backend.current() == "gpu":
+        options = dict(max_symbols=max_symbols, window=window)
+        return _decode_twice(model, frames, num_frames, state, options)
     durations = model.config.durations
     capacity = size * (1 if durations is not None and durations[0] > 0 else max_symbols)
+    num_turns = _turns_in_block(batch, size)
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
     heads = model.joint.heads_in_loop(batch * window)
+    step_predictor = _predictor_in_loop(model)
     rows = jnp.arange(batch)
 
-    def step(loop: _Loop) -> _Loop:
-        times = loop.time[:, None] + jnp.arange(window)[None]
-        in_window = projected_frames[rows[:, None], jnp.minimum(times, size - 1)]  # [B, W, J]
-        best = _best(heads(in_window, loop.projected[:, None]), model.config)
-        emits, offset, num_steps = _skip_blanks(best, model.config.blank, num_frames - loop.time)
+    def logits_at(times: jax.Array, projected: jax.Array):
+        """Returns the logits at times [..., B, W] after states [..., B, J]."""
+        in_window = projected_frames[rows[:, None], jnp.minimum(times, size - 1)]
+        return heads(in_window, projected[..., None, :])
+
+    def turn(state: _State, _) -> tuple[_State, _Turn]:
+        logits = logits_at(state.time[:, None] + jnp.arange(window)[None], state.projected)
+        best = _best(logits, model.config)
+        emits, offset, num_steps = _skip_blanks(best, model.config.blank, num_frames - state.time)
         at = rows, jnp.minimum(offset, window - 1)
         token, duration = best.token[at], best.duration[at]
 
-        num_here = jnp.where(offset > 0, 0, loop.num_here) + emits.astype(jnp.int32)
+        num_here = jnp.where(offset > 0, 0, state.num_here) + emits.astype(jnp.int32)
         is_stuck = (duration == 0) & (num_here >= max_symbols)
         advance = jnp.where(emits, jnp.where(is_stuck, 1, duration), 0)
-        predictor, projected = _step_predictor(model, emits, token, loop)
-        score, entropy = score_and_entropy(best.token_logits[at])
-        hypothesis = loop.hypothesis._replace(num_steps=loop.hypothesis.num_steps + num_steps)
-        return _Loop(
-            time=loop.time + offset + advance,
+        predictor, projected = step_predictor(emits, token, state)
+        node = best.token_logits[at] if num_turns == 1 else state.projected
+        return _State(
+            time=state.time + offset + advance,
             num_here=jnp.where(advance > 0, 0, num_here),
+            num_steps=state.num_steps + num_steps,
             predictor=predictor,
             projected=projected,
-            hypothesis=_append(
-                hypothesis, emits, capacity, token, loop.time + offset, duration, score, entropy
-            ),
+        ), _Turn(emits, token, state.time + offset, duration, node)
+
+    def decode_block(loop: _Loop) -> _Loop:
+        state, turns = jax.lax.scan(turn, loop.state, length=num_turns, unroll=True)
+        if num_turns == 1:
+            token_logits = turns.node
+        else:
+            token_logits = logits_at(turns.time[..., None], turns.node)[0][:, :, 0]
+        certainty = jnp.stack(score_and_entropy(token_logits), axis=-1)
+        emissions = jnp.stack([turns.token, turns.time, turns.duration], axis=-1)
+        position = loop.num_labels[None] + jnp.cumsum(turns.emits, axis=0) - 1
+        position = jnp.where(turns.emits, position, capacity)  # beyond the end: dropped
+        return _Loop(
+            state=state,
+            num_labels=loop.num_labels + jnp.sum(turns.emits, axis=0, dtype=jnp.int32),
+            emissions=loop.emissions.at[rows, position].set(emissions, mode="drop"),
+            certainty=loop.certainty.at[rows, position].set(certainty, mode="drop"),
         )
 
     zeros = jnp.zeros((batch,), jnp.int32)
-    hypothesis = _empty_hypothesis(batch, capacity)
-    loop = _Loop(state.skip, zeros, state.predictor, state.projected, hypothesis)
-    loop = jax.lax.while_loop(lambda loop: jnp.any(loop.time < num_frames), step, loop)
-    skip = loop.time - num_frames.astype(jnp.int32)
-    return loop.hypothesis, DecoderState(skip, loop.predictor, loop.projected)
+    loop = _Loop(
+        state=_State(state.skip, zeros, zeros, _by_layer(state.predictor), state.projected),
+        num_labels=zeros,
+        emissions=jnp.zeros((batch, capacity, 3), jnp.int32),
+        certainty=jnp.zeros((batch, capacity, 2)),
+    )
+    loop = jax.lax.while_loop(
+        lambda loop: jnp.any(loop.state.time < num_frames), decode_block, loop
+    )
+    labels, times, durations = jnp.moveaxis(loop.emissions, -1, 0)
+    scores, entropies = jnp.moveaxis(loop.certainty, -1, 0)
+    hypothesis = Hypothesis(
+        labels, loop.num_labels, times, durations, scores, entropies, loop.state.num_steps
+    )
+    skip = loop.state.time - num_frames.astype(jnp.int32)
+    return hypothesis, DecoderState(skip, _stacked(loop.state.predictor), loop.state.projected)
 
 
-class _Loop(NamedTuple):
-    """The state of the loop."""
+class _State(NamedTuple):
+    """The state between turns."""
 
     time: jax.Array  # [B] the frame that each utterance is at
     num_here: jax.Array  # [B] labels emitted at this frame
-    predictor: tuple
+    num_steps: jax.Array  # [B]
+    predictor: Any  # each of its leaves cut into a tuple, a layer each
     projected: jax.Array  # [B, J]
-    hypothesis: Hypothesis
+
+
+class _Turn(NamedTuple):
+    """What a turn emits."""
+
+    emits: jax.Array  # [B] bool, whether it emits a label
+    token: jax.Array  # [B]
+    time: jax.Array  # [B]
+    duration: jax.Array  # [B]
+    node: jax.Array  # what the certainty is computed from
+
+
+class _Loop(NamedTuple):
+    """The state between blocks of turns."""
+
+    state: _State
+    num_labels: jax.Array  # [B]
+    emissions: jax.Array  # [B, L, 3] labels, times and durations
+    certainty: jax.Array  # [B, L, 2] scores and entropies
+
+
+def _turns_in_block(batch: int, size: int) -> int:
+    if backend.current() == "cpu":
+        return 1
+    return max(1, min(BLOCK_TURNS, BLOCK_ROWS // batch, size // 8))
+
+
+def _by_layer(state: Any) -> Any:
+    """Cuts the leaves [n, B, ...] of the predictor's state into tuples of n."""
+    return jax.tree.map(tuple, state)
+
+
+def _stacked(state: Any) -> Any:
+    """The inverse of `_by_layer`."""
+    return jax.tree.map(jnp.stack, state, is_leaf=lambda x: type(x) is tuple)
 
 
 class _Best(NamedTuple):
@@ -171,8 +242,20 @@ def _best(logits, config) -> _Best:
         duration = jnp.where(token == config.blank, 1, 0)
     else:
         durations = jnp.asarray(config.durations, jnp.int32)
-        duration = durations[jnp.argmax(duration_logits, axis=-1)]
+        duration = durations[_argmax(duration_logits)]
     return _Best(token_logits, token, duration.astype(jnp.int32))
+
+
+def _argmax(x: jax.Array) -> jax.Array:
+    """Returns the argmax of the last axis, of a few columns, by comparing them one by one.
+
+    On a GPU this is part of what uses it, where `jnp.argmax` is a kernel of its own.
+    """
+    best, index = x[..., 0], jnp.zeros(x.shape[:-1], jnp.int32)
+    for i in range(1, x.shape[-1]):
+        index = jnp.where(x[..., i] > best, i, index)
+        best = jnp.maximum(x[..., i], best)
+    return index
 
 
 def _skip_blanks(best: _Best, blank: int, num_left):
@@ -192,38 +275,42 @@ def _skip_blanks(best: _Best, blank: int, num_left):
     return emits, offset, num_steps
 
 
-def _step_predictor(model, emits, token, loop: _Loop):
-    """Returns the predictor's state and projected output, new where a label was emitted."""
+def _predictor_in_loop(model):
+    """Returns the function that steps the predictor where a label is emitted.
 
-    def step():
-        output, state = model.predictor.step(token, loop.predictor)
-        new = model.joint.project_states(output)
-        projected = select_rows(emits, new, loop.projected, axis=0)
-        select = functools.partial(select_rows, emits, axis=1)
-        return jax.tree.map(select, state, loop.predictor), projected
+    It takes `emits` [B], labels [B] and the state, and returns the predictor's state and projected
+    output.
+    """
+    in_loop = getattr(model.predictor, "step_in_loop", None)
+    step = model.predictor.step if in_loop is None else in_loop()
 
-    return jax.lax.cond(jnp.any(emits), step, lambda: (loop.predictor, loop.projected))
+    def step_rows(emits, labels, state):
+        output, new = step(labels, _stacked(state.predictor))
+        select = functools.partial(select_rows, emits, axis=0)
+        new = jax.tree.map(select, _by_layer(new), state.predictor)
+        return new, select(model.joint.project_states(output), state.projected)
+
+    def step_if_any(emits, labels, state):
+        step = functools.partial(step_rows, emits, labels, state)
+        return jax.lax.cond(jnp.any(emits), step, lambda: (state.predictor, state.projected))
+
+    return step_if_any if backend.current() == "cpu" else step_rows
 
 
-def _empty_hypothesis(batch: int, capacity: int) -> Hypothesis:
-    zeros, integers = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch, capacity), jnp.int32)
-    reals = integers.astype(jnp.float32)
-    return Hypothesis(integers, zeros, integers, integers, reals, reals, zeros)
+def _decode_twice(model, frames, num_frames, state: DecoderState, options):
+    """Decodes one utterance as a batch of two, both the same.
 
+    XLA on GPU takes a product with a single row apart: one kernel writes the products of all
+    elements, rounded to the computation's dtype, and another adds them up.
+    """
 
-def _append(hypothesis, emits, capacity, token, time, duration, score, entropy) -> Hypothesis:
-    """Returns the hypothesis with one more label in the rows that emit one."""
-    position = jnp.where(emits, hypothesis.num_labels, capacity)  # beyond the end: dropped
-    rows = jnp.arange(len(position))
+    def map_state(function, state):
+        predictor = jax.tree.map(functools.partial(function, axis=1), state.predictor)
+        skip, projected = function(state.skip, axis=0), function(state.projected, axis=0)
+        return DecoderState(skip, predictor, projected)
 
-    def put(array, value):
-        return array.at[rows, position].set(value, mode="drop")
-
-    return hypothesis._replace(
-        labels=put(hypothesis.labels, token),
-        num_labels=hypothesis.num_labels + emits.astype(jnp.int32),
-        times=put(hypothesis.times, time),
-        durations=put(hypothesis.durations, duration),
-        scores=put(hypothesis.scores, score),
-        entropies=put(hypothesis.entropies, entropy),
-    )
+    twice = functools.partial(jnp.repeat, repeats=2)
+    first = functools.partial(jax.lax.slice_in_dim, start_index=0, limit_index=1)
+    both = twice(frames, axis=0), twice(num_frames, axis=0), map_state(twice, state)
+    hypothesis, state = decode_chunk(model, *both, **options)
+    return jax.tree.map(first, hypothesis), map_state(first, state)
