@@ -32,12 +32,12 @@ ARGUMENTS = {
     "benchmark loss": """-h --help --case --batch --aot --json --dtype=float32|bfloat16 --repeats
         --peers""",
     "benchmark decode": """-h --help TDT RNNT MANIFEST --silence --plot --case --seconds --batch
-        --json --repeats --peers""",
+        --aot --dtype=float32|bfloat16 --json --repeats --peers""",
     "benchmark long": """-h --help MODEL MANIFEST --minutes --gap --lead --near-silence --right
         --piece-seconds --normaliser=none|whisper --json""",
     "benchmark live": """-h --help MODEL MANIFEST --lookahead --stop-secs --streams --end-of-turn
         --windows --cuts --real-time --normalizer=none|whisper --normaliser=none|whisper --json""",
-    "benchmark encoder": """-h --help --case --seconds --batch --local-attention
+    "benchmark encoder": """-h --help --case --seconds --batch --local-attention --aot --json
         --dtype=float32|bfloat16 --repeats --peers""",
     "benchmark chunk": """-h --help --case --batch --right --aot --json --dtype=float32|bfloat16
         --repeats --peers""",
