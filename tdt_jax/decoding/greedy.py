@@ -110,7 +110,7 @@ def decode_chunk(
             f"{frames.shape}, {num_frames.shape} and {state.skip.shape}"
         )
     batch, size = frames.shape[:2]
-    if batch == 1 and backend.current() == "gpu":
+    if batch == 1 and backend.current() != "cpu":
         options = dict(max_symbols=max_symbols, window=window)
         return _decode_twice(model, frames, num_frames, state, options)
     durations = model.config.durations
@@ -152,29 +152,29 @@ def decode_chunk(
             token_logits = turns.node
         else:
             token_logits = logits_at(turns.time[..., None], turns.node)[0][:, :, 0]
-        certainty = jnp.stack(score_and_entropy(token_logits), axis=-1)
-        emissions = jnp.stack([turns.token, turns.time, turns.duration], axis=-1)
+        certainty = jnp.stack(score_and_entropy(token_logits))
+        emissions = jnp.stack([turns.token, turns.time, turns.duration])
         position = loop.num_labels[None] + jnp.cumsum(turns.emits, axis=0) - 1
         position = jnp.where(turns.emits, position, capacity)  # beyond the end: dropped
         return _Loop(
             state=state,
             num_labels=loop.num_labels + jnp.sum(turns.emits, axis=0, dtype=jnp.int32),
-            emissions=loop.emissions.at[rows, position].set(emissions, mode="drop"),
-            certainty=loop.certainty.at[rows, position].set(certainty, mode="drop"),
+            emissions=_put(loop.emissions, position, emissions),
+            certainty=_put(loop.certainty, position, certainty),
         )
 
     zeros = jnp.zeros((batch,), jnp.int32)
     loop = _Loop(
         state=_State(state.skip, zeros, zeros, _by_layer(state.predictor), state.projected),
         num_labels=zeros,
-        emissions=jnp.zeros((batch, capacity, 3), jnp.int32),
-        certainty=jnp.zeros((batch, capacity, 2)),
+        emissions=jnp.zeros((3, batch, capacity), jnp.int32),
+        certainty=jnp.zeros((2, batch, capacity)),
     )
     loop = jax.lax.while_loop(
         lambda loop: jnp.any(loop.state.time < num_frames), decode_block, loop
     )
-    labels, times, durations = jnp.moveaxis(loop.emissions, -1, 0)
-    scores, entropies = jnp.moveaxis(loop.certainty, -1, 0)
+    labels, times, durations = loop.emissions
+    scores, entropies = loop.certainty
     hypothesis = Hypothesis(
         labels, loop.num_labels, times, durations, scores, entropies, loop.state.num_steps
     )
@@ -207,8 +207,14 @@ class _Loop(NamedTuple):
 
     state: _State
     num_labels: jax.Array  # [B]
-    emissions: jax.Array  # [B, L, 3] labels, times and durations
-    certainty: jax.Array  # [B, L, 2] scores and entropies
+    emissions: jax.Array  # [3, B, L] labels, times and durations
+    certainty: jax.Array  # [2, B, L] scores and entropies
+
+
+def _put(array: jax.Array, position: jax.Array, values: jax.Array) -> jax.Array:
+    """Puts values [n, turns, B] at the positions [turns, B] of [n, B, L], unless beyond the end."""
+    fields, rows = jnp.arange(len(array))[:, None, None], jnp.arange(array.shape[1])[None, None]
+    return array.at[fields, rows, position[None]].set(values, mode="drop")
 
 
 def _turns_in_block(batch: int, size: int) -> int:
@@ -300,8 +306,8 @@ def _predictor_in_loop(model):
 def _decode_twice(model, frames, num_frames, state: DecoderState, options):
     """Decodes one utterance as a batch of two, both the same.
 
-    XLA on GPU takes a product with a single row apart: one kernel writes the products of all
-    elements, rounded to the computation's dtype, and another adds them up.
+    On GPUs and TPUs, XLA computes a product with a single row as a sum of products: slowly, and on
+    a GPU it rounds them to the dtype of the computation before it adds them.
     """
 
     def map_state(function, state):
