@@ -17,6 +17,8 @@ encoder_aot.py     the encoder, likewise
 decoder_aot.py     the decoder, likewise
 chunk_aot.py       a streaming step, likewise
 train_step_aot.py  a training step, likewise
+device.py          the first ten minutes on an accelerator, stage by stage, to be continued
+device_stages.py   its stages: parity with the CPU, and the speed of every part
 silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change
 live.py            streams as a voice agent uses them: error rates and delays

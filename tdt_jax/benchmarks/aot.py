@@ -68,8 +68,8 @@ def cost_words(cost: Cost) -> str:
     words = f"{1e3 * cost.compute:.2f} ms"
     if cost.kernels:
         words += (
-            f" and, by bytes and operations, at least {1e3 * cost.kernels:.2f} ms of kernels "
-            "without a usable estimate"
+            f", and at least {1e3 * cost.kernels:.2f} ms for kernels without a usable estimate "
+            "(by bytes and operations)"
         )
     return words
 
@@ -80,22 +80,27 @@ def launch_lines(compiled: Compiled, counts: Counts | None) -> list[str]:
         return []
     lines = [f"  launches: {launch_words(counts.launches)}"]
     for loop in counts.loops:
-        length = f"one of {loop.iterations}" if loop.is_known else "length not known"
-        lines.append(f"    an iteration ({length}) of {loop.scope}:")
+        length = f", one of {loop.iterations}," if loop.is_known else ""
+        lines.append(f"    an iteration{length} of {loop.scope}:")
         lines.append(f"      {launch_words(loop.launches)}")
     if compiled.kernels:
         most = max(compiled.kernels, key=lambda kernel: kernel.registers)
+        shared = max(kernel.shared_bytes for kernel in compiled.kernels)
         spilling = [kernel.name for kernel in compiled.kernels if kernel.spilled_bytes]
         lines.append(
             f"  {len(compiled.kernels)} generated kernels: at most {most.registers} registers a "
-            f"thread ({most.name}) and {max(x.shared_bytes for x in compiled.kernels) / 1e3:.1f} "
-            f"kB of shared memory a block; registers spill in {', '.join(spilling) or 'none'}"
+            f"thread ({most.name}), {shared / 1e3:.1f} kB of shared memory a block; registers "
+            f"spill in {', '.join(spilling) or 'none'}"
         )
     return lines
 
 
 def launch_words(launches: Launches) -> str:
     """Returns launches in words."""
-    fewest, most, by_host, waits = launches
-    number = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    return f"{number} kernels and copies, in {by_host:,} submissions of the host, {waits:,} waits"
+    number = f"{launches.most:,}"
+    if launches.fewest < launches.most:
+        number = f"{launches.fewest:,} to {number}"
+    return (
+        f"{number}, of which {launches.in_graphs:,} in CUDA graphs; the host submits "
+        f"{launches.by_host:,} and waits {launches.waits:,} x"
+    )

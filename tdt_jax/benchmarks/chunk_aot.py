@@ -73,7 +73,7 @@ def _report(
     lines = [
         f"{name}: a step of {batch} x {1e3 * duration:g} ms in context {context}, {dtype}, one "
         f"{device.device_name}, compiled in {compiled.seconds:.0f} s",
-        f"  estimated {aot.cost_words(cost)}, {batch * duration / cost.busy:.0f} x real time; "
+        f"  estimated: {aot.cost_words(cost)}; {batch * duration / cost.busy:.0f} x real time; "
         f"reading parameters and state and writing the state takes {1e3 * floor:.1f} ms",
         f"  memory, GB: {model_bytes / 1e9:.2f} of parameters, {state_bytes / 1e9:.2f} of state "
         f"(updated in place: {memory.alias_size_in_bytes / 1e9:.2f}), "

@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: loss | decode | long | live | encoder | chunk | parity | data | train."""
+"""tdt-jax benchmark: what is measured, and with which options."""
 
 import argparse
 import functools
@@ -20,11 +20,14 @@ def add_benchmark(add: AddCommand) -> None:
     )
     kinds = command.add_subparsers(required=True, metavar="WHAT")
 
-    def add_kind(name: str, run: Callable[..., int], help: str) -> argparse.ArgumentParser:
+    def add_kind(
+        name: str, run: Callable[..., int], help: str, *, needs_devices: bool = True
+    ) -> argparse.ArgumentParser:
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=functools.partial(_with_devices, run))
+        parser.set_defaults(run=functools.partial(_with_devices, run) if needs_devices else run)
         return parser
 
+    _add_device(add_kind)
     _add_loss(add_kind)
     _add_decode(add_kind)
     _add_long(add_kind)
@@ -41,6 +44,46 @@ def _with_devices(run: Callable[..., int], options) -> int:
 
     process.require_devices()
     return run(options)
+
+
+# device
+
+
+def _add_device(add_kind) -> None:
+    parser = add_kind(
+        "device",
+        _device,
+        "the first ten minutes on an accelerator: whether its results are those of the CPU, and "
+        "the speed of decoder, loss, encoder, whole path and training step, as a table to send",
+        needs_devices=False,  # each stage is a process that has them for itself
+    )
+    parser.add_argument(
+        "--out",
+        default="device_figures",
+        metavar="FOLDER",
+        help="where rows.jsonl and table.md go; an earlier run there is continued [device_figures]",
+    )
+    parser.add_argument(
+        "--stage", action="append", metavar="NAME", help="measure this stage; may repeat [all]"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="stop after so many; the same command continues [10]",
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="small shapes, to try the command on a CPU"
+    )
+
+
+def _device(options) -> int:
+    from tdt_jax.benchmarks import device
+
+    report = device.run_stages(
+        options.out, stages=options.stage or (), seconds=60 * options.minutes, tiny=options.tiny
+    )
+    return _print([report])
 
 
 # loss
@@ -153,16 +196,24 @@ def _decode(options) -> int:
             )
         return _compare(options)
     names = options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"]
-    sizes = dict(batches=options.batch or (1, 4, 32), seconds=options.seconds)
+    batches = options.batch or (1, 4, 32)
     if _is_aot(options):
         reports = decoder_aot.decoder_aot_reports(
-            names, **sizes, dtype=options.dtype or "bfloat16", target=options.aot
+            names,
+            batches=batches,
+            seconds=options.seconds,
+            dtype=options.dtype or "bfloat16",
+            target=options.aot,
         )
     elif options.dtype:
         raise ValueError("--dtype is an option of --aot: the decoder is measured in float32")
     else:
         reports = decoder.decoder_reports(
-            names, **sizes, repeats=options.repeats, peers=options.peers
+            names,
+            batches=batches,
+            seconds=options.seconds,
+            repeats=options.repeats,
+            peers=options.peers,
         )
     return _print(reports, as_json=options.json)
 

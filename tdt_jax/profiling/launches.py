@@ -30,7 +30,8 @@ class Launches(NamedTuple):
 
     fewest: int = 0  # kernels and copies, with the smallest branch of every conditional
     most: int = 0  # the same, with the largest
-    by_host: int = 0  # of the most, what the host submits: CUDA graphs, and what is in none
+    in_graphs: int = 0  # of the most, those that lie in CUDA graphs
+    by_host: int = 0  # what the host submits: graphs, and what lies in none
     waits: int = 0  # how often the host waits for a value from the device
 
     def plus(self, other: "Launches", times: int = 1) -> "Launches":
@@ -137,4 +138,4 @@ def _launches(
         return launches.plus(Launches(by_host=1)) if is_graph and not in_graph else launches
     if thunk.kind in SILENT or thunk.kind.endswith("Done"):
         return Launches()
-    return Launches(1, 1, 0 if in_graph else 1, 0)
+    return Launches(fewest=1, most=1, in_graphs=int(in_graph), by_host=int(not in_graph))

@@ -29,6 +29,7 @@ ARGUMENTS = {
     "prepare must_c": "-h --help SOURCE DATA_DIR --no-progress",
     "prepare telephone": "-h --help SOURCE DATA_DIR --no-progress",
     "benchmark": "-h --help",
+    "benchmark device": "-h --help --out --stage --minutes --tiny",
     "benchmark loss": """-h --help --case --batch --aot --json --dtype=float32|bfloat16 --repeats
         --peers""",
     "benchmark decode": """-h --help TDT RNNT MANIFEST --silence --plot --case --seconds --batch

@@ -51,21 +51,21 @@ def test_launches_of_a_program():
     total, loops = launches.count(launches.parse(SEQUENCE, METADATA), LOOPS)
     # A scan of 3 x 3, 5 around it, a branch of 1 or 6, and the condition: all of them by the host,
     # which waits for the predicates of the loop and of the conditional.
-    turn = launches.Launches(fewest=16, most=21, by_host=21, waits=2)
+    turn = launches.Launches(fewest=16, most=21, in_graphs=0, by_host=21, waits=2)
     assert loops == [
         launches.Loop("jit(program)/while", 10, False, turn),
-        launches.Loop("jit(program)/while/body/while", 3, True, launches.Launches(3, 3, 3, 0)),
+        launches.Loop("jit(program)/while/body/while", 3, True, launches.Launches(3, 3, 0, 3, 0)),
     ]
     # A graph of 9, ten iterations, the condition once more, and two at the end.
-    assert total == launches.Launches(9 + 160 + 3, 9 + 210 + 3, 1 + 210 + 3, 21)
+    assert total == launches.Launches(9 + 160 + 3, 9 + 210 + 3, 9, 1 + 210 + 3, 21)
 
 
 def test_a_loop_in_a_graph_does_not_wait_for_the_host():
     graph = SEQUENCE.replace("\n", "\n    ").rstrip(" ")
     thunks = launches.parse(f"000: kCommandBuffer [source | sink]\n    {graph}", METADATA)
     total, (turn, _) = launches.count(thunks, LOOPS)
-    assert turn.launches == launches.Launches(16, 21, 0, 0)
-    assert total == launches.Launches(172, 222, 1, 0)
+    assert turn.launches == launches.Launches(16, 21, 21, 0, 0)
+    assert total == launches.Launches(172, 222, 222, 1, 0)
 
 
 def test_a_folder_with_the_thunks_of_two_programs_is_an_error(tmp_path):
