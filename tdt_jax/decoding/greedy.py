@@ -115,7 +115,7 @@ def decode_chunk(
         return _decode_twice(model, frames, num_frames, state, options)
     durations = model.config.durations
     capacity = size * (1 if durations is not None and durations[0] > 0 else max_symbols)
-    num_turns = _turns_in_block(batch, size)
+    num_turns = turns_in_block(backend.current(), batch, size)
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
     heads = model.joint.heads_in_loop(batch * window)
     step_predictor = _predictor_in_loop(model)
@@ -182,6 +182,18 @@ def decode_chunk(
     return hypothesis, DecoderState(skip, _stacked(loop.state.predictor), loop.state.projected)
 
 
+def turns_in_block(platform: str, batch_size: int, num_frames: int) -> int:
+    """Returns how many turns an iteration of the loop takes; `platform` is as of `runtime.backend`.
+
+    In a block of several turns the scores and entropies of all its labels are computed together,
+    from the same products anew, and a GPU need not wait for the host after each turn. The last
+    block has turns for nothing. A CPU loses by both.
+    """
+    if platform == "cpu":
+        return 1
+    return max(1, min(BLOCK_TURNS, BLOCK_ROWS // batch_size, num_frames // BLOCK_TURNS))
+
+
 class _State(NamedTuple):
     """The state between turns."""
 
@@ -215,12 +227,6 @@ def _put(array: jax.Array, position: jax.Array, values: jax.Array) -> jax.Array:
     """Puts values [n, turns, B] at the positions [turns, B] of [n, B, L], unless beyond the end."""
     fields, rows = jnp.arange(len(array))[:, None, None], jnp.arange(array.shape[1])[None, None]
     return array.at[fields, rows, position[None]].set(values, mode="drop")
-
-
-def _turns_in_block(batch: int, size: int) -> int:
-    if backend.current() == "cpu":
-        return 1
-    return max(1, min(BLOCK_TURNS, BLOCK_ROWS // batch, size // 8))
 
 
 def _by_layer(state: Any) -> Any:
