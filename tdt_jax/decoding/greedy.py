@@ -9,9 +9,10 @@ A decoder step evaluates the joint at one frame:
 An RNN-T is the same loop with duration 0 for labels and 1 for blanks, so that it takes exactly
 frames + labels steps where a TDT skips frames (Xu et al., 2023, arXiv 2304.06795, section 4).
 
-An iteration of the loop may evaluate a window of frames in one product: steps that end in a blank
-leave the predictor as it is, so they are followed within the window up to the next label. A TDT
-hardly ever emits a blank after a blank, and an RNN-T mostly does: its window is wider.
+A turn may evaluate a window of frames in one product: steps that end in a blank leave the predictor
+as it is, so they are followed within the window up to the next label. A TDT hardly ever emits a
+blank after a blank, and an RNN-T mostly does: its window is wider. An iteration of the loop takes a
+block of turns, one by one.
 """
 
 import functools
@@ -48,11 +49,12 @@ def greedy_decode(
 
     Args:
       model: with `predictor` (`start`, `step`), `joint` (`project_frames`, `project_states`,
-        `heads_in_loop`) and `config` (`blank`, `durations`), as a `tdt_jax.Transducer`.
+        `heads_in_loop`) and `config` (`blank`, `durations`), as a `tdt_jax.Transducer`. The
+        predictor may have `step_in_loop`, which returns a faster `step`.
       frames: [B, T, D] from `encode`.
       num_frames: [B] int.
       max_symbols: most labels at one frame.
-      window: frames that an iteration evaluates; affects speed only. None: 1 for a TDT, 4 for an
+      window: frames that a turn evaluates; affects speed only. None: 1 for a TDT, 4 for an
         RNN-T.
 
     Returns:
@@ -118,7 +120,7 @@ def decode_chunk(
     num_turns = turns_in_block(backend.current(), batch, size)
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
     heads = model.joint.heads_in_loop(batch * window)
-    step_predictor = _predictor_in_loop(model)
+    step_predictor = _predictor_in_loop(model, state.predictor)
     rows = jnp.arange(batch)
 
     def logits_at(times: jax.Array, projected: jax.Array):
@@ -179,15 +181,16 @@ def decode_chunk(
         labels, loop.num_labels, times, durations, scores, entropies, loop.state.num_steps
     )
     skip = loop.state.time - num_frames.astype(jnp.int32)
-    return hypothesis, DecoderState(skip, _stacked(loop.state.predictor), loop.state.projected)
+    predictor = _stacked(loop.state.predictor, state.predictor)
+    return hypothesis, DecoderState(skip, predictor, loop.state.projected)
 
 
 def turns_in_block(platform: str, batch_size: int, num_frames: int) -> int:
-    """Returns how many turns an iteration of the loop takes; `platform` is as of `runtime.backend`.
+    """Returns how many turns are a block, on a platform as of `runtime.backend`.
 
-    In a block of several turns the scores and entropies of all its labels are computed together,
-    from the same products anew, and a GPU need not wait for the host after each turn. The last
-    block has turns for nothing. A CPU loses by both.
+    Long blocks spare launches: one product after a block gives the scores and entropies of all its
+    labels, and a GPU waits for the host once a block. They cost that product, and the turns of the
+    last block that nobody needs: too much on a CPU, and for a chunk that takes a turn or two.
     """
     if platform == "cpu":
         return 1
@@ -200,7 +203,7 @@ class _State(NamedTuple):
     time: jax.Array  # [B] the frame that each utterance is at
     num_here: jax.Array  # [B] labels emitted at this frame
     num_steps: jax.Array  # [B]
-    predictor: Any  # each of its leaves cut into a tuple, a layer each
+    predictor: list[tuple[jax.Array, ...]]  # `_by_layer`: together they would be copied each turn
     projected: jax.Array  # [B, J]
 
 
@@ -211,7 +214,7 @@ class _Turn(NamedTuple):
     token: jax.Array  # [B]
     time: jax.Array  # [B]
     duration: jax.Array  # [B]
-    node: jax.Array  # what the certainty is computed from
+    node: jax.Array  # token logits [B, V+1]; in a block of several turns, the projected state
 
 
 class _Loop(NamedTuple):
@@ -229,14 +232,14 @@ def _put(array: jax.Array, position: jax.Array, values: jax.Array) -> jax.Array:
     return array.at[fields, rows, position[None]].set(values, mode="drop")
 
 
-def _by_layer(state: Any) -> Any:
-    """Cuts the leaves [n, B, ...] of the predictor's state into tuples of n."""
-    return jax.tree.map(tuple, state)
+def _by_layer(state: Any) -> list[tuple[jax.Array, ...]]:
+    """Returns the leaves [n, B, ...] of the predictor's state, each cut into n."""
+    return [tuple(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def _stacked(state: Any) -> Any:
-    """The inverse of `_by_layer`."""
-    return jax.tree.map(jnp.stack, state, is_leaf=lambda x: type(x) is tuple)
+def _stacked(layers: list[tuple[jax.Array, ...]], like: Any) -> Any:
+    """The inverse of `_by_layer`, for a state of the same structure as `like`."""
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.stack, layers))
 
 
 class _Best(NamedTuple):
@@ -287,17 +290,17 @@ def _skip_blanks(best: _Best, blank: int, num_left):
     return emits, offset, num_steps
 
 
-def _predictor_in_loop(model):
+def _predictor_in_loop(model, like):
     """Returns the function that steps the predictor where a label is emitted.
 
-    It takes `emits` [B], labels [B] and the state, and returns the predictor's state and projected
-    output.
+    It takes `emits` [B], labels [B] and the state of the loop, and returns the predictor's state
+    and its projected output. `like` is a state of the predictor.
     """
     in_loop = getattr(model.predictor, "step_in_loop", None)
     step = model.predictor.step if in_loop is None else in_loop()
 
     def step_rows(emits, labels, state):
-        output, new = step(labels, _stacked(state.predictor))
+        output, new = step(labels, _stacked(state.predictor, like))
         select = functools.partial(select_rows, emits, axis=0)
         new = jax.tree.map(select, _by_layer(new), state.predictor)
         return new, select(model.joint.project_states(output), state.projected)
