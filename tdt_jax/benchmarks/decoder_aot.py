@@ -72,9 +72,9 @@ def decoder_figures(
     A turn is an iteration of the loop: a step of each utterance, or those within its window.
     """
     chip = device.chip
-    before, once = (
-        chips.cost_of(hlo.read(compiled.text, {TURN: number}), chip) for number in (0, 1)
-    )
+    program = hlo.read(compiled.text, {TURN: 1})
+    once = chips.cost_of(program, chip)
+    before = chips.cost_of(hlo.read(compiled.text, {TURN: 0}), chip)
     turn = once.busy - before.busy
     size = iteration_bytes(model)
     floors = size.heads / chip.bandwidth, sum(size) / chip.bandwidth
@@ -96,6 +96,7 @@ def decoder_figures(
         f"  estimated: {1e6 * turn:.1f} us a turn with a label, without the time that launches "
         f"take; {1e3 * before.busy:.2f} ms before and after the loop",
         aot.memory_line(compiled, device),
+        *aot.kernel_lines(program, chip),
         *aot.launch_lines(compiled, counts),
     ]
     return row, lines

@@ -103,7 +103,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
         "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
     )
     lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
-    return row, lines + aot.launch_lines(compiled, counts)
+    return row, lines + aot.kernel_lines(program, chip) + aot.launch_lines(compiled, counts)
 
 
 def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:
