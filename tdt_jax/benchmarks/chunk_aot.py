@@ -52,7 +52,7 @@ def _report(
     iterations = {"encode_chunk": 1, "decode_chunk": context[1] + 1}
     program = hlo.read(compiled.text, iterations)
     cost = chips.cost_of(program, chip)
-    counts, memory = compiled.launches(iterations), compiled.memory
+    counts, memory = compiled.counts(iterations), compiled.memory
     model_bytes, state_bytes = (
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         for tree in (model, state)

@@ -78,7 +78,7 @@ def decoder_figures(
     turn = once.busy - before.busy
     size = iteration_bytes(model)
     floors = size.heads / chip.bandwidth, sum(size) / chip.bandwidth
-    counts = compiled.launches({TURN: 1})
+    counts = compiled.counts({TURN: 1})
     row = {
         **aot.figures(compiled, once, counts),
         "turn_seconds": turn,

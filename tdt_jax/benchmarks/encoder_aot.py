@@ -70,7 +70,7 @@ def encoder_figures(
     """Returns the figures of a compiled encoder, and lines about them."""
     program = hlo.read(compiled.text)
     cost = chips.cost_of(program, device.chip)
-    counts, flops = compiled.launches(), encoder_flops(model.config, seconds, batch)
+    counts, flops = compiled.counts(), encoder_flops(model.config, seconds, batch)
     row = {**aot.figures(compiled, cost, counts), "flops": flops}
     lines = [
         f"  estimated: {aot.cost_words(cost)}; {batch * seconds / cost.busy:,.0f} x real time, "

@@ -58,7 +58,7 @@ def loss_aot_report(case: Case, *, dtype: str, target: str) -> Report:
     iterations = tile_iterations(device.platform, case.batch, case.frames, case.labels)
     groups = iterations[TILE_LOOPS[0]]
     program = hlo.read(compiled.text, iterations)
-    cost, counts = chips.cost_of(program, chip), compiled.launches(iterations)
+    cost, counts = chips.cost_of(program, chip), compiled.counts(iterations)
     forward, recursion, backward = (
         chips.cost_of(program.within(scope), chip).busy
         for scope in (TILE_LOOPS[0], "recursion", TILE_LOOPS[1])

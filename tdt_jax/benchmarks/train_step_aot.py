@@ -65,7 +65,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     frames = _num_frames(config, shape)
     iterations = tile_iterations(device.platform, part, frames, shape.tokens, chunk)
     program, chip = hlo.read(compiled.text, iterations), device.chip
-    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.launches(iterations)
+    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.counts(iterations)
     with backend.assume(device.platform, kernels=False):  # whose products are not counted
         model_flops, all_flops = step_flops(config, shape)
     parameters = num_parameters(shapes.model)
