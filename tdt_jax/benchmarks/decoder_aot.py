@@ -74,13 +74,13 @@ def decoder_figures(
     `num_turns` (`greedy.turns_in_block`).
     """
     chip = device.chip
-    before, once = (
-        chips.cost_of(hlo.read(compiled.text, {TURN: number}), chip) for number in (0, 1)
-    )
+    program = hlo.read(compiled.text, {TURN: 1})
+    once = chips.cost_of(program, chip)
+    before = chips.cost_of(hlo.read(compiled.text, {TURN: 0}), chip)
     turn = (once.busy - before.busy) / num_turns
     size = iteration_bytes(model)
     floors = size.heads / chip.bandwidth, sum(size) / chip.bandwidth
-    counts = compiled.launches({TURN: 1})
+    counts = compiled.counts({TURN: 1})
     row = {
         **aot.figures(compiled, once, counts),
         "turns_in_block": num_turns,
@@ -102,6 +102,7 @@ def decoder_figures(
         f"take ({num_turns} turns are an iteration of the loop); {1e3 * before.busy:.2f} ms before "
         "and after the loop",
         aot.memory_line(compiled, device),
+        *aot.kernel_lines(program, chip),
         *aot.launch_lines(compiled, counts),
     ]
     return row, lines

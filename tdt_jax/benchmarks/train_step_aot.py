@@ -66,7 +66,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     frames = _num_frames(config, shape)
     iterations = tile_iterations(device.platform, part, frames, shape.tokens, chunk)
     program, chip = hlo.read(compiled.text, iterations), device.chip
-    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.launches(iterations)
+    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.counts(iterations)
     with backend.assume(device.platform, kernels=False):  # whose products are not counted
         model_flops, all_flops = step_flops(config, shape)
     parameters = num_parameters(shapes.model)
@@ -104,7 +104,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
         "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
     )
     lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
-    return row, lines + aot.launch_lines(compiled, counts)
+    return row, lines + aot.kernel_lines(program, chip) + aot.launch_lines(compiled, counts)
 
 
 def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:

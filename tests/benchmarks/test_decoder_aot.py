@@ -36,5 +36,5 @@ def test_all_of_it_can_be_one_graph():
     device = target.find("h100")
     device = device._replace(options=device.options | {"xla_gpu_enable_command_buffer": kinds})
     compiled = decoder_aot.compile_decoder(device, abstract_model(MODELS["0.6b"]), 2, 100)
-    launches = compiled.launches({decoder_aot.TURN: 1}).launches
+    launches = compiled.counts({decoder_aot.TURN: 1}).launches
     assert (launches.by_host, launches.waits) == (1, 0)
