@@ -98,10 +98,10 @@ class LSTM(nnx.Module):
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         # At a TPU's or GPU's default precision, labels would depend on the batch.
         linear = functools.partial(
-            nnx.Linear, dtype=dtype, rngs=rngs, precision=jax.lax.Precision.HIGHEST
+            Gates, width, 4 * width, dtype=dtype, rngs=rngs, precision=jax.lax.Precision.HIGHEST
         )
-        self.input = linear(width, 4 * width)
-        self.recurrent = linear(width, 4 * width)
+        self.input = linear()
+        self.recurrent = linear()
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -135,6 +135,12 @@ class LSTM(nnx.Module):
             return jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST) + bias[None]
 
         return gates
+
+
+class Gates(nnx.Linear):
+    """A linear layer with a bias."""
+
+    bias: nnx.Param
 
 
 def activate(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
