@@ -24,14 +24,14 @@ Xu et al., 2023, arXiv 2304.06795, section 3; Graves, 2012, arXiv 1211.3711, sec
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-NEG_INF = -1e30  # finite, so that no gradient is NaN
-
+from tdt_jax.losses import lattice_kernel
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine
+from tdt_jax.runtime import backend
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def log_likelihood(
@@ -135,7 +135,7 @@ def best_path(
     Args are those of `log_likelihood`.
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
-    beta = arcs.padded(arcs.backward(jnp.max))
+    beta = arcs.padded(arcs.backward(best=True))
     spans, emitted = (jnp.array(column, jnp.int32) for column in zip(*arcs.steps, strict=True))
     count = label.shape[1]
 
@@ -163,24 +163,6 @@ def best_path(
     return BestPath(times, durations, scores, path.log_probability)
 
 
-class _LogProbs(NamedTuple):
-    """Log-probabilities of nodes as sums whole + rest: whole nats, and a rest near zero."""
-
-    whole: jax.Array  # [..., U+1]
-    rest: jax.Array  # [..., U+1]
-
-    def value(self) -> jax.Array:
-        """Returns whole + rest, rounded to float32."""
-        return self.whole + self.rest
-
-
-class _Step(NamedTuple):
-    """How far an arc leads."""
-
-    span: int  # anti-diagonals on: its duration, and 1 more for a label
-    emitted: int  # labels on: 1 for a label, 0 for a blank
-
-
 class _Arcs:
     """The arcs of one utterance, masked to its lengths, and the recursions over them."""
 
@@ -203,60 +185,80 @@ class _Arcs:
             masked(label[..., i], (t + d < num_frames) & (u < num_labels))
             for i, d in enumerate(label_durations)
         ]
-        self.steps = [_Step(d, 0) for d in blank_durations]
-        self.steps += [_Step(d + 1, 1) for d in label_durations]
-        self.num_blanks = len(blanks)
+        self.steps = [Step(d, 0) for d in blank_durations]
+        self.steps += [Step(d + 1, 1) for d in label_durations]
         self.window = max(span for span, _ in self.steps)  # diagonals that a recursion looks back
         self.leaving = jnp.swapaxes(_skew(jnp.stack(blanks + labels)), 0, 1)  # [T+U+1, arcs, U+1]
         self.diagonals = self.leaving.shape[0]
         self.columns = jnp.arange(self.leaving.shape[-1])
         self.num_frames, self.num_labels = num_frames, num_labels
 
-    def end(self, alpha: _LogProbs) -> _LogProbs:
+    def end(self, alpha: LogProbs) -> LogProbs:
         """Returns alpha(T, U)."""
         n = self.num_frames + self.num_labels
         return jax.tree.map(lambda x: x[n, self.num_labels], alpha)
 
-    def padded(self, beta: _LogProbs) -> _LogProbs:
+    def padded(self, beta: LogProbs) -> LogProbs:
         """Returns beta with room for the ends of arcs that lead out of the lattice."""
         beyond = ((0, self.window), (0, 1))
         return jax.tree.map(lambda x: jnp.pad(x, beyond, constant_values=NEG_INF), beta)
 
-    def forward(self) -> _LogProbs:
+    def forward(self) -> LogProbs:
         """Returns alpha [T+U+1, U+1]: the log-probability of reaching each node."""
-        return self._scan([self._alpha], [self._arriving()])[0]
+        return self._run(Recursion(forward=True))[0]
 
-    def backward(self, reduce: Callable = jnp.sum) -> _LogProbs:
-        """Returns beta [T+U+1, U+1]: the log-probability of reaching the end from each node."""
-        beta = functools.partial(self._beta, reduce=reduce)
-        return _reversed(self._scan([beta], [self.leaving[::-1]])[0])
+    def backward(self, *, best: bool = False) -> LogProbs:
+        """Returns beta [T+U+1, U+1]: the log-probability of reaching the end from each node.
 
-    def forward_backward(self) -> tuple[_LogProbs, _LogProbs]:
-        """Returns alpha and beta, computed in one scan."""
-        arcs = [self._arriving(), self.leaving[::-1]]
-        alpha, beta = self._scan([self._alpha, self._beta], arcs)
-        return alpha, _reversed(beta)
+        With `best`, that of the best path to it.
+        """
+        return self._run(Recursion(forward=False, best=best))[0]
+
+    def forward_backward(self) -> list[LogProbs]:
+        """Returns alpha and beta, computed at the same time."""
+        return self._run(Recursion(forward=True), Recursion(forward=False))
+
+    def _run(self, *recursions: Recursion) -> list[LogProbs]:
+        """Returns the [T+U+1, U+1] of each recursion."""
+        sizes = self.diagonals, self.columns.size
+        if not backend.uses_kernels() or not lattice_kernel.fits(*sizes, self.steps, recursions):
+            return self._scan(recursions)
+
+        def run(leaving, end):
+            return lattice_kernel.recursions_of_batch(leaving, end, self.steps, recursions)
+
+        @jax.custom_batching.custom_vmap
+        def one(*arguments):
+            return jax.tree.map(lambda x: x[0], run(*(x[None] for x in arguments)))
+
+        @one.def_vmap
+        def batch(size, is_batched, *arguments):
+            arguments = (
+                x if batched else jnp.broadcast_to(x, (size, *x.shape))
+                for x, batched in zip(arguments, is_batched, strict=True)
+            )
+            results = run(*arguments)
+            return results, jax.tree.map(lambda _: True, results)
+
+        return one(self.leaving, jnp.stack([self.num_frames + self.num_labels, self.num_labels]))
 
     def _arriving(self):
         """Returns the arcs that end on each diagonal [T+U+1, arcs, U+1], at their end nodes."""
 
-        def arriving(i, span):
+        def arriving(i, span, emitted):
             span = min(span, self.diagonals)  # a longer one leads out of the lattice
-            arc = self.leaving[: self.diagonals - span, i]
-            return jnp.pad(arc, ((span, 0), (0, 0)), constant_values=NEG_INF)
+            arc = self.leaving[: self.diagonals - span, i, : self.columns.size - emitted]
+            return jnp.pad(arc, ((span, 0), (emitted, 0)), constant_values=NEG_INF)
 
-        arcs = [arriving(i, span) for i, (span, _) in enumerate(self.steps)]
-        return self._shift_labels(jnp.stack(arcs, axis=1), 1)
+        return jnp.stack([arriving(i, *step) for i, step in enumerate(self.steps)], axis=1)
 
-    def _scan(self, recursions, arcs) -> list[_LogProbs]:
-        """Returns the diagonals of each recursion, in the order in which it computes them."""
+    def _scan(self, recursions) -> list[LogProbs]:
+        """Computes the recursions by `lax.scan`."""
+        arcs = [self._arriving() if x.forward else self.leaving[::-1] for x in recursions]
 
         def step(windows, inputs):
             count, *arcs = inputs
-            newest = [
-                recursion(count, *rest)
-                for recursion, *rest in zip(recursions, windows, arcs, strict=True)
-            ]
+            newest = [self._newest(count, *parts) for parts in zip(recursions, windows, arcs)]
             windows = [
                 jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
                 for pair in zip(newest, windows, strict=True)
@@ -265,49 +267,34 @@ class _Arcs:
 
         # A window holds the last few diagonals, newest first.
         unreachable = jnp.full((self.window, self.columns.size), NEG_INF)
-        windows = [_LogProbs(unreachable, jnp.zeros_like(unreachable))] * len(recursions)
+        windows = [LogProbs(unreachable, jnp.zeros_like(unreachable))] * len(recursions)
         with jax.named_scope("recursion"):
-            return jax.lax.scan(step, windows, (jnp.arange(self.diagonals), *arcs))[1]
+            results = jax.lax.scan(step, windows, (jnp.arange(self.diagonals), *arcs))[1]
+        return [
+            result if x.forward else jax.tree.map(lambda x: x[::-1], result)
+            for x, result in zip(recursions, results, strict=True)
+        ]
 
-    def _alpha(self, n, window: _LogProbs, arriving) -> _LogProbs:
-        """Returns alpha on diagonal n, from the diagonals before it."""
-        is_start = (n == 0) & (self.columns == 0)
-        return self._combine(window, arriving, 1, is_start, jnp.sum)
+    def _newest(self, count, recursion: Recursion, window: LogProbs, arcs) -> LogProbs:
+        """Returns the diagonal that comes after `count` others."""
+        n, u = count, 0
+        if not recursion.forward:
+            n, u = self.diagonals - 1 - count, self.num_labels
+        end = 0 if recursion.forward else self.num_frames + self.num_labels
+        is_certain = (n == end) & (self.columns == u)
 
-    def _beta(self, count, window: _LogProbs, leaving, reduce=jnp.sum) -> _LogProbs:
-        """Returns beta on the diagonal `count` before the last, from the diagonals after it."""
-        is_last = self.diagonals - 1 - count == self.num_frames + self.num_labels
-        is_end = is_last & (self.columns == self.num_labels)
-        return self._combine(window, leaving, -1, is_end, reduce)
+        def move(x, emitted):
+            """Returns the values at the other ends of arcs that emit 0 or 1 labels."""
+            if not emitted:
+                return x
+            pad, kept = ((1, 0), x[:-1]) if recursion.forward else ((0, 1), x[1:])
+            return jnp.pad(kept, pad, constant_values=NEG_INF)
 
-    def _combine(self, window: _LogProbs, arcs, shift: int, is_certain, reduce) -> _LogProbs:
-        """Returns the log of the sum (or the `reduce`) over all arcs; 0 where `is_certain`.
-
-        An arc's term is its probability times that of the node at its other end.
-        """
-        whole, rest = (
-            self._shift_labels(jnp.stack([x[span - 1] for span, _ in self.steps]), shift)
-            for x in window
-        )
-        rest = rest + arcs
-        base = jnp.maximum(jnp.round(jnp.max(whole + rest, axis=0)), NEG_INF)
-        # Among numbers of the order of -1e30, where there is no path, rounding may be anything.
-        terms = jnp.exp(jnp.minimum((whole - base[None]) + rest, 1.0))
-        rest = jnp.log(jnp.maximum(reduce(terms, axis=0), 1e-30))
-        return _LogProbs(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
-
-    def _shift_labels(self, x, shift: int):
-        """Moves the label arcs of x [..., arcs, U+1] from u to u + shift (1 or -1)."""
-        blanks, labels = x[..., : self.num_blanks, :], x[..., self.num_blanks :, :]
-        size = x.shape[-1]
-        pad = [(0, 0)] * (x.ndim - 1) + [(1, 0) if shift == 1 else (0, 1)]
-        labels = jnp.pad(labels, pad, constant_values=NEG_INF)
-        labels = labels[..., :size] if shift == 1 else labels[..., 1:]
-        return jnp.concatenate([blanks, labels], axis=-2)
-
-
-def _reversed(diagonals: _LogProbs) -> _LogProbs:
-    return jax.tree.map(lambda x: x[::-1], diagonals)
+        nodes = [
+            jax.tree.map(lambda x: move(x[span - 1], emitted), window)
+            for span, emitted in self.steps
+        ]
+        return combine(nodes, [arcs[i] for i in range(len(nodes))], is_certain, recursion.best)
 
 
 def _skew(nodes):

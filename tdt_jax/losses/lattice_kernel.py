@@ -1,0 +1,290 @@
+"""The recursions over a lattice in one kernel (Pallas), for TPUs (Mosaic) and GPUs (Triton).
+
+The kernel computes what `losses.lattice` computes by `lax.scan`, which is its reference, with the
+same arithmetic (`losses.recursion`). A batch is its grid, and each of its programs follows all
+diagonals of its utterances. The last few diagonals of a recursion are its window; it is kept twice,
+as it is for blank arcs, and moved by one label for label arcs.
+
+TPU: a program has 8 utterances on the sublanes of a register and their labels on its lanes, and
+computes alpha upwards and beta downwards at the same time. Its grid's second dimension are blocks
+of diagonals, which are copied in while the block before is computed; the window stays in VMEM.
+Alpha needs the arcs that arrive at a diagonal: they are kept from when their start was passed.
+
+GPU: a program computes one recursion of one utterance, with its labels on the threads and its window
+in registers. A thread reads its neighbor's newest value from the result in memory, behind a barrier
+of the program. All shifts of arcs are addresses. Interpret mode cannot check the barrier, and no
+GPU has: what is known of it is the order of instructions in the compiled program.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as mosaic
+from jax.experimental.pallas import triton
+
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine
+from tdt_jax.runtime import backend
+
+LANES, SUBLANES = 128, 8  # of a TPU's registers
+# Of 16 MB of VMEM that a kernel may have on a v5e: what is left is the compiler's.
+VMEM_BYTES = 10 * 2**20
+BLOCKS = 32, 16, 8, 4, 2, 1  # diagonals that are copied in at a time
+# Above that the window leaves the registers of a GPU's multiprocessor: 65,536, with 20 to 60 of
+# them for each label.
+GPU_COLUMNS = 1024
+
+
+def fits(diagonals: int, columns: int, steps: list[Step], recursions: list[Recursion]) -> bool:
+    """Returns whether the kernel of the current backend takes lattices of this size."""
+    if backend.current() == "gpu":
+        return columns <= GPU_COLUMNS
+    return _block(columns, steps, recursions) is not None
+
+
+def recursions_of_batch(
+    leaving: jax.Array,
+    end: jax.Array,
+    steps: list[Step],
+    recursions: list[Recursion],
+) -> list[LogProbs]:
+    """Returns the [B, T+U+1, U+1] of each recursion.
+
+    Args:
+      leaving: [B, T+U+1, arcs, U+1] log-probabilities of the arcs from each node (n = t + u, u).
+      end: [B, 2] int32, the node (n, u) at which paths end.
+      steps: of each kind of arc.
+      recursions: one or two.
+    """
+    run = _on_gpu if backend.current() == "gpu" else _on_tpu
+    with jax.named_scope("recursion"):
+        return run(leaving, end, tuple(steps), tuple(recursions))
+
+
+class _Window(NamedTuple):
+    """The last few diagonals of a recursion, newest first."""
+
+    still: tuple[LogProbs, ...]  # for blank arcs
+    moved: tuple[LogProbs, ...]  # for label arcs: moved by one label along them
+
+    @classmethod
+    def empty(cls, steps, shape):
+        """Returns a window without any node that can be reached."""
+        node = LogProbs(jnp.full(shape, NEG_INF), jnp.zeros(shape, jnp.float32))
+        return cls(*((node,) * max(s for s, e in steps if e == emitted) for emitted in (0, 1)))
+
+    def nodes(self, steps) -> list[LogProbs]:
+        """Returns the node at the other end of each arc."""
+        return [(self.moved if emitted else self.still)[span - 1] for span, emitted in steps]
+
+    def push(self, newest, moved):
+        """Returns the window of the next diagonal."""
+        return _Window((newest, *self.still[:-1]), (moved, *self.moved[:-1]))
+
+
+def _cost(leaving, recursions):
+    batch, diagonals, arcs, columns = leaving.shape
+    nodes = batch * diagonals * columns * len(recursions)
+    return pl.CostEstimate(
+        flops=nodes * (7 * arcs + 6),
+        transcendentals=nodes * (arcs + 1),
+        bytes_accessed=4 * nodes * (arcs + 2),
+    )
+
+
+# TPU
+
+
+def _vmem(block, columns, steps, recursions):
+    """Returns the bytes of VMEM that a program takes."""
+    arcs, depth = len(steps), max(span for span, _ in steps)
+    diagonals = 2 * block * len(recursions) * (arcs + 2)  # 2: one is copied, one computed
+    windows = len(recursions) * 4 * depth + depth * arcs
+    return 4 * SUBLANES * _padded(columns, LANES) * (diagonals + windows)
+
+
+def _block(columns, steps, recursions):
+    """Returns how many diagonals a program copies in at a time; None: not even one fits."""
+    sizes = (n for n in BLOCKS if _vmem(n, columns, steps, recursions) <= VMEM_BYTES)
+    return next(sizes, None)
+
+
+def _padded(size, multiple):
+    return -(-size // multiple) * multiple
+
+
+def _on_tpu(leaving, end, steps, recursions):
+    batch, diagonals, arcs, columns = leaving.shape
+    block = _block(columns, steps, recursions)
+    height, width = _padded(diagonals, block), _padded(columns, LANES)
+    sublanes, blocks = min(batch, SUBLANES), height // block
+    padding = ((0, height - diagonals), (0, 0), (0, 0), (0, width - columns))
+    rows = jnp.transpose(leaving, (1, 2, 0, 3))
+    rows = jnp.pad(rows, padding, constant_values=NEG_INF)
+
+    def place(recursion):
+        """Returns where the block of each grid index lies, upwards or downwards."""
+        return lambda i, j: j if recursion.forward else blocks - 1 - j
+
+    def arcs_spec(recursion):
+        at = place(recursion)
+        return pl.BlockSpec((block, arcs, sublanes, width), lambda i, j: (at(i, j), 0, i, 0))
+
+    def nodes_spec(recursion):
+        at = place(recursion)
+        return pl.BlockSpec((block, sublanes, width), lambda i, j: (at(i, j), i, 0))
+
+    size = len(jax.tree.leaves(_Window.empty(steps, ())))
+    depth = max(span for span, _ in steps)
+    result = jax.ShapeDtypeStruct((height, batch, width), jnp.float32)
+    results = pl.pallas_call(
+        functools.partial(_tpu_program, steps=steps, recursions=recursions),
+        grid=(pl.cdiv(batch, sublanes), blocks),
+        in_specs=[
+            pl.BlockSpec((sublanes, 2), lambda i, j: (i, 0)),
+            [arcs_spec(recursion) for recursion in recursions],
+        ],
+        out_specs=[LogProbs(nodes_spec(x), nodes_spec(x)) for x in recursions],
+        out_shape=[LogProbs(result, result) for _ in recursions],
+        scratch_shapes=[
+            mosaic.VMEM((depth, arcs, sublanes, width), jnp.float32),
+            [mosaic.VMEM((size, sublanes, width), jnp.float32) for _ in recursions],
+        ],
+        compiler_params=mosaic.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
+        cost_estimate=_cost(leaving, recursions),
+        interpret=backend.interprets_kernels(),
+        name="lattice",
+    )(end, [rows for _ in recursions])
+    return jax.tree.map(lambda x: jnp.swapaxes(x[:diagonals, :, :columns], 0, 1), results)
+
+
+def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
+    *result_refs, started_ref, window_refs = refs
+    block, _, *shape = arcs_refs[0].shape
+    width = shape[-1]
+    columns = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+    index, blocks = pl.program_id(1), pl.num_programs(1)
+    empty = _Window.empty(steps, shape)
+    depth = started_ref.shape[0]
+
+    @pl.when(index == 0)
+    def _():
+        started_ref[:] = jnp.full(started_ref.shape, NEG_INF)
+        for ref in window_refs:
+            for i, x in enumerate(jax.tree.leaves(empty)):
+                ref[i] = x
+
+    def move(x, forward):
+        rolled = mosaic.roll(x, 1 if forward else width - 1, 1)
+        return jnp.where(columns == (0 if forward else width - 1), NEG_INF, rolled)
+
+    def arriving(n, arcs):
+        """Returns the arcs that end on diagonal n, and keeps those that start there."""
+        ends = [started_ref[(n - span) % depth, i] for i, (span, _) in enumerate(steps)]
+        for i, (arc, step) in enumerate(zip(arcs, steps, strict=True)):
+            started_ref[n % depth, i] = move(arc, True) if step.emitted else arc
+        return ends
+
+    def follow(recursion, window, arcs_ref, result, count):
+        """Computes the next diagonal of one recursion, and returns the window after it."""
+        forward = recursion.forward
+        row = count if forward else block - 1 - count
+        n = row + block * (index if forward else blocks - 1 - index)
+        arcs = [arcs_ref[row, i] for i in range(len(steps))]
+        if forward:
+            arcs = arriving(n + depth, arcs)  # + depth: so that n - span is never negative
+            is_certain = (n == 0) & (columns == 0)
+        else:
+            is_certain = (n == end_ref[:, 0:1]) & (columns == end_ref[:, 1:2])
+        newest = combine(window.nodes(steps), arcs, is_certain, recursion.best)
+        for ref, x in zip(result, newest, strict=True):
+            ref[row] = x
+        return window.push(newest, LogProbs(*(move(x, forward) for x in newest)))
+
+    def body(count, windows):
+        parts = zip(recursions, windows, arcs_refs, result_refs, strict=True)
+        return [follow(*part, count) for part in parts]
+
+    structure = jax.tree.structure(empty)
+    windows = [
+        jax.tree.unflatten(structure, [ref[i] for i in range(ref.shape[0])]) for ref in window_refs
+    ]
+    windows = jax.lax.fori_loop(0, block, body, windows)
+    for ref, window in zip(window_refs, windows, strict=True):
+        for i, x in enumerate(jax.tree.leaves(window)):
+            ref[i] = x
+
+
+# GPU
+
+
+def _on_gpu(leaving, end, steps, recursions):
+    batch, diagonals, arcs, columns = leaving.shape
+    width = pl.next_power_of_2(columns)
+    shape = (batch, len(recursions), diagonals, columns)
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
+    nodes = pl.BlockSpec((None, None, *shape[2:]), lambda i, j: (i, j, 0, 0))
+    options = {}
+    if not backend.interprets_kernels():
+        # One label a thread as far as the multiprocessor's registers go.
+        options["compiler_params"] = triton.CompilerParams(
+            num_warps=min(max(width // 32, 1), 16), num_stages=1
+        )
+    results = pl.pallas_call(
+        functools.partial(_gpu_program, steps=steps, recursions=recursions, width=width),
+        grid=(batch, len(recursions)),
+        in_specs=[
+            pl.BlockSpec((None, 2), lambda i, j: (i, 0)),
+            pl.BlockSpec((None, diagonals, arcs, columns), lambda i, j: (i, 0, 0, 0)),
+        ],
+        out_specs=LogProbs(nodes, nodes),
+        out_shape=LogProbs(result, result),
+        cost_estimate=_cost(leaving, recursions),
+        interpret=backend.interprets_kernels(),
+        name="lattice",
+        **options,
+    )(end, leaving)
+    return [jax.tree.map(lambda x, i=i: x[:, i], results) for i in range(len(recursions))]
+
+
+def _gpu_program(end_ref, arcs_ref, *result, steps, recursions, width):
+    diagonals, _, size = arcs_ref.shape
+    columns = jnp.arange(width)
+    first, *others = recursions
+    forward = (pl.program_id(1) == 0) == first.forward if others else first.forward
+    origin = [jnp.where(forward, 0, end_ref[i]) for i in (0, 1)]
+
+    def place(count):
+        return jnp.where(forward, count, diagonals - 1 - count)
+
+    def arcs_at(count):
+        """Returns the arcs between a diagonal and those before it in this recursion."""
+        n, arcs = place(count), []
+        for i, (span, emitted) in enumerate(steps):
+            row, column = n - jnp.where(forward, span, 0), columns - jnp.where(forward, emitted, 0)
+            valid = (row >= 0) & (row < diagonals) & (column >= 0) & (column < size)
+            at = arcs_ref.at[row, i, column]
+            arcs.append(triton.load(at, mask=valid, other=NEG_INF))
+        return tuple(arcs)
+
+    def moved(ref, n):
+        column = columns - jnp.where(forward, 1, -1)
+        valid = (column >= 0) & (column < size)
+        return triton.load(ref.at[n, column], mask=valid, other=NEG_INF)
+
+    def body(count, state):
+        window, arcs = state
+        n = place(count)
+        later = arcs_at(count + 1)  # on their way while this diagonal is computed
+        is_certain = (n == origin[0]) & (columns == origin[1])
+        newest = combine(window.nodes(steps), arcs, is_certain, first.best)
+        for ref, x in zip(result, newest, strict=True):
+            triton.store(ref.at[n, columns], x, mask=columns < size)
+        if not backend.interprets_kernels():
+            triton.debug_barrier()  # neighbors' values are in memory now
+        return window.push(newest, LogProbs(*(moved(ref, n) for ref in result))), later
+
+    state = _Window.empty(steps, (width,)), arcs_at(0)
+    jax.lax.fori_loop(0, diagonals, body, state)
