@@ -252,25 +252,27 @@ def _on_gpu(leaving, end, steps, recursions):
 def _gpu_program(end_ref, arcs_ref, *result, steps, recursions, width):
     diagonals, _, size = arcs_ref.shape
     columns = jnp.arange(width)
-    first, *others = recursions
-    forward = (pl.program_id(1) == 0) == first.forward if others else first.forward
-    origin = [jnp.where(forward, 0, end_ref[i]) for i in (0, 1)]
+    # 1 for alpha, 0 for beta: of two recursions, the first is alpha.
+    forward = int(recursions[0].forward)
+    if len(recursions) == 2:
+        forward = 1 - pl.program_id(1)
+    origin = [(1 - forward) * end_ref[i] for i in (0, 1)]
 
     def place(count):
-        return jnp.where(forward, count, diagonals - 1 - count)
+        return forward * count + (1 - forward) * (diagonals - 1 - count)
 
     def arcs_at(count):
         """Returns the arcs between a diagonal and those before it in this recursion."""
         n, arcs = place(count), []
         for i, (span, emitted) in enumerate(steps):
-            row, column = n - jnp.where(forward, span, 0), columns - jnp.where(forward, emitted, 0)
+            row, column = n - forward * span, columns - forward * emitted
             valid = (row >= 0) & (row < diagonals) & (column >= 0) & (column < size)
             at = arcs_ref.at[row, i, column]
             arcs.append(triton.load(at, mask=valid, other=NEG_INF))
         return tuple(arcs)
 
     def moved(ref, n):
-        column = columns - jnp.where(forward, 1, -1)
+        column = columns + 1 - 2 * forward
         valid = (column >= 0) & (column < size)
         return triton.load(ref.at[n, column], mask=valid, other=NEG_INF)
 
@@ -279,7 +281,7 @@ def _gpu_program(end_ref, arcs_ref, *result, steps, recursions, width):
         n = place(count)
         later = arcs_at(count + 1)  # on their way while this diagonal is computed
         is_certain = (n == origin[0]) & (columns == origin[1])
-        newest = combine(window.nodes(steps), arcs, is_certain, first.best)
+        newest = combine(window.nodes(steps), arcs, is_certain, recursions[0].best)
         for ref, x in zip(result, newest, strict=True):
             triton.store(ref.at[n, columns], x, mask=columns < size)
         if not backend.interprets_kernels():
