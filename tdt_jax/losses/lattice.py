@@ -81,18 +81,18 @@ def arc_posteriors(
     alpha, beta = arcs.forward_backward()
     total = arcs.end(alpha)
     beta = arcs.padded(beta)
+    rows, columns = arcs.masked[0].shape
 
-    def posterior(arc, span, emitted):
-        end = jax.tree.map(
-            lambda x: x[span : span + arcs.diagonals, emitted : emitted + arcs.columns.size], beta
-        )
+    def posterior(arc, step):
+        t, u = step.duration, step.emitted
+        end = jax.tree.map(lambda x: x[t : t + rows, u : u + columns], beta)
         whole = alpha.whole + end.whole - total.whole  # exact
         log_posterior = whole + (alpha.rest + arc + end.rest - total.rest)
         # Where no path exists, alpha, beta and total are of the order of -1e30 and mean nothing.
         log_posterior = jnp.where(total.whole > NEG_INF / 2, log_posterior, NEG_INF)
-        return _unskew(jnp.exp(jnp.minimum(log_posterior, 0.0)))[:-1]
+        return jnp.exp(jnp.minimum(log_posterior, 0.0))[:-1]
 
-    posteriors = [posterior(arcs.leaving[:, i], *step) for i, step in enumerate(arcs.steps)]
+    posteriors = [posterior(*pair) for pair in zip(arcs.masked, arcs.steps, strict=True)]
     blanks = jnp.stack(posteriors[: len(blank_durations)], axis=-1)
     labels = jnp.stack(posteriors[len(blank_durations) :], axis=-1)
     return total.value(), blanks, labels[:, :-1]
@@ -136,24 +136,25 @@ def best_path(
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
     beta = arcs.padded(arcs.backward(best=True))
-    spans, emitted = (jnp.array(column, jnp.int32) for column in zip(*arcs.steps, strict=True))
+    leaving = jnp.stack(arcs.masked, axis=-1)
+    durations, emitted = (jnp.array(x, jnp.int32) for x in zip(*arcs.steps, strict=True))
     count = label.shape[1]
 
     def step(state):
-        n, u, path = state
-        scores = arcs.leaving[n, :, u]
-        ends = n + spans, u + emitted
-        best = jnp.argmax((beta.whole[ends] - beta.whole[n, u]) + (scores + beta.rest[ends]))
+        t, u, path = state
+        scores = leaving[t, u]
+        ends = t + durations, u + emitted
+        best = jnp.argmax((beta.whole[ends] - beta.whole[t, u]) + (scores + beta.rest[ends]))
         row = jnp.where(emitted[best] == 1, u, count)  # a blank writes beyond the labels
         path = path._replace(
-            times=path.times.at[row].set(n - u),
-            durations=path.durations.at[row].set(spans[best] - 1),
+            times=path.times.at[row].set(t),
+            durations=path.durations.at[row].set(durations[best]),
             scores=path.scores.at[row].set(scores[best]),
         )
-        return n + spans[best], u + emitted[best], path
+        return t + durations[best], u + emitted[best], path
 
     def unfinished(state):
-        return (beta.whole[0, 0] > NEG_INF / 2) & (state[0] < num_frames + num_labels)
+        return (beta.whole[0, 0] > NEG_INF / 2) & (state[0] < num_frames)
 
     empty = jnp.zeros((count + 1,), jnp.int32)
     path = BestPath(empty, empty, empty.astype(jnp.float32), beta.value()[0, 0])
@@ -185,30 +186,26 @@ class _Arcs:
             masked(label[..., i], (t + d < num_frames) & (u < num_labels))
             for i, d in enumerate(label_durations)
         ]
+        self.masked = blanks + labels  # each [T+1, U+1]
         self.steps = [Step(d, 0) for d in blank_durations]
-        self.steps += [Step(d + 1, 1) for d in label_durations]
-        self.window = max(span for span, _ in self.steps)  # diagonals that a recursion looks back
-        self.leaving = jnp.swapaxes(_skew(jnp.stack(blanks + labels)), 0, 1)  # [T+U+1, arcs, U+1]
-        self.diagonals = self.leaving.shape[0]
-        self.columns = jnp.arange(self.leaving.shape[-1])
+        self.steps += [Step(d, 1) for d in label_durations]
         self.num_frames, self.num_labels = num_frames, num_labels
 
     def end(self, alpha: LogProbs) -> LogProbs:
         """Returns alpha(T, U)."""
-        n = self.num_frames + self.num_labels
-        return jax.tree.map(lambda x: x[n, self.num_labels], alpha)
+        return jax.tree.map(lambda x: x[self.num_frames, self.num_labels], alpha)
 
     def padded(self, beta: LogProbs) -> LogProbs:
         """Returns beta with room for the ends of arcs that lead out of the lattice."""
-        beyond = ((0, self.window), (0, 1))
+        beyond = ((0, max(step.duration for step in self.steps)), (0, 1))
         return jax.tree.map(lambda x: jnp.pad(x, beyond, constant_values=NEG_INF), beta)
 
     def forward(self) -> LogProbs:
-        """Returns alpha [T+U+1, U+1]: the log-probability of reaching each node."""
+        """Returns alpha [T+1, U+1]: the log-probability of reaching each node."""
         return self._run(Recursion(forward=True))[0]
 
     def backward(self, *, best: bool = False) -> LogProbs:
-        """Returns beta [T+U+1, U+1]: the log-probability of reaching the end from each node.
+        """Returns beta [T+1, U+1]: the log-probability of reaching the end from each node.
 
         With `best`, that of the best path to it.
         """
@@ -219,91 +216,85 @@ class _Arcs:
         return self._run(Recursion(forward=True), Recursion(forward=False))
 
     def _run(self, *recursions: Recursion) -> list[LogProbs]:
-        """Returns the [T+U+1, U+1] of each recursion."""
-        sizes = self.diagonals, self.columns.size
-        if not backend.uses_kernels() or not lattice_kernel.fits(*sizes, self.steps, recursions):
-            return self._scan(recursions)
-
-        def run(leaving, end):
-            return lattice_kernel.recursions_of_batch(leaving, end, self.steps, recursions)
-
-        @jax.custom_batching.custom_vmap
-        def one(*arguments):
-            return jax.tree.map(lambda x: x[0], run(*(x[None] for x in arguments)))
-
-        @one.def_vmap
-        def batch(size, is_batched, *arguments):
-            arguments = (
-                x if batched else jnp.broadcast_to(x, (size, *x.shape))
-                for x, batched in zip(arguments, is_batched, strict=True)
-            )
-            results = run(*arguments)
-            return results, jax.tree.map(lambda _: True, results)
-
-        return one(self.leaving, jnp.stack([self.num_frames + self.num_labels, self.num_labels]))
-
-    def _arriving(self):
-        """Returns the arcs that end on each diagonal [T+U+1, arcs, U+1], at their end nodes."""
-
-        def arriving(i, span, emitted):
-            span = min(span, self.diagonals)  # a longer one leads out of the lattice
-            arc = self.leaving[: self.diagonals - span, i, : self.columns.size - emitted]
-            return jnp.pad(arc, ((span, 0), (emitted, 0)), constant_values=NEG_INF)
-
-        return jnp.stack([arriving(i, *step) for i, step in enumerate(self.steps)], axis=1)
-
-    def _scan(self, recursions) -> list[LogProbs]:
-        """Computes the recursions by `lax.scan`."""
-        arcs = [self._arriving() if x.forward else self.leaving[::-1] for x in recursions]
-
-        def step(windows, inputs):
-            count, *arcs = inputs
-            newest = [self._newest(count, *parts) for parts in zip(recursions, windows, arcs)]
-            windows = [
-                jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
-                for pair in zip(newest, windows, strict=True)
-            ]
-            return windows, newest
-
-        # A window holds the last few diagonals, newest first.
-        unreachable = jnp.full((self.window, self.columns.size), NEG_INF)
-        windows = [LogProbs(unreachable, jnp.zeros_like(unreachable))] * len(recursions)
+        """Returns the [T+1, U+1] of each recursion."""
+        leaving = [_skew(arc) for arc in self.masked]
+        end = jnp.stack([self.num_frames + self.num_labels, self.num_labels])
+        run = functools.partial(_scan, self.steps, recursions)
+        if backend.uses_kernels() and lattice_kernel.fits(
+            leaving[0].shape[1], self.steps, recursions
+        ):
+            run = lattice_kernel.runner(self.steps, recursions)
         with jax.named_scope("recursion"):
-            results = jax.lax.scan(step, windows, (jnp.arange(self.diagonals), *arcs))[1]
-        return [
-            result if x.forward else jax.tree.map(lambda x: x[::-1], result)
-            for x, result in zip(recursions, results, strict=True)
-        ]
+            results = run(leaving, end)
+        return jax.tree.map(_unskew, results)
 
-    def _newest(self, count, recursion: Recursion, window: LogProbs, arcs) -> LogProbs:
+
+def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
+    """Returns the [T+U+1, U+1] of each recursion, by diagonals.
+
+    Args:
+      steps: of each kind of arc.
+      recursions: which are computed.
+      leaving: for each step, the log-probabilities [T+U+1, U+1] of the arcs from (n, u).
+      end: the node (n, u) where paths end.
+    """
+    diagonals, size = leaving[0].shape
+    columns = jnp.arange(size)
+
+    def arriving(arc, step):
+        """Returns the arcs by the nodes at their ends."""
+        span = min(step.span, diagonals)  # a longer one leads out of the lattice
+        arc = arc[: diagonals - span, : size - step.emitted]
+        return jnp.pad(arc, ((span, 0), (step.emitted, 0)), constant_values=NEG_INF)
+
+    def inputs(recursion):
+        if recursion.forward:
+            return jnp.stack([arriving(*pair) for pair in zip(leaving, steps, strict=True)], 1)
+        return jnp.stack(leaving, 1)[::-1]
+
+    def newest(count, recursion: Recursion, window: LogProbs, arcs) -> LogProbs:
         """Returns the diagonal that comes after `count` others."""
-        n, u = count, 0
+        n, start = count, (0, 0)
         if not recursion.forward:
-            n, u = self.diagonals - 1 - count, self.num_labels
-        end = 0 if recursion.forward else self.num_frames + self.num_labels
-        is_certain = (n == end) & (self.columns == u)
+            n, start = diagonals - 1 - count, end
 
-        def move(x, emitted):
-            """Returns the values at the other ends of arcs that emit 0 or 1 labels."""
-            if not emitted:
+        def other_end(x, step):
+            x = x[step.span - 1]
+            if not step.emitted:
                 return x
             pad, kept = ((1, 0), x[:-1]) if recursion.forward else ((0, 1), x[1:])
             return jnp.pad(kept, pad, constant_values=NEG_INF)
 
-        nodes = [
-            jax.tree.map(lambda x: move(x[span - 1], emitted), window)
-            for span, emitted in self.steps
+        nodes = [LogProbs(*(other_end(x, step) for x in window)) for step in steps]
+        is_certain = (n == start[0]) & (columns == start[1])
+        return combine(nodes, list(arcs), is_certain, recursion.best)
+
+    def body(windows, inputs):
+        count, *arcs = inputs
+        diagonal = [newest(count, *x) for x in zip(recursions, windows, arcs, strict=True)]
+        windows = [
+            jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
+            for pair in zip(diagonal, windows, strict=True)
         ]
-        return combine(nodes, [arcs[i] for i in range(len(nodes))], is_certain, recursion.best)
+        return windows, diagonal
+
+    # A window holds the last few diagonals, newest first.
+    unreachable = jnp.full((max(step.span for step in steps), size), NEG_INF)
+    windows = [LogProbs(unreachable, jnp.zeros_like(unreachable)) for _ in recursions]
+    arcs = [inputs(recursion) for recursion in recursions]
+    results = jax.lax.scan(body, windows, (jnp.arange(diagonals), *arcs))[1]
+    return [
+        result if x.forward else jax.tree.map(lambda x: x[::-1], result)
+        for x, result in zip(recursions, results, strict=True)
+    ]
 
 
 def _skew(nodes):
-    """[..., T+1, U+1] by (t, u) -> [..., T+U+1, U+1] by (n = t + u, u); minus infinity outside."""
-    *batch, rows, columns = nodes.shape
-    pad = [(0, 0)] * (len(batch) + 1)
-    nodes = jnp.pad(jnp.swapaxes(nodes, -1, -2), [*pad, (0, columns)], constant_values=NEG_INF)
-    nodes = nodes.reshape(*batch, -1)[..., : columns * (rows + columns - 1)]
-    return jnp.swapaxes(nodes.reshape(*batch, columns, rows + columns - 1), -1, -2)
+    """[T+1, U+1] by (t, u) -> [T+U+1, U+1] by (n = t + u, u); minus infinity outside."""
+    rows, columns = nodes.shape
+    nodes = jnp.pad(nodes.T, ((0, 0), (0, columns)), constant_values=NEG_INF)
+    nodes = nodes.reshape(-1)[: columns * (rows + columns - 1)]
+    return nodes.reshape(columns, -1).T
 
 
 def _unskew(diagonals):

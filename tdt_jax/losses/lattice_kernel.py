@@ -17,6 +17,7 @@ GPU has: what is known of it is the order of instructions in the compiled progra
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,30 +38,38 @@ BLOCKS = 32, 16, 8, 4, 2, 1  # diagonals that are copied in at a time
 GPU_COLUMNS = 1024
 
 
-def fits(diagonals: int, columns: int, steps: list[Step], recursions: list[Recursion]) -> bool:
-    """Returns whether the kernel of the current backend takes lattices of this size."""
+def fits(columns: int, steps: Sequence[Step], recursions: Sequence[Recursion]) -> bool:
+    """Returns whether the kernel of the current backend takes lattices of this many columns."""
     if backend.current() == "gpu":
         return columns <= GPU_COLUMNS
     return _block(columns, steps, recursions) is not None
 
 
-def recursions_of_batch(
-    leaving: jax.Array,
-    end: jax.Array,
-    steps: list[Step],
-    recursions: list[Recursion],
-) -> list[LogProbs]:
-    """Returns the [B, T+U+1, U+1] of each recursion.
+def runner(steps: Sequence[Step], recursions: Sequence[Recursion]) -> Callable:
+    """Returns a function that runs one or two recursions; under `vmap`, its batch is the grid.
 
-    Args:
-      leaving: [B, T+U+1, arcs, U+1] log-probabilities of the arcs from each node (n = t + u, u).
-      end: [B, 2] int32, the node (n, u) at which paths end.
-      steps: of each kind of arc.
-      recursions: one or two.
+    It takes the log-probabilities [T+U+1, U+1] of the arcs from each node (n = t + u, u), one array
+    for each of the `steps`, and the node [2] int32 where paths end. It returns the LogProbs
+    [T+U+1, U+1] of each recursion.
     """
     run = _on_gpu if backend.current() == "gpu" else _on_tpu
-    with jax.named_scope("recursion"):
-        return run(leaving, end, tuple(steps), tuple(recursions))
+
+    def batch(leaving, end):
+        return run(leaving, end, steps, recursions)
+
+    @jax.custom_batching.custom_vmap
+    def one(leaving, end):
+        return jax.tree.map(lambda x: x[0], batch([x[None] for x in leaving], end[None]))
+
+    @one.def_vmap
+    def _(size, is_batched, leaving, end):
+        def rows(x, is_batched):
+            return x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+
+        results = batch(*jax.tree.map(rows, (leaving, end), tuple(is_batched)))
+        return results, jax.tree.map(lambda _: True, results)
+
+    return one
 
 
 class _Window(NamedTuple):
@@ -73,11 +82,11 @@ class _Window(NamedTuple):
     def empty(cls, steps, shape):
         """Returns a window without any node that can be reached."""
         node = LogProbs(jnp.full(shape, NEG_INF), jnp.zeros(shape, jnp.float32))
-        return cls(*((node,) * max(s for s, e in steps if e == emitted) for emitted in (0, 1)))
+        return cls(*((node,) * max(step.span for step in steps if step.emitted == emitted) for emitted in (0, 1)))
 
     def nodes(self, steps) -> list[LogProbs]:
         """Returns the node at the other end of each arc."""
-        return [(self.moved if emitted else self.still)[span - 1] for span, emitted in steps]
+        return [(self.moved if step.emitted else self.still)[step.span - 1] for step in steps]
 
     def push(self, newest, moved):
         """Returns the window of the next diagonal."""
@@ -85,8 +94,7 @@ class _Window(NamedTuple):
 
 
 def _cost(leaving, recursions):
-    batch, diagonals, arcs, columns = leaving.shape
-    nodes = batch * diagonals * columns * len(recursions)
+    arcs, nodes = len(leaving), leaving[0].size * len(recursions)
     return pl.CostEstimate(
         flops=nodes * (7 * arcs + 6),
         transcendentals=nodes * (arcs + 1),
@@ -99,7 +107,7 @@ def _cost(leaving, recursions):
 
 def _vmem(block, columns, steps, recursions):
     """Returns the bytes of VMEM that a program takes."""
-    arcs, depth = len(steps), max(span for span, _ in steps)
+    arcs, depth = len(steps), max(step.span for step in steps)
     diagonals = 2 * block * len(recursions) * (arcs + 2)  # 2: one is copied, one computed
     windows = len(recursions) * 4 * depth + depth * arcs
     return 4 * SUBLANES * _padded(columns, LANES) * (diagonals + windows)
@@ -116,53 +124,52 @@ def _padded(size, multiple):
 
 
 def _on_tpu(leaving, end, steps, recursions):
-    batch, diagonals, arcs, columns = leaving.shape
+    batch, diagonals, columns = leaving[0].shape
     block = _block(columns, steps, recursions)
     height, width = _padded(diagonals, block), _padded(columns, LANES)
     sublanes, blocks = min(batch, SUBLANES), height // block
-    padding = ((0, height - diagonals), (0, 0), (0, 0), (0, width - columns))
-    rows = jnp.transpose(leaving, (1, 2, 0, 3))
-    rows = jnp.pad(rows, padding, constant_values=NEG_INF)
 
-    def place(recursion):
-        """Returns where the block of each grid index lies, upwards or downwards."""
-        return lambda i, j: j if recursion.forward else blocks - 1 - j
+    def rows(arc):
+        """[B, T+U+1, U+1] -> whole blocks [T', B, U']."""
+        padding = ((0, height - diagonals), (0, 0), (0, width - columns))
+        return jnp.pad(jnp.swapaxes(arc, 0, 1), padding, constant_values=NEG_INF)
 
-    def arcs_spec(recursion):
-        at = place(recursion)
-        return pl.BlockSpec((block, arcs, sublanes, width), lambda i, j: (at(i, j), 0, i, 0))
+    def spec(recursion):
+        """Returns which block each program computes, upwards or downwards."""
 
-    def nodes_spec(recursion):
-        at = place(recursion)
-        return pl.BlockSpec((block, sublanes, width), lambda i, j: (at(i, j), i, 0))
+        def place(i, j):
+            return j if recursion.forward else blocks - 1 - j, i, 0
 
-    size = len(jax.tree.leaves(_Window.empty(steps, ())))
-    depth = max(span for span, _ in steps)
+        return pl.BlockSpec((block, sublanes, width), place)
+
+    arcs = [rows(arc) for arc in leaving]
     result = jax.ShapeDtypeStruct((height, batch, width), jnp.float32)
+    depth = max(step.span for step in steps)
+    size = len(jax.tree.leaves(_Window.empty(steps, ())))
     results = pl.pallas_call(
         functools.partial(_tpu_program, steps=steps, recursions=recursions),
         grid=(pl.cdiv(batch, sublanes), blocks),
         in_specs=[
             pl.BlockSpec((sublanes, 2), lambda i, j: (i, 0)),
-            [arcs_spec(recursion) for recursion in recursions],
+            [[spec(recursion)] * len(steps) for recursion in recursions],
         ],
-        out_specs=[LogProbs(nodes_spec(x), nodes_spec(x)) for x in recursions],
+        out_specs=[LogProbs(spec(recursion), spec(recursion)) for recursion in recursions],
         out_shape=[LogProbs(result, result) for _ in recursions],
         scratch_shapes=[
-            mosaic.VMEM((depth, arcs, sublanes, width), jnp.float32),
+            mosaic.VMEM((depth, len(steps), sublanes, width), jnp.float32),
             [mosaic.VMEM((size, sublanes, width), jnp.float32) for _ in recursions],
         ],
         compiler_params=mosaic.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         cost_estimate=_cost(leaving, recursions),
         interpret=backend.interprets_kernels(),
         name="lattice",
-    )(end, [rows for _ in recursions])
+    )(end, [arcs for _ in recursions])
     return jax.tree.map(lambda x: jnp.swapaxes(x[:diagonals, :, :columns], 0, 1), results)
 
 
 def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
     *result_refs, started_ref, window_refs = refs
-    block, _, *shape = arcs_refs[0].shape
+    block, *shape = arcs_refs[0][0].shape
     width = shape[-1]
     columns = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
     index, blocks = pl.program_id(1), pl.num_programs(1)
@@ -182,17 +189,17 @@ def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
 
     def arriving(n, arcs):
         """Returns the arcs that end on diagonal n, and keeps those that start there."""
-        ends = [started_ref[(n - span) % depth, i] for i, (span, _) in enumerate(steps)]
+        ends = [started_ref[(n - step.span) % depth, i] for i, step in enumerate(steps)]
         for i, (arc, step) in enumerate(zip(arcs, steps, strict=True)):
             started_ref[n % depth, i] = move(arc, True) if step.emitted else arc
         return ends
 
-    def follow(recursion, window, arcs_ref, result, count):
+    def follow(recursion, window, arcs_refs, result, count):
         """Computes the next diagonal of one recursion, and returns the window after it."""
         forward = recursion.forward
         row = count if forward else block - 1 - count
         n = row + block * (index if forward else blocks - 1 - index)
-        arcs = [arcs_ref[row, i] for i in range(len(steps))]
+        arcs = [ref[row] for ref in arcs_refs]
         if forward:
             arcs = arriving(n + depth, arcs)  # + depth: so that n - span is never negative
             is_certain = (n == 0) & (columns == 0)
@@ -221,11 +228,10 @@ def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
 
 
 def _on_gpu(leaving, end, steps, recursions):
-    batch, diagonals, arcs, columns = leaving.shape
-    width = pl.next_power_of_2(columns)
-    shape = (batch, len(recursions), diagonals, columns)
-    result = jax.ShapeDtypeStruct(shape, jnp.float32)
-    nodes = pl.BlockSpec((None, None, *shape[2:]), lambda i, j: (i, j, 0, 0))
+    batch, *sizes = leaving[0].shape
+    width = pl.next_power_of_2(sizes[1])
+    result = jax.ShapeDtypeStruct((batch, len(recursions), *sizes), jnp.float32)
+    nodes = pl.BlockSpec((None, None, *sizes), lambda i, j: (i, j, 0, 0))
     options = {}
     if not backend.interprets_kernels():
         # One label a thread as far as the multiprocessor's registers go.
@@ -237,7 +243,7 @@ def _on_gpu(leaving, end, steps, recursions):
         grid=(batch, len(recursions)),
         in_specs=[
             pl.BlockSpec((None, 2), lambda i, j: (i, 0)),
-            pl.BlockSpec((None, diagonals, arcs, columns), lambda i, j: (i, 0, 0, 0)),
+            [pl.BlockSpec((None, *sizes), lambda i, j: (i, 0, 0))] * len(steps),
         ],
         out_specs=LogProbs(nodes, nodes),
         out_shape=LogProbs(result, result),
@@ -249,8 +255,8 @@ def _on_gpu(leaving, end, steps, recursions):
     return [jax.tree.map(lambda x, i=i: x[:, i], results) for i in range(len(recursions))]
 
 
-def _gpu_program(end_ref, arcs_ref, *result, steps, recursions, width):
-    diagonals, _, size = arcs_ref.shape
+def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):
+    diagonals, size = arcs_refs[0].shape
     columns = jnp.arange(width)
     # 1 for alpha, 0 for beta: of two recursions, the first is alpha.
     forward = int(recursions[0].forward)
@@ -263,13 +269,14 @@ def _gpu_program(end_ref, arcs_ref, *result, steps, recursions, width):
 
     def arcs_at(count):
         """Returns the arcs between a diagonal and those before it in this recursion."""
-        n, arcs = place(count), []
-        for i, (span, emitted) in enumerate(steps):
-            row, column = n - forward * span, columns - forward * emitted
+        n = place(count)
+
+        def load(ref, step):
+            row, column = n - forward * step.span, columns - forward * step.emitted
             valid = (row >= 0) & (row < diagonals) & (column >= 0) & (column < size)
-            at = arcs_ref.at[row, i, column]
-            arcs.append(triton.load(at, mask=valid, other=NEG_INF))
-        return tuple(arcs)
+            return triton.load(ref.at[row, column], mask=valid, other=NEG_INF)
+
+        return tuple(load(*pair) for pair in zip(arcs_refs, steps, strict=True))
 
     def moved(ref, n):
         column = columns + 1 - 2 * forward

@@ -24,8 +24,13 @@ class LogProbs(NamedTuple):
 class Step(NamedTuple):
     """How far an arc leads."""
 
-    span: int  # anti-diagonals on: its duration, and 1 more for a label
+    duration: int  # frames on
     emitted: int  # labels on: 1 for a label, 0 for a blank
+
+    @property
+    def span(self) -> int:
+        """Anti-diagonals on."""
+        return self.duration + self.emitted
 
 
 class Recursion(NamedTuple):
