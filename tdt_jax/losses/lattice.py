@@ -30,8 +30,9 @@ import jax
 import jax.numpy as jnp
 
 from tdt_jax.losses import lattice_kernel
-from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine, skew, unskew
 from tdt_jax.runtime import backend
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def log_likelihood(
@@ -217,28 +218,27 @@ class _Arcs:
 
     def _run(self, *recursions: Recursion) -> list[LogProbs]:
         """Returns the [T+1, U+1] of each recursion."""
-        leaving = [_skew(arc) for arc in self.masked]
-        end = jnp.stack([self.num_frames + self.num_labels, self.num_labels])
+        end = jnp.stack([self.num_frames, self.num_labels])
         run = functools.partial(_scan, self.steps, recursions)
-        if backend.uses_kernels() and lattice_kernel.fits(
-            leaving[0].shape[1], self.steps, recursions
-        ):
+        num_columns = self.masked[0].shape[1]
+        if backend.uses_kernels() and lattice_kernel.fits(num_columns, self.steps, recursions):
             run = lattice_kernel.runner(self.steps, recursions)
         with jax.named_scope("recursion"):
-            results = run(leaving, end)
-        return jax.tree.map(_unskew, results)
+            return run(self.masked, end)
 
 
 def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
-    """Returns the [T+U+1, U+1] of each recursion, by diagonals.
+    """Returns the [T+1, U+1] of each recursion, by `lax.scan` over the diagonals.
 
     Args:
       steps: of each kind of arc.
       recursions: which are computed.
-      leaving: for each step, the log-probabilities [T+U+1, U+1] of the arcs from (n, u).
-      end: the node (n, u) where paths end.
+      leaving: for each step, the log-probabilities [T+1, U+1] of the arcs from (t, u).
+      end: [2] int32, the node (t, u) where paths end.
     """
-    diagonals, size = leaving[0].shape
+    num_rows, size = leaving[0].shape
+    diagonals = num_rows + size - 1
+    leaving = [skew(arc, diagonals, size) for arc in leaving]
     columns = jnp.arange(size)
 
     def arriving(arc, step):
@@ -254,9 +254,9 @@ def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
 
     def newest(count, recursion: Recursion, window: LogProbs, arcs) -> LogProbs:
         """Returns the diagonal that comes after `count` others."""
-        n, start = count, (0, 0)
+        n, (t, u) = count, (0, 0)
         if not recursion.forward:
-            n, start = diagonals - 1 - count, end
+            n, (t, u) = diagonals - 1 - count, end
 
         def other_end(x, step):
             x = x[step.span - 1]
@@ -266,7 +266,7 @@ def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
             return jnp.pad(kept, pad, constant_values=NEG_INF)
 
         nodes = [LogProbs(*(other_end(x, step) for x in window)) for step in steps]
-        is_certain = (n == start[0]) & (columns == start[1])
+        is_certain = (n == t + u) & (columns == u)
         return combine(nodes, list(arcs), is_certain, recursion.best)
 
     def body(windows, inputs):
@@ -283,22 +283,8 @@ def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
     windows = [LogProbs(unreachable, jnp.zeros_like(unreachable)) for _ in recursions]
     arcs = [inputs(recursion) for recursion in recursions]
     results = jax.lax.scan(body, windows, (jnp.arange(diagonals), *arcs))[1]
-    return [
+    results = [
         result if x.forward else jax.tree.map(lambda x: x[::-1], result)
         for x, result in zip(recursions, results, strict=True)
     ]
-
-
-def _skew(nodes):
-    """[T+1, U+1] by (t, u) -> [T+U+1, U+1] by (n = t + u, u); minus infinity outside."""
-    rows, columns = nodes.shape
-    nodes = jnp.pad(nodes.T, ((0, 0), (0, columns)), constant_values=NEG_INF)
-    nodes = nodes.reshape(-1)[: columns * (rows + columns - 1)]
-    return nodes.reshape(columns, -1).T
-
-
-def _unskew(diagonals):
-    """[T+U+1, U+1] by (n, u) -> [T+1, U+1] by (t, u): the inverse of `_skew`."""
-    size, columns = diagonals.shape
-    flat = jnp.pad(diagonals.T.reshape(-1), (0, columns))
-    return flat.reshape(columns, size + 1)[:, : size + 1 - columns].T
+    return jax.tree.map(lambda x: unskew(x, num_rows, size), results)

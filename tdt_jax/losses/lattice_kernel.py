@@ -26,7 +26,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as mosaic
 from jax.experimental.pallas import triton
 
-from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine, skew, unskew
 from tdt_jax.runtime import backend
 
 LANES, SUBLANES = 128, 8  # of a TPU's registers
@@ -48,9 +48,9 @@ def fits(columns: int, steps: Sequence[Step], recursions: Sequence[Recursion]) -
 def runner(steps: Sequence[Step], recursions: Sequence[Recursion]) -> Callable:
     """Returns a function that runs one or two recursions; under `vmap`, its batch is the grid.
 
-    It takes the log-probabilities [T+U+1, U+1] of the arcs from each node (n = t + u, u), one array
-    for each of the `steps`, and the node [2] int32 where paths end. It returns the LogProbs
-    [T+U+1, U+1] of each recursion.
+    It takes the log-probabilities [T+1, U+1] of the arcs from each node (t, u), one array for each
+    of the `steps`, and the node [2] int32 where paths end. It returns the LogProbs [T+1, U+1] of
+    each recursion.
     """
     run = _on_gpu if backend.current() == "gpu" else _on_tpu
 
@@ -82,7 +82,12 @@ class _Window(NamedTuple):
     def empty(cls, steps, shape):
         """Returns a window without any node that can be reached."""
         node = LogProbs(jnp.full(shape, NEG_INF), jnp.zeros(shape, jnp.float32))
-        return cls(*((node,) * max(step.span for step in steps if step.emitted == emitted) for emitted in (0, 1)))
+        return cls(
+            *(
+                (node,) * max(step.span for step in steps if step.emitted == emitted)
+                for emitted in (0, 1)
+            )
+        )
 
     def nodes(self, steps) -> list[LogProbs]:
         """Returns the node at the other end of each arc."""
@@ -124,15 +129,10 @@ def _padded(size, multiple):
 
 
 def _on_tpu(leaving, end, steps, recursions):
-    batch, diagonals, columns = leaving[0].shape
+    batch, rows, columns = leaving[0].shape
     block = _block(columns, steps, recursions)
-    height, width = _padded(diagonals, block), _padded(columns, LANES)
+    height, width = _padded(rows + columns - 1, block), _padded(columns, LANES)
     sublanes, blocks = min(batch, SUBLANES), height // block
-
-    def rows(arc):
-        """[B, T+U+1, U+1] -> whole blocks [T', B, U']."""
-        padding = ((0, height - diagonals), (0, 0), (0, width - columns))
-        return jnp.pad(jnp.swapaxes(arc, 0, 1), padding, constant_values=NEG_INF)
 
     def spec(recursion):
         """Returns which block each program computes, upwards or downwards."""
@@ -142,7 +142,7 @@ def _on_tpu(leaving, end, steps, recursions):
 
         return pl.BlockSpec((block, sublanes, width), place)
 
-    arcs = [rows(arc) for arc in leaving]
+    arcs = [jax.vmap(lambda x: skew(x, height, width), out_axes=1)(arc) for arc in leaving]
     result = jax.ShapeDtypeStruct((height, batch, width), jnp.float32)
     depth = max(step.span for step in steps)
     size = len(jax.tree.leaves(_Window.empty(steps, ())))
@@ -164,7 +164,7 @@ def _on_tpu(leaving, end, steps, recursions):
         interpret=backend.interprets_kernels(),
         name="lattice",
     )(end, [arcs for _ in recursions])
-    return jax.tree.map(lambda x: jnp.swapaxes(x[:diagonals, :, :columns], 0, 1), results)
+    return jax.tree.map(jax.vmap(lambda x: unskew(x, rows, columns), in_axes=1), results)
 
 
 def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
@@ -204,7 +204,7 @@ def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
             arcs = arriving(n + depth, arcs)  # + depth: so that n - span is never negative
             is_certain = (n == 0) & (columns == 0)
         else:
-            is_certain = (n == end_ref[:, 0:1]) & (columns == end_ref[:, 1:2])
+            is_certain = (n == end_ref[:, 0:1] + end_ref[:, 1:2]) & (columns == end_ref[:, 1:2])
         newest = combine(window.nodes(steps), arcs, is_certain, recursion.best)
         for ref, x in zip(result, newest, strict=True):
             ref[row] = x
@@ -228,8 +228,10 @@ def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
 
 
 def _on_gpu(leaving, end, steps, recursions):
-    batch, *sizes = leaving[0].shape
-    width = pl.next_power_of_2(sizes[1])
+    batch, rows, columns = leaving[0].shape
+    sizes = rows + columns - 1, columns
+    width = pl.next_power_of_2(columns)
+    arcs = [jax.vmap(lambda x: skew(x, *sizes))(arc) for arc in leaving]
     result = jax.ShapeDtypeStruct((batch, len(recursions), *sizes), jnp.float32)
     nodes = pl.BlockSpec((None, None, *sizes), lambda i, j: (i, j, 0, 0))
     options = {}
@@ -251,8 +253,9 @@ def _on_gpu(leaving, end, steps, recursions):
         interpret=backend.interprets_kernels(),
         name="lattice",
         **options,
-    )(end, leaving)
-    return [jax.tree.map(lambda x, i=i: x[:, i], results) for i in range(len(recursions))]
+    )(end, arcs)
+    results = [LogProbs(*(x[:, i] for x in results)) for i in range(len(recursions))]
+    return jax.tree.map(jax.vmap(lambda x: unskew(x, rows, columns)), results)
 
 
 def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):
@@ -262,7 +265,7 @@ def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):
     forward = int(recursions[0].forward)
     if len(recursions) == 2:
         forward = 1 - pl.program_id(1)
-    origin = [(1 - forward) * end_ref[i] for i in (0, 1)]
+    t, u = ((1 - forward) * end_ref[i] for i in (0, 1))  # where the log-probability is 0
 
     def place(count):
         return forward * count + (1 - forward) * (diagonals - 1 - count)
@@ -287,7 +290,7 @@ def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):
         window, arcs = state
         n = place(count)
         later = arcs_at(count + 1)  # on their way while this diagonal is computed
-        is_certain = (n == origin[0]) & (columns == origin[1])
+        is_certain = (n == t + u) & (columns == u)
         newest = combine(window.nodes(steps), arcs, is_certain, recursions[0].best)
         for ref, x in zip(result, newest, strict=True):
             triton.store(ref.at[n, columns], x, mask=columns < size)

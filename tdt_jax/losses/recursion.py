@@ -60,3 +60,21 @@ def combine(
     total = functools.reduce(jnp.maximum if best else operator.add, terms)
     rest = jnp.log(jnp.maximum(total, 1e-30))
     return LogProbs(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
+
+
+def skew(nodes: jax.Array, height: int, width: int) -> jax.Array:
+    """[T+1, U+1] by (t, u) -> [height, width] by (n = t + u, u); minus infinity outside.
+
+    The height is at least T+U+1 and the width at least U+1.
+    """
+    rows, columns = nodes.shape
+    padding = ((0, width - columns), (0, height + 1 - rows))
+    nodes = jnp.pad(nodes.T, padding, constant_values=NEG_INF)
+    return nodes.reshape(-1)[: width * height].reshape(width, height).T
+
+
+def unskew(diagonals: jax.Array, rows: int, columns: int) -> jax.Array:
+    """The inverse of `skew`: by (n, u) -> [T+1, U+1] by (t, u)."""
+    height, _ = diagonals.shape
+    flat = jnp.pad(diagonals.T[:columns].reshape(-1), (0, columns))
+    return flat.reshape(columns, height + 1)[:, :rows].T
