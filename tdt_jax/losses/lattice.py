@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from tdt_jax.losses import lattice_kernel
-from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine, skew, unskew
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, skew, unskew
 from tdt_jax.runtime import backend
 
 
@@ -238,36 +238,49 @@ def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
     """
     num_rows, size = leaving[0].shape
     diagonals = num_rows + size - 1
-    leaving = [skew(arc, diagonals, size) for arc in leaving]
     columns = jnp.arange(size)
+    num_blanks = sum(step.emitted == 0 for step in steps)
+    leaving = jnp.swapaxes(skew(jnp.stack(leaving), diagonals, size), 0, 1)
 
-    def arriving(arc, step):
-        """Returns the arcs by the nodes at their ends."""
-        span = min(step.span, diagonals)  # a longer one leads out of the lattice
-        arc = arc[: diagonals - span, : size - step.emitted]
-        return jnp.pad(arc, ((span, 0), (step.emitted, 0)), constant_values=NEG_INF)
+    def move_labels(x, shift: int):
+        """Moves the label arcs of x [..., arcs, U+1] from u to u + shift (1 or -1)."""
+        blanks, labels = x[..., :num_blanks, :], x[..., num_blanks:, :]
+        pad = [(0, 0)] * (x.ndim - 1) + [(1, 0) if shift == 1 else (0, 1)]
+        labels = jnp.pad(labels, pad, constant_values=NEG_INF)
+        labels = labels[..., :size] if shift == 1 else labels[..., 1:]
+        return jnp.concatenate([blanks, labels], axis=-2)
 
-    def inputs(recursion):
-        if recursion.forward:
-            return jnp.stack([arriving(*pair) for pair in zip(leaving, steps, strict=True)], 1)
-        return jnp.stack(leaving, 1)[::-1]
+    def arriving(i, span):
+        """Returns the arcs of a step, by the diagonal on which they end."""
+        span = min(span, diagonals)  # a longer one leads out of the lattice
+        return jnp.pad(leaving[: diagonals - span, i], ((span, 0), (0, 0)), constant_values=NEG_INF)
+
+    def in_order(recursion):
+        """Returns the arcs [T+U+1, arcs, U+1] to each diagonal from those computed before it."""
+        if not recursion.forward:
+            return leaving[::-1]
+        arcs = [arriving(i, step.span) for i, step in enumerate(steps)]
+        return move_labels(jnp.stack(arcs, axis=1), 1)
 
     def newest(count, recursion: Recursion, window: LogProbs, arcs) -> LogProbs:
         """Returns the diagonal that comes after `count` others."""
         n, (t, u) = count, (0, 0)
         if not recursion.forward:
             n, (t, u) = diagonals - 1 - count, end
-
-        def other_end(x, step):
-            x = x[step.span - 1]
-            if not step.emitted:
-                return x
-            pad, kept = ((1, 0), x[:-1]) if recursion.forward else ((0, 1), x[1:])
-            return jnp.pad(kept, pad, constant_values=NEG_INF)
-
-        nodes = [LogProbs(*(other_end(x, step) for x in window)) for step in steps]
+        whole, rest = (
+            move_labels(
+                jnp.stack([x[step.span - 1] for step in steps]), 1 if recursion.forward else -1
+            )
+            for x in window
+        )
+        rest = rest + arcs
+        base = jnp.maximum(jnp.floor(jnp.max(whole + rest, axis=0) + 0.5), NEG_INF)
+        # Among numbers of the order of -1e30, where there is no path, rounding may be anything.
+        terms = jnp.exp(jnp.minimum((whole - base[None]) + rest, 1.0))
+        total = jnp.max(terms, axis=0) if recursion.best else jnp.sum(terms, axis=0)
+        rest = jnp.log(jnp.maximum(total, 1e-30))
         is_certain = (n == t + u) & (columns == u)
-        return combine(nodes, list(arcs), is_certain, recursion.best)
+        return LogProbs(*(jnp.where(is_certain, 0.0, x) for x in (base, rest)))
 
     def body(windows, inputs):
         count, *arcs = inputs
@@ -281,7 +294,7 @@ def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
     # A window holds the last few diagonals, newest first.
     unreachable = jnp.full((max(step.span for step in steps), size), NEG_INF)
     windows = [LogProbs(unreachable, jnp.zeros_like(unreachable)) for _ in recursions]
-    arcs = [inputs(recursion) for recursion in recursions]
+    arcs = [in_order(recursion) for recursion in recursions]
     results = jax.lax.scan(body, windows, (jnp.arange(diagonals), *arcs))[1]
     results = [
         result if x.forward else jax.tree.map(lambda x: x[::-1], result)

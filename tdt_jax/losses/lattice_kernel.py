@@ -17,6 +17,7 @@ GPU has: what is known of it is the order of instructions in the compiled progra
 """
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as mosaic
 from jax.experimental.pallas import triton
 
-from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, combine, skew, unskew
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, skew, unskew
 from tdt_jax.runtime import backend
 
 LANES, SUBLANES = 128, 8  # of a TPU's registers
@@ -96,6 +97,28 @@ class _Window(NamedTuple):
     def push(self, newest, moved):
         """Returns the window of the next diagonal."""
         return _Window((newest, *self.still[:-1]), (moved, *self.moved[:-1]))
+
+
+def _combine(
+    nodes: list[LogProbs], arcs: list[jax.Array], is_certain: jax.Array, best: bool
+) -> LogProbs:
+    """Returns the log of the sum (or the maximum) over all arcs; 0 where `is_certain`.
+
+    An arc's term is its probability times that of the node at its other end.
+    """
+    rests = [node.rest + arc for node, arc in zip(nodes, arcs, strict=True)]
+    wholes = [node.whole for node in nodes]
+    maximum = functools.reduce(jnp.maximum, map(operator.add, wholes, rests))
+    # Rounded half up: Pallas has no other rounding on a GPU.
+    base = jnp.maximum(jnp.floor(maximum + 0.5), NEG_INF)
+    # Among numbers of the order of -1e30, where there is no path, rounding may be anything.
+    terms = [
+        jnp.exp(jnp.minimum((whole - base) + rest, 1.0))
+        for whole, rest in zip(wholes, rests, strict=True)
+    ]
+    total = functools.reduce(jnp.maximum if best else operator.add, terms)
+    rest = jnp.log(jnp.maximum(total, 1e-30))
+    return LogProbs(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
 
 
 def _cost(leaving, recursions):
@@ -205,7 +228,7 @@ def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
             is_certain = (n == 0) & (columns == 0)
         else:
             is_certain = (n == end_ref[:, 0:1] + end_ref[:, 1:2]) & (columns == end_ref[:, 1:2])
-        newest = combine(window.nodes(steps), arcs, is_certain, recursion.best)
+        newest = _combine(window.nodes(steps), arcs, is_certain, recursion.best)
         for ref, x in zip(result, newest, strict=True):
             ref[row] = x
         return window.push(newest, LogProbs(*(move(x, forward) for x in newest)))
@@ -291,7 +314,7 @@ def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):
         n = place(count)
         later = arcs_at(count + 1)  # on their way while this diagonal is computed
         is_certain = (n == t + u) & (columns == u)
-        newest = combine(window.nodes(steps), arcs, is_certain, recursions[0].best)
+        newest = _combine(window.nodes(steps), arcs, is_certain, recursions[0].best)
         for ref, x in zip(result, newest, strict=True):
             triton.store(ref.at[n, columns], x, mask=columns < size)
         if not backend.interprets_kernels():

@@ -1,7 +1,5 @@
 """What the recursions over a lattice's anti-diagonals share, by `lax.scan` or in a kernel."""
 
-import functools
-import operator
 from typing import NamedTuple
 
 import jax
@@ -40,37 +38,16 @@ class Recursion(NamedTuple):
     best: bool = False  # of the best path instead of all
 
 
-def combine(
-    nodes: list[LogProbs], arcs: list[jax.Array], is_certain: jax.Array, best: bool
-) -> LogProbs:
-    """Returns the log of the sum (or the maximum) over all arcs; 0 where `is_certain`.
-
-    An arc's term is its probability times that of the node at its other end.
-    """
-    rests = [node.rest + arc for node, arc in zip(nodes, arcs, strict=True)]
-    wholes = [node.whole for node in nodes]
-    maximum = functools.reduce(jnp.maximum, map(operator.add, wholes, rests))
-    # Rounded half up: Pallas has no other rounding on a GPU.
-    base = jnp.maximum(jnp.floor(maximum + 0.5), NEG_INF)
-    # Among numbers of the order of -1e30, where there is no path, rounding may be anything.
-    terms = [
-        jnp.exp(jnp.minimum((whole - base) + rest, 1.0))
-        for whole, rest in zip(wholes, rests, strict=True)
-    ]
-    total = functools.reduce(jnp.maximum if best else operator.add, terms)
-    rest = jnp.log(jnp.maximum(total, 1e-30))
-    return LogProbs(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
-
-
 def skew(nodes: jax.Array, height: int, width: int) -> jax.Array:
-    """[T+1, U+1] by (t, u) -> [height, width] by (n = t + u, u); minus infinity outside.
+    """[..., T+1, U+1] by (t, u) -> [..., height, width] by (n = t + u, u); minus infinity outside.
 
     The height is at least T+U+1 and the width at least U+1.
     """
-    rows, columns = nodes.shape
-    padding = ((0, width - columns), (0, height + 1 - rows))
-    nodes = jnp.pad(nodes.T, padding, constant_values=NEG_INF)
-    return nodes.reshape(-1)[: width * height].reshape(width, height).T
+    *batch, rows, columns = nodes.shape
+    padding = [(0, 0)] * len(batch) + [(0, width - columns), (0, height + 1 - rows)]
+    nodes = jnp.pad(jnp.swapaxes(nodes, -1, -2), padding, constant_values=NEG_INF)
+    nodes = nodes.reshape(*batch, -1)[..., : width * height]
+    return jnp.swapaxes(nodes.reshape(*batch, width, height), -1, -2)
 
 
 def unskew(diagonals: jax.Array, rows: int, columns: int) -> jax.Array:
