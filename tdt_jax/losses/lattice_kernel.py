@@ -1,19 +1,19 @@
 """The recursions over a lattice in one kernel (Pallas), for TPUs (Mosaic) and GPUs (Triton).
 
-The kernel computes what `losses.lattice` computes by `lax.scan`, which is its reference, with the
-same arithmetic (`losses.recursion`). A batch is its grid, and each of its programs follows all
-diagonals of its utterances. The last few diagonals of a recursion are its window; it is kept twice,
-as it is for blank arcs, and moved by one label for label arcs.
+The kernel computes what `losses.lattice` computes by `lax.scan`, its reference, with the same
+arithmetic. Its grid is the batch, and each program follows all diagonals of its utterances. The
+last few diagonals of a recursion are its window. It is kept twice: as it is for blank arcs, and
+moved by one label for label arcs.
 
 TPU: a program has 8 utterances on the sublanes of a register and their labels on its lanes, and
-computes alpha upwards and beta downwards at the same time. Its grid's second dimension are blocks
-of diagonals, which are copied in while the block before is computed; the window stays in VMEM.
-Alpha needs the arcs that arrive at a diagonal: they are kept from when their start was passed.
+computes alpha upwards and beta downwards in the same loop. The grid's second dimension is blocks of
+diagonals: while one is computed, the next is copied in. The window stays in VMEM. Alpha needs the
+arcs that end on a diagonal; they are kept from the diagonal on which they start.
 
-GPU: a program computes one recursion of one utterance, with its labels on the threads and its window
-in registers. A thread reads its neighbor's newest value from the result in memory, behind a barrier
-of the program. All shifts of arcs are addresses. Interpret mode cannot check the barrier, and no
-GPU has: what is known of it is the order of instructions in the compiled program.
+GPU: a program computes one recursion of one utterance, with its labels on the threads and its
+window in registers. A thread reads its neighbor's newest value from the result in memory, behind a
+barrier of the program. Interpret mode cannot check that barrier, and it has not run on a GPU; in
+the compiled program the order is store, barrier, load.
 """
 
 import functools
@@ -34,8 +34,7 @@ LANES, SUBLANES = 128, 8  # of a TPU's registers
 # Of 16 MB of VMEM that a kernel may have on a v5e: what is left is the compiler's.
 VMEM_BYTES = 10 * 2**20
 BLOCKS = 32, 16, 8, 4, 2, 1  # diagonals that are copied in at a time
-# Above that the window leaves the registers of a GPU's multiprocessor: 65,536, with 20 to 60 of
-# them for each label.
+# Of a GPU's program: 512 threads have 128 registers each, and two labels need about that many.
 GPU_COLUMNS = 1024
 
 
@@ -121,12 +120,13 @@ def _combine(
     return LogProbs(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
 
 
-def _cost(leaving, recursions):
-    arcs, nodes = len(leaving), leaving[0].size * len(recursions)
+def _cost(arcs, recursions):
+    """Returns what the kernel computes, for XLA's scheduler."""
+    num_arcs, nodes = len(arcs), arcs[0].size * len(recursions)
     return pl.CostEstimate(
-        flops=nodes * (7 * arcs + 6),
-        transcendentals=nodes * (arcs + 1),
-        bytes_accessed=4 * nodes * (arcs + 2),
+        flops=nodes * (7 * num_arcs + 6),
+        transcendentals=nodes * (num_arcs + 1),
+        bytes_accessed=4 * nodes * (num_arcs + 2),
     )
 
 
@@ -183,7 +183,7 @@ def _on_tpu(leaving, end, steps, recursions):
             [mosaic.VMEM((size, sublanes, width), jnp.float32) for _ in recursions],
         ],
         compiler_params=mosaic.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=_cost(leaving, recursions),
+        cost_estimate=_cost(arcs, recursions),
         interpret=backend.interprets_kernels(),
         name="lattice",
     )(end, [arcs for _ in recursions])
@@ -272,7 +272,7 @@ def _on_gpu(leaving, end, steps, recursions):
         ],
         out_specs=LogProbs(nodes, nodes),
         out_shape=LogProbs(result, result),
-        cost_estimate=_cost(leaving, recursions),
+        cost_estimate=_cost(arcs, recursions),
         interpret=backend.interprets_kernels(),
         name="lattice",
         **options,
