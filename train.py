@@ -3,8 +3,9 @@
     python train.py --config configs/quickstart.py [--set training.num_steps=500 ...]
 
 A run lives in the folder `training.folder`. Started again, it continues from its newest checkpoint,
-and ends with the same parameters, bit for bit, as a run that nothing interrupted. On several hosts
-each runs the same command, with --coordinator, over a folder that all of them see.
+and ends with the same parameters as a run that nothing interrupted: bit for bit, on GPUs to
+rounding. On several hosts each runs the same command, with --coordinator, over a folder that all of
+them see.
 
 In acts: `main` reads the options and the configuration; `train` sets up the mesh, the data and the
 state, runs the loop of steps, and tests.
@@ -90,8 +91,8 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--num-processes", type=int, help="number of processes")
     add(
         "--aot",
-        metavar="TOPOLOGY",
-        help="only compile for TPUs, such as v5e:16x16, and report memory and time",
+        metavar="TARGET",
+        help="only compile, for TPUs such as v5e:16x16, h100 or h100:8, and report memory and time",
     )
     add(
         "--aot-batch",

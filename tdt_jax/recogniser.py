@@ -59,6 +59,18 @@ def with_attention_context(recogniser: Recogniser, context: tuple[int, int] | No
     return _with_config(recogniser, dataclasses.replace(config, encoder=encoder))
 
 
+def with_precision(recogniser: Recogniser, precision: str) -> Recogniser:
+    """Returns the recogniser with the encoder's float32 products in another precision.
+
+    Args:
+      recogniser: any.
+      precision: "default" or "highest", as of `EncoderConfig.precision`.
+    """
+    config = recogniser.config
+    encoder = dataclasses.replace(config.encoder, precision=precision)
+    return _with_config(recogniser, dataclasses.replace(config, encoder=encoder))
+
+
 def with_lookahead(recogniser: Recogniser, seconds: float) -> Recogniser:
     """Returns the recogniser with another of the look-aheads that a causal model was trained with.
 

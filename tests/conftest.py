@@ -6,8 +6,12 @@ compiles them without optimisation and with its older emitters, which takes much
 A default test takes at most MAX_SECONDS of CPU time, its fixtures included. Slower ones are
 reported and listed in `.pytest_cache/too_slow`; with FAIL_TOO_SLOW set they fail the run. When a
 file has ended and a worker is large, it lets go of what was compiled.
+
+With `--backend gpu` or `tpu` programs are those that such a device would run, without kernels; they
+run on the CPU all the same.
 """
 
+import contextlib
 import gc
 import os
 import resource
@@ -34,6 +38,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+
+from tdt_jax.runtime import backend
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -64,12 +70,20 @@ def pytest_runtest_protocol(item, nextitem):
     return result
 
 
+def pytest_addoption(parser):
+    parser.addoption("--backend", choices=("gpu", "tpu"), help="trace programs for this backend")
+
+
 def pytest_sessionstart(session):
     session.too_slow = {}
+    session.assumed = contextlib.ExitStack()
+    if assumed := session.config.getoption("backend"):
+        session.assumed.enter_context(backend.assume(assumed, kernels=False))
 
 
 def pytest_sessionfinish(session):
     """Hands a worker's figures to the process that prints them."""
+    session.assumed.close()
     figures = {
         "too_slow": session.too_slow,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,

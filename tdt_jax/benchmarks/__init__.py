@@ -11,9 +11,14 @@ decoder.py         the decoder
 chunk.py           a streaming step: the next chunk of live streams
 train_step.py      a training step
 data.py            batches, without a model
-loss_aot.py        the losses, as the TPU's compiler estimates them
-chunk_aot.py       a streaming step, as the compiler of a TPU or a GPU estimates it
-train_step_aot.py  a training step, as the TPU's compiler estimates it
+aot.py             what the following share: they compile for a TPU or a GPU that is not there
+loss_aot.py        the losses, as compilers estimate them
+encoder_aot.py     the encoder, likewise
+decoder_aot.py     the decoder, likewise
+chunk_aot.py       a streaming step, likewise
+train_step_aot.py  a training step, likewise
+device.py          the first ten minutes on an accelerator, stage by stage, to be continued
+device_stages.py   its stages: parity with the CPU, and the speed of every part
 silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change
 live.py            streams as a voice agent uses them: error rates and delays

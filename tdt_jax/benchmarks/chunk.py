@@ -16,7 +16,7 @@ import numpy as np
 from tdt_jax.benchmarks.cases import CAUSAL_MODELS, choose, random_model
 from tdt_jax.benchmarks.peers import measure_peer_chunk, require_peers
 from tdt_jax.benchmarks.report import Report
-from tdt_jax.benchmarks.timing import Measurement, in_subprocess, median_seconds, memory_of, timed
+from tdt_jax.benchmarks.timing import Measurement, in_subprocess, median_seconds, timed
 from tdt_jax.config import ModelConfig
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis
@@ -28,6 +28,7 @@ from tdt_jax.models.transducer import (
     start_encoding,
     with_separate_blocks,
 )
+from tdt_jax.profiling.target import memory_of
 
 Context = tuple[int, int]
 

@@ -1,55 +1,50 @@
-"""The loss, as the TPU's compiler estimates it without a TPU: libtpu compiles for any topology.
-
-    pip install "jax[tpu]"
-
-installs the libtpu that fits this jax; another may not read its programs. The compiler estimates
-the cycles of each operation (`tdt_jax.profiling.hlo`), but not those of gathers, scatters, sorts
-and exchanges between chips.
-"""
+"""The loss, as the compiler of a TPU or of a GPU estimates it without one."""
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
 
+from tdt_jax.benchmarks import aot
 from tdt_jax.benchmarks.cases import DURATIONS, SIGMA, Case, abstract_joint
 from tdt_jax.benchmarks.report import Report
-from tdt_jax.benchmarks.timing import memory_of, timed
-from tdt_jax.losses.grid import SIDE_ON_TPU, Grid
+from tdt_jax.losses.grid import SIDE, SIDE_ON_TPU, Grid
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.losses.tiled import transducer_loss
+from tdt_jax.profiling import chip as chips
 from tdt_jax.profiling import hlo
-from tdt_jax.profiling.tpu import chip_of, devices, text_of
-from tdt_jax.runtime import backend
+from tdt_jax.profiling import target as targets
 
 # Parts of the scopes of the loss's loops over tiles, whose lengths the compiler does not know.
 TILE_LOOPS = "scores_of_tiles", "gradients_of_tiles"
 
 
-def num_groups(batch: int, frames: int, labels: int, chunk: int = CHUNK) -> int:
-    """Returns the number of iterations of a loop over tiles that computes all nodes."""
-    grid = Grid(batch, frames, labels + 1, SIDE_ON_TPU)
-    return -(-grid.size // grid.group_size(chunk))
+def tile_iterations(
+    platform: str, batch: int, frames: int, labels: int, chunk: int = CHUNK
+) -> dict[str, int]:
+    """Returns the iterations of the loops over tiles that compute all nodes, for `hlo.read`."""
+    side = SIDE_ON_TPU if platform == "tpu" else SIDE
+    grid = Grid(batch, frames, labels + 1, side)
+    return dict.fromkeys(TILE_LOOPS, -(-grid.size // grid.group_size(chunk)))
 
 
-def loss_aot_report(case: Case, *, dtype: str, topology: str) -> Report:
-    """Returns the estimates for `transducer_loss` and its gradients on one TPU chip.
+def loss_aot_report(case: Case, *, dtype: str, target: str) -> Report:
+    """Returns the estimates for `transducer_loss` and its gradients on one device.
+
+    Args:
+      case: sizes of the batch.
+      dtype: of parameters, frames and states.
+      target: as of `profiling.target.find`.
 
     Raises:
-      ValueError: as `profiling.tpu.devices`.
+      ValueError: as `profiling.target.find` and `.compile`.
     """
-    name, chip = topology.partition(":")[0], chip_of(topology)
-    sharding = SingleDeviceSharding(devices(topology)[0])
-
-    def placed(shape, dtype):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-    joint = jax.tree.map(lambda x: placed(x.shape, x.dtype), abstract_joint(case, dtype))
-    lengths = placed((case.batch,), jnp.int32)
+    device = targets.find(target)
+    chip, shape = device.chip, jax.ShapeDtypeStruct
+    lengths = shape((case.batch,), jnp.int32)
     arguments = (
-        joint,
-        placed((case.batch, case.frames, case.width), dtype),
-        placed((case.batch, case.labels + 1, case.width), dtype),
-        placed((case.batch, case.labels), jnp.int32),
+        abstract_joint(case, dtype),
+        shape((case.batch, case.frames, case.width), jnp.dtype(dtype)),
+        shape((case.batch, case.labels + 1, case.width), jnp.dtype(dtype)),
+        shape((case.batch, case.labels), jnp.int32),
         lengths,
         lengths,
     )
@@ -58,27 +53,24 @@ def loss_aot_report(case: Case, *, dtype: str, topology: str) -> Report:
         options = dict(durations=DURATIONS, sigma=SIGMA)
         return transducer_loss(joint, frames, states, *lengths, **options).sum()
 
-    def compile():
-        with backend.assume("tpu"):
-            lowered = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2))).lower(*arguments)
-        return lowered.compile()
-
-    seconds, compiled = timed(compile)
-    groups = num_groups(case.batch, case.frames, case.labels)
-    program = hlo.read(text_of(compiled), dict.fromkeys(TILE_LOOPS, groups))
+    gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
+    compiled = aot.compile_on_one(device, gradients, *arguments)
+    iterations = tile_iterations(device.platform, case.batch, case.frames, case.labels)
+    groups = iterations[TILE_LOOPS[0]]
+    program = hlo.read(compiled.text, iterations)
+    cost, counts = chips.cost_of(program, chip), compiled.launches(iterations)
     forward, recursion, backward = (
-        program.cycles_in(loop) / chip.clock for loop in (TILE_LOOPS[0], "recursion", TILE_LOOPS[1])
+        chips.cost_of(program.within(scope), chip).busy
+        for scope in (TILE_LOOPS[0], "recursion", TILE_LOOPS[1])
     )
-    rest = program.cycles / chip.clock - forward - recursion - backward
-    memory = memory_of(compiled)
+    rest = cost.busy - forward - recursion - backward
     passes = {"bfloat16": 1, "float32": 6}[dtype]  # a float32 product in bfloat16 pieces
     floor = passes * case.flops / chip.peak
     row = {
         "case": case.name,
-        "compile_seconds": seconds,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "output_bytes": memory.output_size_in_bytes,
+        "dtype": dtype,
+        "target": device.name,
+        **aot.figures(compiled, cost, counts),
         "forward_seconds": forward,
         "recursion_seconds": recursion,
         "backward_seconds": backward,
@@ -87,18 +79,17 @@ def loss_aot_report(case: Case, *, dtype: str, topology: str) -> Report:
     }
     lines = [
         f"{case.name}: B={case.batch} T={case.frames} U={case.labels} V={case.vocab} "
-        f"J={case.width} {dtype}, one {name}, compiled in {seconds:.0f} s",
-        f"  memory: {memory.temp_size_in_bytes / 1e6:.0f} MB of temporaries, "
-        f"{memory.argument_size_in_bytes / 1e6:.0f} MB in, "
-        f"{memory.output_size_in_bytes / 1e6:.0f} MB out, of {chip.memory / 1e9:.0f} GB",
-        f"  the compiler's estimates: {1e3 * forward / groups:.2f} ms a group of {CHUNK} nodes "
-        f"forward, {1e3 * backward / groups:.2f} ms backward; {1e3 * recursion:.0f} ms the "
-        f"recursion, {1e3 * rest:.0f} ms the rest",
+        f"J={case.width} {dtype}, one {device.device_name}, compiled in {compiled.seconds:.0f} s",
+        aot.memory_line(compiled, device),
+        f"  estimated: {1e3 * forward / groups:.3f} ms a group of {CHUNK} nodes forward, "
+        f"{1e3 * backward / groups:.3f} ms backward, {groups} groups; {1e3 * recursion:.1f} ms the "
+        f"recursion, {1e3 * rest:.1f} ms the rest; in all {aot.cost_words(cost)}",
+        *aot.launch_lines(compiled, counts),
     ]
     for share in (1.0, 0.3):
         whole = forward + share * backward + recursion + rest
         lines.append(
-            f"  with {100 * share:.0f} % of the tiles backward: {whole:.2f} s, "
-            f"{whole / floor:.2f} x the floor of {floor:.2f} s"
+            f"  with {100 * share:.0f} % of the tiles backward: {whole:.3f} s, "
+            f"{whole / floor:.2f} x the floor of {floor:.3f} s"
         )
     return Report([row], "\n".join(lines))

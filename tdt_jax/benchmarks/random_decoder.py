@@ -70,7 +70,7 @@ def iteration_bytes(model: Transducer) -> IterationBytes:
     """
 
     def size(*parts) -> int:
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(parts))
 
     joint, predictor = model.joint, model.predictor
     if joint is None or predictor is None:

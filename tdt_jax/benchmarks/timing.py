@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tdt_jax.profiling.target import memory_of
+
 R = TypeVar("R")
 
 
@@ -61,18 +63,6 @@ def timed(run: Callable[[], R]) -> tuple[float, R]:
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
-
-
-def memory_of(compiled: jax.stages.Compiled) -> Any:
-    """Returns XLA's account of a program's memory.
-
-    Raises:
-      RuntimeError: on a device whose compiler gives none.
-    """
-    memory = compiled.memory_analysis()
-    if memory is None:
-        raise RuntimeError("this device's compiler gives no account of a program's memory")
-    return memory
 
 
 # Memory of the process (Linux only)

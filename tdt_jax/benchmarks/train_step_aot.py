@@ -1,105 +1,99 @@
-"""A training step, as the TPU's compiler estimates it without a TPU, data or a tokenizer."""
+"""A training step, as a compiler estimates it without its devices, data or a tokenizer."""
 
 import collections
 import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, SingleDeviceSharding
+from jax.sharding import NamedSharding
 
+from tdt_jax.benchmarks import aot, decoder_aot, encoder_aot
 from tdt_jax.benchmarks.cases import Shape, largest
-from tdt_jax.benchmarks.loss_aot import TILE_LOOPS, num_groups
+from tdt_jax.benchmarks.loss_aot import tile_iterations
 from tdt_jax.benchmarks.report import Report
-from tdt_jax.benchmarks.timing import memory_of, timed
 from tdt_jax.config import Config
-from tdt_jax.decoding.greedy import greedy_decode
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.models.subsampling import subsampled_length
-from tdt_jax.models.transducer import abstract_model, encode
+from tdt_jax.models.transducer import abstract_model
+from tdt_jax.profiling import chip as chips
 from tdt_jax.profiling import hlo
+from tdt_jax.profiling import target as targets
+from tdt_jax.profiling.chip import Chip, exchange_seconds
 from tdt_jax.profiling.flops import product_flops
 from tdt_jax.profiling.step_parts import PARTS, part_of
-from tdt_jax.profiling.tpu import Chip, chip_of, cost_of, devices, exchange_seconds, text_of
+from tdt_jax.profiling.target import Target
 from tdt_jax.runtime import backend, sharding
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
 
 
-def training_report(config: Config, topology: str, shape: Shape | None = None) -> Report:
+def training_report(config: Config, target: str, shape: Shape | None = None) -> Report:
     """Returns the estimates for `train_step`, `encode` and `greedy_decode`.
 
     Args:
       config: its `model.vocab_size` is taken as it is.
-      topology: such as v5e:16x16.
+      target: as of `profiling.target.find`, such as v5e:16x16 or h100; all its devices train.
       shape: of each device's batch; None: the last bucket, split among the devices.
 
     Raises:
-      ValueError: if the topology is not known, libtpu is missing, the batch cannot be split, or the
-        program does not fit into the memory.
+      ValueError: if the batch cannot be split, and as `profiling.target.find` and `.compile`.
     """
-    chip, chips = chip_of(topology), devices(topology)
-    shape = shape or largest(config.data.buckets, len(chips))
+    device = targets.find(target)
+    shape = shape or largest(config.data.buckets, len(device.devices))
     chunk = config.loss.chunk or CHUNK
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, chunk=chunk))
-    with backend.assume("tpu"):
-        row, lines = _step(config, topology, shape, chips, chip, chunk)
-        if config.model.predictor is not None:
-            lines += _decoder_lines(config, shape, chips[0], chip)
+    row, lines = _step(config, device, shape, chunk)
+    if config.model.predictor is not None:
+        lines += _recognition_lines(config, shape, device)
     return Report([row], "\n".join(lines))
 
 
-def _step(
-    config: Config, topology: str, shape: Shape, chips: list, chip: Chip, chunk: int
-) -> tuple[dict, list[str]]:
-    """Returns the figures of a step, and their lines of the table."""
-    mesh = sharding.make_mesh(chips, fsdp=config.training.fsdp)
+def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dict, list[str]]:
+    """Returns the figures of a step, and lines about them."""
+    mesh = sharding.make_mesh(device.devices, fsdp=config.training.fsdp)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    shapes = jax.eval_shape(lambda key: init_state(config, key), key)
-    state = sharding.sharded_shapes(shapes, mesh)
-    rows = NamedSharding(mesh, sharding.ROWS)
-    batch = _placed(_batch(config, shape, shape.rows * mesh.size), rows)
-    arguments = state, batch, _placed(key, NamedSharding(mesh, sharding.REPLICATED))
-    compiled, seconds = _compile(train_step.lower(*arguments, config=config, mesh=mesh))
+    with backend.assume(device.platform):
+        shapes = jax.eval_shape(lambda key: init_state(config, key), key)
+        state = sharding.sharded_shapes(shapes, mesh)
+        batch = _batch(config, shape, shape.rows * mesh.size)
+        batch = aot.placed(batch, NamedSharding(mesh, sharding.ROWS))
+        key = aot.placed(key, NamedSharding(mesh, sharding.REPLICATED))
+        lowered = train_step.lower(state, batch, key, config=config, mesh=mesh)
+    compiled = targets.compile(lowered, device)
 
     part = shape.rows // config.training.accumulate
-    groups = num_groups(part, _num_frames(config, shape), shape.tokens, chunk)
-    program = hlo.read(text_of(compiled), dict.fromkeys(TILE_LOOPS, groups))
-    cost = cost_of(program, chip, mesh.size)
-    model_flops, all_flops = step_flops(config, shape)
-    memory = memory_of(compiled)
+    frames = _num_frames(config, shape)
+    iterations = tile_iterations(device.platform, part, frames, shape.tokens, chunk)
+    program, chip = hlo.read(compiled.text, iterations), device.chip
+    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.launches(iterations)
+    with backend.assume(device.platform, kernels=False):  # whose products are not counted
+        model_flops, all_flops = step_flops(config, shape)
     parameters = num_parameters(shapes.model)
     row = {
-        "topology": topology,
+        "target": device.name,
         "parameters": parameters,
-        "compile_seconds": seconds,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "peak_bytes": memory.peak_memory_in_bytes,
+        **aot.figures(compiled, cost, counts),
         "model_flops": model_flops,
         "flops": all_flops,
-        "compute_seconds": cost.compute,
-        "exchange_seconds": cost.exchange,
-        "exposed_seconds": cost.exposed,
     }
     lines = [
-        f"{topology}: {mesh.size} devices, parameters split among {config.training.fsdp}; "
+        f"{device.name}: {mesh.size} devices, parameters split among {config.training.fsdp}; "
         f"{parameters / 1e6:.0f} M parameters, {config.model.dtype}",
         f"a step of {shape.rows} x {shape.seconds:g} s with {shape.tokens} tokens on each, "
-        f"compiled in {seconds:.0f} s",
-        f"  memory, GB: {memory.argument_size_in_bytes / 1e9:.2f} of arguments, "
-        f"{memory.temp_size_in_bytes / 1e9:.2f} of temporaries, "
-        f"{memory.peak_memory_in_bytes / 1e9:.2f} at the peak, of {chip.memory / 1e9:.0f}",
+        f"compiled in {compiled.seconds:.0f} s",
+        aot.memory_line(compiled, device),
         f"  products, TFLOP: {model_flops / 1e12:.2f} of the model, {all_flops / 1e12:.2f} with "
         "what is computed again",
-        f"  estimated, ms: {1e3 * cost.compute:.1f} of computation and {1e3 * cost.exchange:.1f} "
-        f"of exchange, of which {1e3 * cost.exposed:.1f} not hidden by computation",
+        f"  estimated computation: {aot.cost_words(cost)}",
+        f"  estimated exchange: {1e3 * cost.exchange:.1f} ms, of which {1e3 * cost.exposed:.1f} "
+        "not hidden by computation",
     ]
     for name, more in (
         ("nothing", cost.exchange),
         ("as scheduled", cost.exposed),
-        ("all", max(0.0, cost.exchange - cost.compute)),
+        ("all", max(0.0, cost.exchange - cost.busy)),
     ):
-        step = cost.compute + more
+        step = cost.busy + more
         lines.append(
             f"  exchange overlapped, {name}: {1e3 * step:.1f} ms, "
             f"{100 * model_flops / (step * chip.peak):.1f} % of the peak, "
@@ -109,17 +103,18 @@ def _step(
         "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
     )
     lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
-    return row, lines
+    return row, lines + aot.launch_lines(compiled, counts)
 
 
 def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:
-    cycles: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+    seconds: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
     for each in program.operations:
         backward = "transpose(" in each.scope
-        cycles[part_of(each)][backward] += each.cycles * each.times
+        once = each.cycles / chip.clock + chips.floor_seconds(each, chip)
+        seconds[part_of(each)][backward] += once * each.times
     lines = ["  ms of computation, forward and backward:"]
     for name in (*PARTS, "elsewhere"):
-        forward, backward = (1e3 * x / chip.clock for x in cycles[name])
+        forward, backward = (1e3 * x for x in seconds[name])
         lines.append(f"    {name:20} {forward:8.2f} {backward:8.2f}")
     return lines
 
@@ -139,38 +134,18 @@ def _collective_lines(program: hlo.Program, chip: Chip, num_devices: int) -> lis
     return lines
 
 
-def _decoder_lines(config: Config, shape: Shape, device, chip: Chip) -> list[str]:
-    """Returns lines about the encoder and an iteration of the decoder's loop, on one device."""
-    one = SingleDeviceSharding(device)
-    model = _placed(abstract_model(config.model), one)
-    batch = _batch(config, shape, shape.rows)
-    size = batch.samples.shape[1] // config.model.features.hop_length
-    features = jax.ShapeDtypeStruct((shape.rows, size, config.model.features.num_mels), jnp.float32)
-    lengths = jax.ShapeDtypeStruct((shape.rows,), jnp.int32)
-    compiled, seconds = _compile(encode.lower(model, *_placed((features, lengths), one)))
-    program = hlo.read(text_of(compiled))
-    lines = [
+def _recognition_lines(config: Config, shape: Shape, device: Target) -> list[str]:
+    """Returns lines about the encoder and the decoder, on one device."""
+    model, frames = abstract_model(config.model), _num_frames(config, shape)
+    encoder = encoder_aot.compile_encoder(device, model, shape.rows, shape.seconds)
+    decoder = decoder_aot.compile_decoder(device, model, shape.rows, frames)
+    return [
         f"the encoder of {shape.rows} x {shape.seconds:g} s on one device, compiled in "
-        f"{seconds:.0f} s: {1e3 * program.cycles / chip.clock:.1f} ms, "
-        f"{memory_of(compiled).peak_memory_in_bytes / 1e9:.2f} GB at the peak"
+        f"{encoder.seconds:.0f} s",
+        *encoder_aot.encoder_figures(encoder, model, device, shape.rows, shape.seconds)[1],
+        f"the decoder of {shape.rows} x {frames} frames, compiled in {decoder.seconds:.0f} s",
+        *decoder_aot.decoder_figures(decoder, model, device)[1],
     ]
-    frames = jax.ShapeDtypeStruct(
-        (shape.rows, _num_frames(config, shape), config.model.encoder.width), config.model.dtype
-    )
-    options = dict(max_symbols=config.model.max_symbols)
-    lowered = greedy_decode.lower(model, *_placed((frames, lengths), one), **options)
-    compiled, seconds = _compile(lowered)
-    weights = jax.tree.leaves((model.predictor.layers, model.joint))
-    num_bytes = sum(x.size * x.dtype.itemsize for x in weights)
-    once = hlo.read(text_of(compiled), {"while": 1}).cycles / chip.clock
-    before = hlo.read(text_of(compiled), {"while": 0}).cycles / chip.clock
-    lines.append(
-        f"the decoder of {shape.rows} x {frames.shape[1]} frames, compiled in {seconds:.0f} s: "
-        f"{1e3 * before:.2f} ms and {1e6 * (once - before):.1f} us a step, of which reading the "
-        f"weights takes {1e6 * num_bytes / chip.bandwidth:.1f} us; "
-        f"{memory_of(compiled).peak_memory_in_bytes / 1e9:.2f} GB at the peak"
-    )
-    return lines
 
 
 def _batch(config: Config, shape: Shape, num_rows: int) -> BatchArrays:
@@ -216,19 +191,3 @@ def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
         heads = 2 * config.model.joint.width * num_logits * nodes
     parts = config.training.accumulate
     return parts * 3 * (once + heads), parts * (both + 4 * heads)
-
-
-def _placed(tree, sharding):
-    """Returns the shapes of a tree's leaves with a sharding."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _compile(lowered):
-    """Returns the compiled program and the seconds that compilation took."""
-    try:
-        seconds, compiled = timed(lowered.compile)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise ValueError(f"it does not fit: {str(error).partition(chr(10))[0]}") from None
-    return compiled, seconds

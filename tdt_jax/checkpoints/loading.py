@@ -12,7 +12,7 @@ from pathlib import Path
 from tdt_jax.checkpoints.parakeet.convert import OpenedCheckpoint, assemble
 from tdt_jax.config import Config
 from tdt_jax.models.transducer import MismatchError, Placement
-from tdt_jax.recogniser import Recogniser, with_attention_context
+from tdt_jax.recogniser import Recogniser, with_attention_context, with_precision
 
 
 def load(
@@ -21,6 +21,7 @@ def load(
     dtype: str | None = None,
     attention_context: tuple[int, int] | None = None,
     sharding: Placement | None = None,
+    exact: bool = False,
 ) -> Recogniser:
     """Returns the recogniser that is stored at `source`.
 
@@ -42,15 +43,21 @@ def load(
         too long for full attention; see `with_attention_context`. None: as configured.
       sharding: where the parameters go: one `jax.sharding.Sharding` for all, or a function of
         (name, shape). None: the default device.
+      exact: computes in float32 with products as exact as a CPU's on GPUs and TPUs too, where they
+        are slower; see `EncoderConfig.precision`. False: as configured.
 
     Raises:
       ValueError: if there is no checkpoint, or it is incomplete, damaged, hostile, or does not fit
-        its own configuration.
+        its own configuration; or if both `exact` and another dtype than float32 are given.
     """
     from tdt_jax.checkpoints.native import CHECKPOINTS, load_native
     from tdt_jax.checkpoints.parakeet.hugging_face import is_hugging_face, read_hugging_face
     from tdt_jax.checkpoints.parakeet.nemo import read_nemo
 
+    if exact and dtype not in (None, "float32"):
+        raise ValueError(f"exact means float32, and dtype is {dtype!r}: give one of the two")
+    if exact:
+        dtype = "float32"
     path, which = _find(str(source))
     if not path.is_dir():
         recogniser = _load_parakeet(path, read_nemo, dtype, sharding)
@@ -63,6 +70,8 @@ def load(
         recogniser = load_native(path, which, dtype, sharding)
     if attention_context is not None:
         recogniser = with_attention_context(recogniser, attention_context)
+    if exact:
+        recogniser = with_precision(recogniser, "highest")
     return recogniser
 
 

@@ -1,4 +1,4 @@
-"""tdt-jax benchmark: loss | decode | long | live | encoder | chunk | parity | data | train."""
+"""tdt-jax benchmark: what is measured, and with which options."""
 
 import argparse
 import functools
@@ -20,11 +20,14 @@ def add_benchmark(add: AddCommand) -> None:
     )
     kinds = command.add_subparsers(required=True, metavar="WHAT")
 
-    def add_kind(name: str, run: Callable[..., int], help: str) -> argparse.ArgumentParser:
+    def add_kind(
+        name: str, run: Callable[..., int], help: str, *, needs_devices: bool = True
+    ) -> argparse.ArgumentParser:
         parser = kinds.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        parser.set_defaults(run=functools.partial(_with_devices, run))
+        parser.set_defaults(run=functools.partial(_with_devices, run) if needs_devices else run)
         return parser
 
+    _add_device(add_kind)
     _add_loss(add_kind)
     _add_decode(add_kind)
     _add_long(add_kind)
@@ -43,6 +46,46 @@ def _with_devices(run: Callable[..., int], options) -> int:
     return run(options)
 
 
+# device
+
+
+def _add_device(add_kind) -> None:
+    parser = add_kind(
+        "device",
+        _device,
+        "the first ten minutes on an accelerator: whether its results are those of the CPU, and "
+        "the speed of decoder, loss, encoder, whole path and training step, as a table to send",
+        needs_devices=False,  # each stage is a process that has them for itself
+    )
+    parser.add_argument(
+        "--out",
+        default="device_figures",
+        metavar="FOLDER",
+        help="where rows.jsonl and table.md go; an earlier run there is continued [device_figures]",
+    )
+    parser.add_argument(
+        "--stage", action="append", metavar="NAME", help="measure this stage; may repeat [all]"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="stop after so many; the same command continues [10]",
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="small shapes, to try the command on a CPU"
+    )
+
+
+def _device(options) -> int:
+    from tdt_jax.benchmarks import device
+
+    report = device.run_stages(
+        options.out, stages=options.stage or (), seconds=60 * options.minutes, tiny=options.tiny
+    )
+    return _print([report])
+
+
 # loss
 
 
@@ -59,11 +102,7 @@ def _add_loss(add_kind) -> None:
     parser.add_argument(
         "--batch", type=positive, help="number of utterances [as many as the case has]"
     )
-    parser.add_argument(
-        "--aot",
-        metavar="TOPOLOGY",
-        help="run nothing, but print the estimates of a TPU's compiler, for v5e:2x2 for example",
-    )
+    _add_aot(parser)
     _add_json(parser, "one JSON object for each case")
     _add_dtype(parser)
     _add_repeats(parser, 5)
@@ -76,18 +115,17 @@ def _loss(options) -> int:
     chosen = cases.choose(options.case or list(cases.CASES), cases.CASES).values()
     if options.batch:
         chosen = [case._replace(batch=options.batch) for case in chosen]
-    if options.aot:
+    if _is_aot(options):
         from tdt_jax.benchmarks import loss_aot
 
-        if options.peers or options.json:
-            raise ValueError("--aot runs nothing: it goes with neither --peers nor --json")
-        for case in chosen:
-            report = loss_aot.loss_aot_report(case, dtype=options.dtype, topology=options.aot)
-            print(report, flush=True)
-        return 0
-    reports = loss.loss_reports(
-        list(chosen), dtype=options.dtype, repeats=options.repeats, peers=options.peers
-    )
+        reports = (
+            loss_aot.loss_aot_report(case, dtype=options.dtype, target=options.aot)
+            for case in chosen
+        )
+    else:
+        reports = loss.loss_reports(
+            list(chosen), dtype=options.dtype, repeats=options.repeats, peers=options.peers
+        )
     return _print(reports, as_json=options.json)
 
 
@@ -135,28 +173,49 @@ def _add_decode(add_kind) -> None:
         action="append",
         help="number of utterances; may repeat with random weights [1, or 1, 4 and 32]",
     )
-    _add_json(parser, "of two checkpoints, one JSON object for each share of silence")
+    _add_aot(parser)
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="with --aot, of parameters and computation [bfloat16]",
+    )
+    _add_json(parser, "one JSON object for each batch, or each share of silence")
     _add_repeats(parser, 5)
     _add_peers(parser)
 
 
 def _decode(options) -> int:
-    from tdt_jax.benchmarks import decoder
+    from tdt_jax.benchmarks import decoder, decoder_aot
 
-    if options.tdt is None:
+    if options.tdt is not None:
+        if options.manifest is None:
+            raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
+        if options.case or options.peers or options.aot or len(options.batch or []) > 1:
+            raise ValueError(
+                "two checkpoints go with neither --case nor --peers nor --aot, and with one --batch"
+            )
+        return _compare(options)
+    names = options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"]
+    batches = options.batch or (1, 4, 32)
+    if _is_aot(options):
+        reports = decoder_aot.decoder_aot_reports(
+            names,
+            batches=batches,
+            seconds=options.seconds,
+            dtype=options.dtype or "bfloat16",
+            target=options.aot,
+        )
+    elif options.dtype:
+        raise ValueError("--dtype is an option of --aot: the decoder is measured in float32")
+    else:
         reports = decoder.decoder_reports(
-            options.case or ["0.6b", "0.6b-v2", "rnnt-0.6b"],
-            batches=options.batch or (1, 4, 32),
+            names,
+            batches=batches,
             seconds=options.seconds,
             repeats=options.repeats,
             peers=options.peers,
         )
-        return _print(reports)
-    if options.manifest is None:
-        raise ValueError("benchmark decode takes TDT RNNT MANIFEST, or none of them")
-    if options.case or options.peers or len(options.batch or []) > 1:
-        raise ValueError("two checkpoints go with neither --case nor --peers, and with one --batch")
-    return _compare(options)
+    return _print(reports, as_json=options.json)
 
 
 def _compare(options) -> int:
@@ -392,24 +451,30 @@ def _add_encoder(add_kind) -> None:
         metavar="LEFT,RIGHT",
         help="frames (80 ms) that attention sees on either side [all]",
     )
+    _add_aot(parser)
+    _add_json(parser, "one JSON object for each size and method")
     _add_dtype(parser)
     _add_repeats(parser, 5)
     _add_peers(parser)
 
 
 def _encoder(options) -> int:
-    from tdt_jax.benchmarks import encoder
+    from tdt_jax.benchmarks import encoder, encoder_aot
 
-    reports = encoder.encoder_reports(
-        options.case or ["0.6b"],
+    names = options.case or ["0.6b"]
+    sizes = dict(
         seconds=options.seconds,
         batch=options.batch,
         dtype=options.dtype,
-        repeats=options.repeats,
         attention_context=options.local_attention,
-        peers=options.peers,
     )
-    return _print(reports)
+    if _is_aot(options):
+        reports = encoder_aot.encoder_aot_reports(names, **sizes, target=options.aot)
+    else:
+        reports = encoder.encoder_reports(
+            names, **sizes, repeats=options.repeats, peers=options.peers
+        )
+    return _print(reports, as_json=options.json)
 
 
 # chunk
@@ -435,11 +500,7 @@ def _add_chunk(add_kind) -> None:
         metavar="FRAMES",
         help="frames (80 ms) of look-ahead: 0, 1, 6 or 13, in chunks of one more; may repeat [0]",
     )
-    parser.add_argument(
-        "--aot",
-        metavar="TARGET",
-        help="run nothing, but print the estimates of a compiler: v5e:2x2 for example, or h100",
-    )
+    _add_aot(parser)
     _add_json(parser, "one JSON object for each line")
     _add_dtype(parser)
     _add_repeats(parser, 50)
@@ -450,9 +511,7 @@ def _chunk(options) -> int:
     from tdt_jax.benchmarks import chunk, chunk_aot
 
     names, batches, rights = options.case or ["120m"], options.batch or [1], options.right or [0]
-    if options.aot:
-        if options.peers:
-            raise ValueError("--aot runs nothing: it does not go with --peers")
+    if _is_aot(options):
         reports = chunk_aot.chunk_aot_reports(
             names, batches=batches, rights=rights, dtype=options.dtype, target=options.aot
         )
@@ -591,6 +650,21 @@ def _add_models(parser) -> None:
         metavar="NAME",
         help="110m, 0.6b, 0.6b-v2, 1.1b or rnnt-0.6b; may repeat [0.6b]",
     )
+
+
+def _add_aot(parser) -> None:
+    parser.add_argument(
+        "--aot",
+        metavar="TARGET",
+        help="run nothing, but compile for h100, or for a TPU's topology such as v5e:2x2, and "
+        "print what the compiler estimates",
+    )
+
+
+def _is_aot(options) -> bool:
+    if options.aot and options.peers:
+        raise ValueError("--aot runs nothing: it does not go with --peers")
+    return bool(options.aot)
 
 
 def _add_dtype(parser) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from tdt_jax.config.checks import at_least, one_of, positive, require, share
 
+PRECISIONS = "default", "highest"
 REMAT_POLICIES = "nothing_saveable", "dots_with_no_batch_dims_saveable", "dots_saveable"
 
 
@@ -84,6 +85,10 @@ class EncoderConfig:
     remat_policy: str = "nothing_saveable"
     # blocks in the body of the compiled loop; a small encoder on a CPU is fastest with all of them
     unroll: int = 1
+    # of float32 products: "default", as fast as the device can, which rounds their factors to 10
+    # bits after the point on a GPU (TF32) and to 7 on a TPU (bfloat16); "highest", float32 as on a
+    # CPU. Predictor, joint network and heads always have the latter.
+    precision: str = "default"
 
     def __post_init__(self):
         at_least(
@@ -93,6 +98,7 @@ class EncoderConfig:
         )  # fmt: skip
         share(self, "encoder.dropout", "encoder.attention_dropout", below_one=True)
         one_of(REMAT_POLICIES, self, "encoder.remat_policy")
+        one_of(PRECISIONS, self, "encoder.precision")
         one_of(("layer_norm", "affine"), self, "encoder.convolution_norm")
         require(
             self.width % self.num_heads == 0,

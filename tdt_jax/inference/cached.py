@@ -9,7 +9,7 @@ takes 1280 R + 200 of them, each later one 1280 C. A chunk is decoded as soon as
 come.
 """
 
-import copy
+import enum
 import functools
 from collections import deque
 from collections.abc import Iterator
@@ -100,9 +100,38 @@ def _decode_step(
     Returns the Hypothesis of the chunk, its times counted from the chunk's start; the frames
     decoded, [B]; and the state.
     """
-    config = model.config
-    state = state.restart(restart, start_decoding(model, 1)).bounded(config.samples_per_frame)
-    features, encoder, decoder = state
+    state = _restarted(model, restart, state)
+    return _decode(model, samples, num_samples, last, state)
+
+
+def _decode_flush(
+    model: Transducer,
+    samples: jax.Array,
+    num_samples: jax.Array,
+    rows: jax.Array,
+    restart: jax.Array,
+    state: StepState,
+) -> tuple[Hypothesis, jax.Array, StepState]:
+    """Decodes, in the `rows` [B], as if the utterance ended with these samples; but it goes on.
+
+    Features and encoder stay as they were before these samples, which come again in the next step.
+    The decoder skips the frames that were decoded here, when they have been encoded again with the
+    audio that follows.
+
+    The other arguments, and what is returned, are those of `_decode_step`.
+    """
+    state = _restarted(model, restart, state)
+    hypothesis, num_frames, (_, _, decoder) = _decode(model, samples, num_samples, rows, state)
+    decoder = decoder._replace(skip=decoder.skip + num_frames)
+    return hypothesis, num_frames, state._replace(decoder=decoder)
+
+
+def _restarted(model: Transducer, rows: jax.Array, state: StepState) -> StepState:
+    return state.restart(rows, start_decoding(model, 1)).bounded(model.config.samples_per_frame)
+
+
+def _decode(model, samples, num_samples, last, state):
+    (features, encoder, decoder), config = state, model.config
     mels, num_mels, features = log_mel_chunk(samples, num_samples, features, config.features, last)
     frames, num_frames, encoder = encode_chunk(model, mels, num_mels, encoder, last)
     frames = frames[:, : encoder.chunk]  # a step completes one chunk at most
@@ -114,10 +143,19 @@ def _decode_step(
 
 _step = jax.jit(_decode_step)
 _donating_step = jax.jit(_decode_step, donate_argnames="state")
+_flush = jax.jit(_decode_flush)
+_donating_flush = jax.jit(_decode_flush, donate_argnames="state")
+
+
+class Mark(enum.Enum):
+    """What happens to an utterance after some samples."""
+
+    END = enum.auto()
+    FLUSH = enum.auto()
 
 
 class Feed:
-    """The samples of a stream that wait to be decoded, and where its utterances end in them.
+    """The samples of a stream that wait to be decoded, with marks where utterances end in them.
 
     Attributes:
       num_samples, num_frames: decoded of the utterance.
@@ -134,18 +172,18 @@ class Feed:
         """Starts a new utterance. Forgets the samples that wait."""
         self._parts: deque[np.ndarray] = deque()
         self._num_waiting = 0
-        self._ends: deque[int] = deque()  # of utterances, as numbers of samples that wait
+        self._marks: deque[tuple[int, Mark]] = deque()  # after so many of the samples that wait
         self._start_utterance()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the samples of the next step, or the last of the utterance, have come."""
-        return bool(self._ends) or self._num_waiting >= self._wanted
+        """Whether the samples of the next step have come, or those before the next mark."""
+        return bool(self._marks) or self._num_waiting >= self._wanted
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits, no end either."""
-        return not self._ends and not self._num_waiting
+        """Whether nothing waits, no mark either."""
+        return not self._marks and not self._num_waiting
 
     @property
     def _wanted(self) -> int:
@@ -157,14 +195,22 @@ class Feed:
             self._parts.append(samples)
             self._num_waiting += len(samples)
 
-    def end(self) -> None:
-        """Ends the utterance after the samples pushed so far."""
-        self._ends.append(self._num_waiting)
+    def mark(self, mark: Mark) -> None:
+        """Ends or flushes the utterance after the samples pushed so far."""
+        self._marks.append((self._num_waiting, mark))
 
-    def next(self) -> tuple[np.ndarray, bool]:
-        """Returns the samples of the next step, and whether the utterance ends with them."""
-        end = self._ends[0] if self._ends else self._num_waiting
-        missing = count = min(end, self._wanted)
+    def forget_flush(self) -> None:
+        """Takes back the last mark, if it is a flush that has not been reached."""
+        if self._marks and self._marks[-1][1] is Mark.FLUSH:
+            self._marks.pop()
+
+    def next(self) -> tuple[np.ndarray, Mark | None]:
+        """Returns the samples of the next step, and the mark behind them if there is one.
+
+        A flush comes with less than the samples of a step: those of a whole step come before it.
+        """
+        place, mark = self._marks[0] if self._marks else (self._num_waiting, None)
+        missing = count = min(place, self._wanted)
         parts = [np.zeros(0, np.float32)]
         while missing:
             part = self._parts.popleft()
@@ -174,24 +220,30 @@ class Feed:
             missing -= len(parts[-1])
         samples = np.concatenate(parts)
         self._parts.appendleft(samples)
-        return samples, bool(self._ends) and count == end
+        is_reached = count == place and not (mark is Mark.FLUSH and count == self._wanted)
+        return samples, mark if is_reached else None
 
-    def advance(self, is_last: bool, hypothesis: Hypothesis | None, num_frames: int) -> Decoded:
-        """Drops the samples that `next` has returned, which were decoded to `num_frames` frames.
+    def advance(self, mark: Mark | None, hypothesis: Hypothesis | None, num_frames: int) -> Decoded:
+        """Drops the samples and the mark that `next` has returned, but not the samples of a flush.
 
-        The times of the hypothesis, of one utterance, count from the first of these frames.
+        They were decoded to `num_frames` frames, and the times of the hypothesis, of one utterance,
+        count from the first of these.
         """
-        samples = self._parts.popleft()
+        count = len(self._parts[0])
         if hypothesis is not None:
             hypothesis = hypothesis._replace(times=hypothesis.times + self.num_frames)
-        self._num_waiting -= len(samples)
-        self._ends = deque(end - len(samples) for end in self._ends)
-        self.num_samples += len(samples)
+        decoded = Decoded(hypothesis, self.num_frames + num_frames, self.num_samples + count)
+        self.is_new = self.is_new and not count
+        if mark is not None:
+            self._marks.popleft()
+        if mark is Mark.FLUSH:
+            return decoded
+        self._parts.popleft()
+        self._num_waiting -= count
+        self._marks = deque((place - count, mark) for place, mark in self._marks)
+        self.num_samples += count
         self.num_frames += num_frames
-        decoded = Decoded(hypothesis, self.num_frames, self.num_samples)
-        self.is_new = self.is_new and not len(samples)
-        if is_last:
-            self._ends.popleft()
+        if mark is Mark.END:
             self._start_utterance()
         return decoded
 
@@ -206,7 +258,7 @@ class Part(NamedTuple):
     row: int
     feed: Feed
     samples: np.ndarray  # [S]
-    is_last: bool  # the utterance ends with them
+    mark: Mark | None  # what happens to the utterance after them
 
 
 class Slots:
@@ -238,7 +290,7 @@ class Slots:
         is_on_cpu = backend.current() == "cpu"
         model = recogniser.model
         self._model = with_separate_blocks(model) if is_on_cpu else model
-        self._program = _donating_step if donate else _step
+        self._step, self._flush = (_donating_step, _donating_flush) if donate else (_step, _flush)
         self._step_size = Feed(config).step
         self.feeds: list[Feed | None] = [None] * size
         self.latency = config.lookaheads[0] + half / config.features.sample_rate
@@ -249,8 +301,9 @@ class Slots:
         return _start(self._model, batch_size=len(self.feeds))
 
     def warm_up(self) -> None:
-        """Compiles the program of a step."""
-        self._run([])
+        """Compiles the programs of a step and of a flush."""
+        for program in (self._step, self._flush):
+            self._run(program, [])
 
     def next(self) -> list[Part]:
         """Returns what the next step of every row that is ready decodes."""
@@ -265,26 +318,29 @@ class Slots:
 
         A part without samples has no hypothesis: what came before it is decoded.
         """
-        if not any(len(part.samples) for part in parts):
-            return [(None, 0)] * len(parts)
-        hypothesis, num_frames = self._run(parts)
-        return [
-            (take(hypothesis, part.row), int(num_frames[part.row]))
-            if len(part.samples)
-            else (None, 0)
-            for part in parts
-        ]
+        results: dict[int, tuple[Hypothesis | None, int]] = {}
+        for program, is_flush in ((self._step, False), (self._flush, True)):
+            chosen = [
+                part
+                for part in parts
+                if len(part.samples) and (part.mark is Mark.FLUSH) == is_flush
+            ]
+            if chosen:
+                hypothesis, num_frames = self._run(program, chosen)
+                for row in (part.row for part in chosen):
+                    results[row] = take(hypothesis, row), int(num_frames[row])
+        return [results.get(part.row, (None, 0)) for part in parts]
 
-    def _run(self, parts: list[Part]) -> tuple[Hypothesis, np.ndarray]:
+    def _run(self, program, parts: list[Part]) -> tuple[Hypothesis, np.ndarray]:
         size = len(self.feeds)
         samples = np.zeros((size, self._step_size), np.float32)
         num_samples = np.zeros(size, np.int32)
-        last, restart = np.zeros(size, bool), np.zeros(size, bool)
-        for row, feed, part, is_last in parts:
+        marked, restart = np.zeros(size, bool), np.zeros(size, bool)
+        for row, feed, part, mark in parts:
             samples[row, : len(part)] = part
-            num_samples[row], last[row], restart[row] = len(part), is_last, feed.is_new
-        arrays = samples, num_samples, last, restart
-        *results, state = self._program(self._model, *arrays, self.state)
+            num_samples[row], marked[row], restart[row] = len(part), mark is not None, feed.is_new
+        arrays = samples, num_samples, marked, restart
+        *results, state = program(self._model, *arrays, self.state)
         hypothesis, num_frames = jax.device_get(results)
         self.state = state  # not before, lest a chunk be decoded twice after an interrupt
         return hypothesis, num_frames
@@ -315,32 +371,19 @@ class Cached:
 
     def end(self) -> Iterator[Decoded]:
         """Yields the rest of the utterance, and starts a new one."""
-        self._feed.end()
+        self._feed.mark(Mark.END)
         return self._decoded()
 
     def flush(self) -> Iterator[Decoded]:
-        """Yields the rest of what has come, decoded as if the utterance ended; but it goes on.
-
-        A copy of the stream ends. The decoder goes on from the end of the copy: it skips the frames
-        that were decoded there, which are encoded again with the audio that follows.
-        """
-        if self._feed.is_new:
-            self._slots.state = self._slots.start()
-        feed, state = copy.deepcopy(self._feed), self._slots.state
-        decoder = state.decoder
+        """Yields the rest of what has come, decoded as if the utterance ended; but it goes on."""
+        self._feed.mark(Mark.FLUSH)
         try:
-            ended = list(self.end())
-            num_flushed = ended[-1].num_frames - feed.num_frames
-            decoder = self._slots.state.decoder
-            skip = jnp.asarray(jax.device_get(decoder.skip) + np.int32(num_flushed))
-            decoder = decoder._replace(skip=skip)
-            feed.is_new = False
-        finally:  # an interrupted flush leaves the stream as it was
-            self._slots.state = state._replace(decoder=decoder)
-            self._feed = self._slots.feeds[0] = feed
-        yield from ended
+            yield from self._decoded()
+        except BaseException:  # such as Ctrl-C: as if there had been no flush
+            self._feed.forget_flush()
+            raise
 
     def _decoded(self) -> Iterator[Decoded]:
         while parts := self._slots.next():
             ((hypothesis, num_frames),) = self._slots.decode(parts)
-            yield self._feed.advance(parts[0].is_last, hypothesis, num_frames)
+            yield self._feed.advance(parts[0].mark, hypothesis, num_frames)

@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 from tdt_jax.audio.reading import as_samples
-from tdt_jax.inference.cached import Feed, Slots
+from tdt_jax.inference.cached import Feed, Mark, Slots
 from tdt_jax.inference.end_of_turn import EndOfTurn, EndOfUtterance
 from tdt_jax.inference.stream_words import LiveText, StreamedWord, StreamWords
 from tdt_jax.inference.streaming import causal
@@ -51,7 +51,16 @@ class LiveStream(LiveText):
         """
         with self._streams._lock:
             self._check("finish_turn() was called")
-            self._feed.end()
+            self._feed.mark(Mark.END)
+
+    def flush(self) -> None:
+        """Ends the speaker's turn after the samples pushed so far, but forgets nothing.
+
+        As of `Stream`. Raises: ValueError after `finish` or `close`.
+        """
+        with self._streams._lock:
+            self._check("flush() was called")
+            self._feed.mark(Mark.FLUSH)
 
     def finish(self) -> None:
         """Ends the stream after the samples pushed so far; its slot is free when they are decoded.
@@ -60,7 +69,7 @@ class LiveStream(LiveText):
         """
         with self._streams._lock:
             self._check("finish() was called")
-            self._feed.end()
+            self._feed.mark(Mark.END)
             self._ended = True
 
     def reset(self) -> None:
@@ -133,7 +142,7 @@ class Streams:
         self.latency = self._slots.latency
 
     def warm_up(self) -> None:
-        """Compiles the program that `step` runs."""
+        """Compiles the programs that `step` runs."""
         self._slots.warm_up()
 
     def open(self) -> LiveStream:
@@ -168,13 +177,15 @@ class Streams:
         results = self._slots.decode(parts)
         stepped = []
         with self._lock:
-            for (row, feed, _, is_last), result in zip(parts, results, strict=True):
+            for (row, feed, _, mark), result in zip(parts, results, strict=True):
                 stream = self._streams[row]
                 if stream is None or stream._feed is not feed:
                     continue  # closed or reset meanwhile
-                stream._words.add(feed.advance(is_last, *result))
-                if is_last:
+                stream._words.add(feed.advance(mark, *result))
+                if mark is Mark.END:
                     stream._words.end()
+                elif mark is Mark.FLUSH:
+                    stream._words.end_turn()
                 if stream._ended and feed.is_empty:
                     stream.is_open = False
                     self._free(row)

@@ -31,7 +31,15 @@ from tdt_jax.models.attention import (
     random_mask,
 )
 from tdt_jax.models.block import Block, BlockCache
-from tdt_jax.models.layers import dropout, insert, mask_time, padding_mask, select_rows, split_key
+from tdt_jax.models.layers import (
+    dropout,
+    in_precision,
+    insert,
+    mask_time,
+    padding_mask,
+    select_rows,
+    split_key,
+)
 from tdt_jax.models.subsampling import MARGIN, Subsampling, subsampled_length
 
 UNKNOWN = 1 << 30  # features of an utterance that goes on
@@ -96,6 +104,7 @@ class Encoder(nnx.Module):
         self.config = config
         self.dtype = dtype
 
+    @in_precision
     def __call__(
         self,
         features: jax.Array,
@@ -148,6 +157,7 @@ class Encoder(nnx.Module):
         encoder.blocks = SeparateBlocks(tuple(blocks), structure)
         return encoder
 
+    @in_precision
     def start(self, batch_size: int, context: tuple[int, int] | None = None) -> EncoderState:
         """Returns the state at the start of `batch_size` utterances; `context` as of `encode`."""
         config = self.config
@@ -182,6 +192,7 @@ class Encoder(nnx.Module):
             positions=self._scan(project, None)[1],
         )
 
+    @in_precision
     def step(
         self, features: jax.Array, num_features: jax.Array, state: EncoderState, last: jax.Array
     ) -> tuple[jax.Array, jax.Array, EncoderState]:

@@ -1,6 +1,8 @@
 """Small parts that several networks use: masks, rows, dropout, norms, initial weights."""
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,22 @@ def insert(array: jax.Array, position: jax.Array, values: jax.Array, count: jax.
     return jnp.where(is_new, jnp.take_along_axis(values, index, axis=1), array)
 
 
+def in_precision(method: Callable) -> Callable:
+    """Returns a method of a module whose float32 products are as exact as `config.precision` says.
+
+    In a context that sets `jax.default_matmul_precision`, "default" is what that says.
+    """
+
+    @functools.wraps(method)
+    def run(self, *arguments, **options):
+        if self.config.precision == "default":
+            return method(self, *arguments, **options)
+        with jax.default_matmul_precision(self.config.precision):
+            return method(self, *arguments, **options)
+
+    return run
+
+
 def split_key(key: jax.Array | None, num: int) -> list:
     """Returns `num` keys, or `num` Nones if `key` is None."""
     return [None] * num if key is None else list(jax.random.split(key, num))
@@ -64,7 +82,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     threshold = min(round(rate * 256), 255)
     if key is None or threshold == 0:
         return x
-    random_bytes = hashed_bytes if backend.current() == "tpu" else packed_bytes
+    random_bytes = packed_bytes if backend.current() == "cpu" else hashed_bytes
     if key.ndim:
         shape = len(x) // len(key), *x.shape[1:]
         drawn = jax.vmap(lambda key: random_bytes(key, shape))(key).reshape(x.shape)
@@ -87,8 +105,9 @@ def packed_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def hashed_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns random integers from 0 to 255, each a hash of the key and the element's index.
 
-    For TPUs, where JAX's generator (Threefry) would cost more than the matrix products, and where
-    the numbers must not depend on how the array is split among devices. The hash is the finalizer
+    For accelerators: on a TPU JAX's generator (Threefry) would cost more than the matrix products,
+    on a GPU it takes several kernels, and the numbers do not depend on how the array is split among
+    devices. The hash is the finalizer
     of MurmurHash3 (Appleby, 2011), with a word of the key before each multiplication.
     """
     first, second = jax.random.bits(key, (2,))

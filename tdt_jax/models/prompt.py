@@ -3,9 +3,12 @@
 frames [B, T, D], slots [B] -> linear(frame, one-hot of the slot) -> ReLU -> linear -> [B, T, D]
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.lax import Precision
 from jax.typing import DTypeLike
 
 from tdt_jax.config import PromptConfig
@@ -20,8 +23,9 @@ class Prompt(nnx.Module):
     """
 
     def __init__(self, config: PromptConfig, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.linear1 = nnx.Linear(width + config.num_slots, config.width, dtype=dtype, rngs=rngs)
-        self.linear2 = nnx.Linear(config.width, width, dtype=dtype, rngs=rngs)
+        linear = functools.partial(nnx.Linear, dtype=dtype, rngs=rngs, precision=Precision.HIGHEST)
+        self.linear1 = linear(width + config.num_slots, config.width)
+        self.linear2 = linear(config.width, width)
         self.config = config
         self.dtype = dtype
 
@@ -43,7 +47,8 @@ class Prompt(nnx.Module):
         bias = self.linear1.bias[...].astype(self.dtype)
         slots = jnp.where(slots < 0, self.config.num_slots, slots)  # -1 is not the last
         added = kernel[width:].at[slots].get(mode="fill", fill_value=jnp.nan) + bias[None]
-        x = jax.nn.relu(frames.astype(self.dtype) @ kernel[:width] + added[:, None])
+        hidden = jnp.matmul(frames.astype(self.dtype), kernel[:width], precision=Precision.HIGHEST)
+        x = jax.nn.relu(hidden + added[:, None])
         padding = padding_mask(num_frames, frames.shape[1])[:, :, None]
         x = self.linear2(x)
         return jnp.where(padding, jnp.zeros_like(x), x)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.lax import Precision
 
 from tdt_jax.config import ModelConfig
 from tdt_jax.models.encoder import Encoder, EncoderState
@@ -48,7 +49,8 @@ class Transducer(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
-        self.ctc = nnx.Linear(width, vocab_size + 1, dtype=dtype, rngs=rngs) if config.ctc else None
+        head = functools.partial(nnx.Linear, dtype=dtype, rngs=rngs, precision=Precision.HIGHEST)
+        self.ctc = head(width, vocab_size + 1) if config.ctc else None
         self.prompt = config.prompt and Prompt(config.prompt, width, dtype=dtype, rngs=rngs)
         self.config = config
 

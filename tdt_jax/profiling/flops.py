@@ -34,11 +34,11 @@ def _equation_flops(equation) -> int:
         return 0
     if name == "cond":
         return max(_flops(branch.jaxpr) for branch in equation.params["branches"])
-    inner = sum(_flops(jaxpr) for jaxpr in _inner_jaxprs(equation.params))
+    inner = sum(_flops(jaxpr) for jaxpr in inner_jaxprs(equation.params))
     return inner * equation.params["length"] if name == "scan" else inner
 
 
-def _inner_jaxprs(parameters: dict) -> Iterator[Jaxpr]:
+def inner_jaxprs(parameters: dict) -> Iterator[Jaxpr]:
     """Yields the jaxprs that an equation runs."""
     for value in parameters.values():
         if isinstance(value, ClosedJaxpr):

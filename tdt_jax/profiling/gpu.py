@@ -1,22 +1,24 @@
-"""An H100 to compile for without a GPU, and its performance.
+"""An H100 to compile for without a GPU, and the kernels that XLA generates for it.
 
     pip install "jax[cuda13]"
 
-installs the compiler; the driver is not needed, with JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 in the
-environment. XLA's model of the GPU estimates the time of each
-operation (`tdt_jax.profiling.hlo`). What it chooses by trial on a device, such as the tiles of a
-product, it leaves at defaults.
+installs the compiler; NVIDIA's driver is not needed, with JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 in the
+environment. What XLA chooses by trial on a device, such as the tiles of a product, stays at its
+default.
 """
 
 import importlib.util
-from typing import Any
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
 
-from tdt_jax.profiling.tpu import Chip
+from tdt_jax.profiling.chip import Chip
 
 # By NVIDIA's data sheet of the H100 SXM; a cycle is a nanosecond, the unit of the estimates.
 H100 = Chip(memory=80e9, peak=989e12, bandwidth=3.35e12, link=900e9, clock=1e9)
 OPTIONS: dict[str, str | bool] = {
-    "xla_gpu_collect_cost_model_stats": True,
+    "xla_gpu_collect_cost_model_stats": True,  # writes estimates into the program's text
     "xla_gpu_enable_triton_gemm": False,  # products by cuBLAS: Triton's need tiles found by trial
 }
 
@@ -54,17 +56,67 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
 
-def device() -> Any:
-    """Returns an H100 as a device of jax, for compiling ahead of time.
+def devices(number: int = 1) -> list:
+    """Returns H100s of one host as devices of jax, for compiling ahead of time.
 
     Raises:
-      ValueError: without jax's plugin for CUDA.
+      ValueError: without jax's plugin for CUDA, or if it cannot be used.
     """
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         raise ValueError("compiling for a GPU needs its plugin (pip install 'jax[cuda13]')")
     from jax.experimental import topologies
 
-    description = topologies.get_topology_desc(
-        platform="cuda", target_config=TARGET, topology="1x1x1"
-    )
-    return description.devices[0]
+    try:
+        description = topologies.get_topology_desc(
+            platform="cuda", target_config=TARGET, topology=f"1x1x{number}"
+        )
+    except NotImplementedError:
+        raise ValueError(
+            "jax has not loaded its plugin for CUDA; without NVIDIA's driver it does with "
+            "JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 in the environment"
+        ) from None
+    return list(description.devices)
+
+
+class Kernel(NamedTuple):
+    """What a thread, or a block, of a kernel takes on the device."""
+
+    name: str
+    registers: int  # of a thread
+    spilled_bytes: int  # of a thread: what does not fit into its registers
+    shared_bytes: int  # of a block, without what the launch adds
+
+
+def kernels(folder: Path) -> list[Kernel] | None:
+    """Returns the kernels that XLA and Pallas generated, from the PTX in a dump of XLA's.
+
+    Kernels of cuBLAS and cuDNN are not among them. Returns None without NVIDIA's ptxas, which
+    jax[cuda13] installs.
+    """
+    ptxas = _ptxas()
+    if ptxas is None:
+        return None
+    found = []
+    for path in sorted(folder.glob("*.ptx")):
+        command = [ptxas, "-v", "-arch=sm_90a", "-o", "/dev/null", path]
+        found += parse_ptxas(subprocess.run(command, capture_output=True, text=True).stderr)
+    return found
+
+
+def parse_ptxas(text: str) -> list[Kernel]:
+    """Returns the kernels in the output of `ptxas -v`."""
+    found = []
+    for part in text.split("Compiling entry function '")[1:]:
+        name = part.partition("'")[0]
+        numbers = (
+            sum(int(number) for number in re.findall(pattern, part))
+            for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill", r"(\d+) bytes smem")
+        )
+        found.append(Kernel(name, *numbers))
+    return found
+
+
+def _ptxas() -> Path | None:
+    spec = importlib.util.find_spec("nvidia")
+    folders = spec.submodule_search_locations if spec else None
+    return next((x for each in folders or () for x in Path(each).glob("cu*/bin/ptxas")), None)

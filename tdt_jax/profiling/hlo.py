@@ -5,6 +5,7 @@ loop's body counts once per iteration, and of a conditional only the costliest b
 fusion is one operation.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ class Operation(NamedTuple):
     stack: str  # the Python functions that it was traced in, the outermost first
     cycles: int  # of one run, by the compiler's estimate; 0 if there is none
     times: int  # how often it runs
+    kernel: str = ""  # what it calls, if there is no estimate, or one known to be wrong
+    num_bytes: int = 0  # of such a kernel's arguments and results
+    flops: int = 0  # of such a kernel, if the program has them
 
 
 class Collective(NamedTuple):
@@ -43,15 +47,30 @@ class Program(NamedTuple):
 
     @property
     def cycles(self) -> int:
-        """The sum of the compiler's estimates, which leave out collectives."""
+        """The sum of the compiler's estimates, which leave out collectives and `kernels`."""
         return sum(each.cycles * each.times for each in self.operations)
 
-    def cycles_in(self, scope: str) -> int:
-        """Returns the cycles of the operations whose scope contains `scope`."""
-        return sum(x.cycles * x.times for x in self.operations if scope in x.scope)
+    def within(self, scope: str) -> "Program":
+        """Returns the operations whose scope contains `scope`, without collectives."""
+        return Program([each for each in self.operations if scope in each.scope], [])
+
+    @property
+    def kernels(self) -> list[Operation]:
+        """The kernels that `cycles` leaves out."""
+        return [each for each in self.operations if each.kernel]
+
+
+class Loop(NamedTuple):
+    """A loop of a program."""
+
+    scope: str
+    iterations: int
+    is_known: bool  # whether the compiler knows the number of iterations
 
 
 CALLS = "while", "conditional", "call"  # opcodes whose time is that of what they call
+KERNELS = "tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu", "__cudnn"  # and __cublas
+KNOWN_TRIPS = "known_trip_count"
 UNKNOWN = 1 << 62  # cycles: libtpu writes 2^63 - 1 if it has no estimate
 
 
@@ -78,6 +97,7 @@ def read(text: str, iterations: Mapping[str, int] | None = None) -> Program:
 
     def walk(name: str, times: int, outer: tuple[str, str] = ("", "")) -> None:
         running: dict[str, Collective] = {}  # started, not yet done; by channel
+        shapes = {line.name: line.shape for line in computations[name]}
         for line in computations[name]:
             # Operations that the compiler added have no origin; they get that of the loop.
             scope = _found(r'op_name="([^"]*)"', line.text) or outer[0]
@@ -103,11 +123,27 @@ def read(text: str, iterations: Mapping[str, int] | None = None) -> Program:
                     running[event.channel] = event.collective
                 else:
                     program.collectives.append(event.collective)
-            program.operations.append(Operation(line.opcode, scope, stack, cycles, times))
+            operation = Operation(line.opcode, scope, stack, cycles, times)
+            program.operations.append(_with_kernel(operation, line, shapes))
         program.collectives.extend(running.values())
 
     walk(entry, 1)
     return program
+
+
+def loops(text: str, iterations: Mapping[str, int] | None = None) -> dict[str, Loop]:
+    """Returns the loops of a GPU's program by the names of their operations.
+
+    Args, Raises: as `read`.
+    """
+    computations, _ = _computations(text)
+    found = {}
+    for line in itertools.chain.from_iterable(computations.values()):
+        if line.opcode == "while":
+            scope = _found(r'op_name="([^"]*)"', line.text)
+            number = _num_iterations(line.text, scope, computations, iterations or {})
+            found[line.name] = Loop(scope, number, KNOWN_TRIPS in line.text)
+    return found
 
 
 def origins(text: str) -> dict[str, Operation]:
@@ -204,7 +240,7 @@ def _num_iterations(
     iterations: Mapping[str, int],
 ) -> int:
     """Returns the length of a loop: from its text, from its condition, or from `iterations`."""
-    if known := _found(r'known_trip_count":\{"n":"(\d+)"', text):
+    if known := _found(KNOWN_TRIPS + r'":\{"n":"(\d+)"', text):
         return int(known)
     condition = computations[_found(r"condition=%?([\w.\-]+)", text)]
     constants = {x.name: _found(r"constant\((\d+)\)", x.text) for x in condition}
@@ -217,6 +253,30 @@ def _num_iterations(
         if part in scope:
             return number
     raise ValueError(f"the number of iterations of the loop {scope!r} is not in the program")
+
+
+def _with_kernel(operation: Operation, line: _Line, shapes: Mapping[str, str]) -> Operation:
+    """Returns an operation without its estimate if there is none, or a wrong one.
+
+    There is none for kernels of Pallas and cuDNN. Of a product of bfloat16 matrices into float32
+    XLA's model of a GPU assumes that it runs at the rate of float32, thirty times too slow.
+    """
+    target = _found(r'custom_call_target="([^"]*)"', line.text)
+    arguments = _found(rf"{line.opcode}\(([^)]*)\)", line.text)
+    operands = [shapes.get(name, "") for name in re.findall(r"%([\w.\-]+)", arguments)]
+    flops = int(_found(r'"flops":"?(\d+)', line.text) or 0)
+    if target.startswith("__cublas"):
+        (left, sides), (right, _), *_ = _arrays(" ".join(operands))
+        out, out_sides = _arrays(line.shape)[0]
+        if (left, right, out) != ("bf16", "bf16", "f32"):
+            return operation
+        contracted = _found(r'"lhs_contracting_dimensions":\[([^\]]*)', line.text)
+        depth = math.prod(_sides(sides)[int(i)] for i in re.findall(r"\d+", contracted))
+        flops = 2 * math.prod(_sides(out_sides)) * depth
+    elif operation.cycles or not target.startswith(KERNELS):
+        return operation
+    num_bytes = sum(map(shape_bytes, (*operands, line.shape)))
+    return operation._replace(cycles=0, kernel=target, num_bytes=num_bytes, flops=flops)
 
 
 def _branches(text: str) -> list[str]:
@@ -246,10 +306,11 @@ def _estimate(text: str) -> int:
 
 def shape_bytes(shape: str) -> int:
     """Returns the bytes of all arrays in a shape such as "(f32[8,2]{1,0}, s32[])", unpadded."""
-    return sum(
-        math.prod(int(side) for side in sides.split(",") if side) * _item_bytes(dtype)
-        for dtype, sides in _arrays(shape)
-    )
+    return sum(math.prod(_sides(sides)) * _item_bytes(dtype) for dtype, sides in _arrays(shape))
+
+
+def _sides(text: str) -> list[int]:
+    return [int(side) for side in text.split(",") if side]
 
 
 def _arrays(shape: str) -> list[tuple[str, str]]:

@@ -4,10 +4,13 @@ import shutil
 import sys
 import types
 
+import jax
+import numpy as np
 import pytest
 from parakeet_files import ARCHIVE, FOLDERS, UNIFIED, assert_same_leaves
 
 import tdt_jax as tdt
+from tdt_jax.profiling.flops import inner_jaxprs
 
 
 def test_each_format_is_read_as_it_was_saved(tmp_path):
@@ -24,6 +27,37 @@ def test_each_format_is_read_as_it_was_saved(tmp_path):
 def test_other_dtypes_are_refused():
     with pytest.raises(ValueError, match="dtype"):
         tdt.load(FOLDERS["tdt"], dtype="float8")
+
+
+def test_exact_products():
+    """All products from features to labels are in float32 precision, on every device."""
+    samples, num_samples = np.zeros((2, 4000), np.float32), np.array([4000, 3000])
+
+    def run(model, samples, num_samples):
+        features = tdt.log_mel(samples, num_samples, model.config.features)
+        frames, num_frames = tdt.encode(model, *features)
+        return tdt.ctc_decode(model, frames, num_frames)
+
+    def precisions(**options):
+        model = tdt.load(ARCHIVE, **options).model
+        return product_precisions(jax.make_jaxpr(run)(model, samples, num_samples).jaxpr)
+
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    assert precisions(exact=True) == {highest}
+    assert precisions() == {highest, None}
+    with pytest.raises(ValueError, match="'bfloat16'"):
+        tdt.load(FOLDERS["tdt"], exact=True, dtype="bfloat16")
+
+
+def product_precisions(jaxpr) -> set:
+    """Returns the precisions of all matrix products and convolutions of a jaxpr."""
+    found = {
+        equation.params["precision"]
+        for equation in jaxpr.eqns
+        if equation.primitive.name in ("dot_general", "conv_general_dilated")
+    }
+    inner = [each for equation in jaxpr.eqns for each in inner_jaxprs(equation.params)]
+    return found.union(*map(product_precisions, inner))
 
 
 def test_a_folder_of_archives(tmp_path):

@@ -27,7 +27,8 @@ def calls(monkeypatch):
         monkeypatch.setattr(f"tdt_jax.benchmarks.{name}", benchmark)
 
     for name in ("loss.loss_reports", "encoder.encoder_reports", "decoder.decoder_reports",
-                 "data.data_reports", "long_form.long_form_reports"):  # fmt: skip
+                 "data.data_reports", "encoder_aot.encoder_aot_reports",
+                 "decoder_aot.decoder_aot_reports", "long_form.long_form_reports"):  # fmt: skip
         replace(name, [REPORT])
     for name in ("loss_aot.loss_aot_report", "parity.parity_report", "train_step.train_report",
                  "silence.compare"):  # fmt: skip
@@ -60,16 +61,21 @@ def test_options_of_the_loss_arrive(calls, capsys):
         ([*cases.CASES.values()],),
         dict(dtype="bfloat16", repeats=5, peers=False),
     )
-    assert estimates[1:] == ((cases.CASES["v3"],), dict(dtype="float32", topology="v5e:2x2"))
-    assert run("loss", "--aot", "v5e:2x2", "--json") == 2
-    assert "goes with neither --peers nor --json" in capsys.readouterr().err
+    assert estimates[1:] == ((cases.CASES["v3"],), dict(dtype="float32", target="v5e:2x2"))
+    assert run("loss", "--aot", "v5e:2x2", "--peers") == 2
+    assert "--aot runs nothing: it does not go with --peers" in capsys.readouterr().err
 
 
 def test_options_of_the_encoder_arrive(calls):
     assert run("encoder") == 0
     options = "--seconds 2 --batch 3 --dtype bfloat16 --repeats 4 --local-attention 5,6 --peers"
     assert run("encoder", "--case", "110m", "--case", "1.1b", *options.split()) == 0
-    default, chosen = calls
+    assert run("encoder", "--aot", "h100", "--seconds", 2) == 0
+    default, chosen, estimates = calls
+    assert estimates[1:] == (
+        (["0.6b"],),
+        dict(seconds=2.0, batch=1, dtype="float32", attention_context=None, target="h100"),
+    )
     assert default[1:] == (
         (["0.6b"],),
         dict(seconds=30.0, batch=1, dtype="float32", repeats=5, attention_context=None,
@@ -82,11 +88,17 @@ def test_options_of_the_encoder_arrive(calls):
     )  # fmt: skip
 
 
-def test_options_of_the_decoder_arrive(calls):
+def test_options_of_the_decoder_arrive(calls, capsys):
     assert run("decode") == 0
     options = "--case 0.6b --batch 2 --batch 3 --seconds 4 --repeats 6 --peers"
     assert run("decode", *options.split()) == 0
-    default, chosen = calls
+    assert run("decode", "--case", "0.6b", "--batch", 2, "--aot", "h100") == 0
+    default, chosen, estimates = calls
+    assert estimates[1:] == (
+        (["0.6b"],), dict(batches=[2], seconds=60.0, dtype="bfloat16", target="h100")
+    )  # fmt: skip
+    assert run("decode", "--dtype", "bfloat16") == 2
+    assert "--dtype is an option of --aot" in capsys.readouterr().err
     assert default[1:] == (
         (["0.6b", "0.6b-v2", "rnnt-0.6b"],),
         dict(batches=(1, 4, 32), seconds=60.0, repeats=5, peers=False),
@@ -119,6 +131,7 @@ def test_what_cannot_be_compared_is_named(loads, folder, tmp_path, capsys):
         (["TDT", "TDT", manifest], "the second an RNN-T, got a TDT and a TDT model"),
         (["TDT", "RNNT"], "takes TDT RNNT MANIFEST, or none of them"),
         (["TDT", "RNNT", manifest, "--peers"], "go with neither --case nor --peers"),
+        (["TDT", "RNNT", manifest, "--aot", "h100"], "nor --aot, and with one --batch"),
         (["TDT", "RNNT", manifest, "--plot", tmp_path / "no" / "x.png"], "there is no folder for"),
         (["--case", "9b"], "no case '9b'"),
     ):

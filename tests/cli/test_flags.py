@@ -29,15 +29,16 @@ ARGUMENTS = {
     "prepare must_c": "-h --help SOURCE DATA_DIR --no-progress",
     "prepare telephone": "-h --help SOURCE DATA_DIR --no-progress",
     "benchmark": "-h --help",
+    "benchmark device": "-h --help --out --stage --minutes --tiny",
     "benchmark loss": """-h --help --case --batch --aot --json --dtype=float32|bfloat16 --repeats
         --peers""",
     "benchmark decode": """-h --help TDT RNNT MANIFEST --silence --plot --case --seconds --batch
-        --json --repeats --peers""",
+        --aot --dtype=float32|bfloat16 --json --repeats --peers""",
     "benchmark long": """-h --help MODEL MANIFEST --minutes --gap --lead --near-silence --right
         --piece-seconds --normaliser=none|whisper --json""",
     "benchmark live": """-h --help MODEL MANIFEST --lookahead --stop-secs --streams --end-of-turn
         --windows --cuts --real-time --normalizer=none|whisper --normaliser=none|whisper --json""",
-    "benchmark encoder": """-h --help --case --seconds --batch --local-attention
+    "benchmark encoder": """-h --help --case --seconds --batch --local-attention --aot --json
         --dtype=float32|bfloat16 --repeats --peers""",
     "benchmark chunk": """-h --help --case --batch --right --aot --json --dtype=float32|bfloat16
         --repeats --peers""",

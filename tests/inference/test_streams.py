@@ -11,6 +11,7 @@ from models import causal_recogniser, make_recogniser, speech
 import tdt_jax as tdt
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.inference import cached
+from tdt_jax.inference.stream_words import StreamedWord
 from tdt_jax.inference.streams import Streams
 
 SLOTS = 3
@@ -136,6 +137,32 @@ def test_turns_end_and_streams_start_again(streams, recogniser):
     stream.finish()
     assert drained(streams)[stream] == run(streams, [3])[3]
     assert not stream.is_open and stream.text
+
+
+def test_a_flush_keeps_the_past_as_that_of_one_stream(streams, recogniser):
+    """Whatever others do, in the first chunk as later, with nothing received as well."""
+    samples, places = speech(3.0, 7), (900, 900, 17_000, 30_011)
+    alone, live, other = tdt.Stream(recogniser), streams.open(), streams.open()
+    expected, events = [], []
+    parts = (np.split(x, places) for x in (samples, speech(3.0, 8)))
+    for part, noise in zip(*parts, strict=True):
+        expected += alone.push(part) + alone.flush()
+        live.push(part)
+        live.flush()
+        other.push(noise)
+        found = drained(streams)
+        events += found.get(live, [])
+        assert live.pending == ""
+    expected += alone.finish()
+    live.finish()
+    events += drained(streams)[live]
+    other.close()
+    words = [event for event in events if isinstance(event, StreamedWord)]
+    assert [(x.text, x.start) for x in words] == [(x.text, x.start) for x in expected]
+    assert len(words) > 4
+    for end in live.finish, live.flush:
+        with pytest.raises(ValueError, match="after finish"):
+            end()
 
 
 def test_slots_are_given_again(streams):

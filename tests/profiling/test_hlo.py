@@ -102,7 +102,7 @@ source_target_pairs={{0,1},{1,0}}
 def test_loops_calls_and_branches_count_as_often_as_they_run():
     program = hlo.read(PROGRAM, {"gradients_of_tiles": 3})
     assert program.cycles == 40000 + 20 + 3000 + 3 * (100 + 5 * 7)
-    assert program.cycles_in("gradients_of_tiles") == 3 * (100 + 5 * 7)
+    assert program.within("gradients_of_tiles").cycles == 3 * (100 + 5 * 7)
 
 
 def test_an_operation_says_where_it_comes_from():
