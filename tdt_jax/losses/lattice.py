@@ -14,7 +14,8 @@ label durations from 0; an RNN-T is the same lattice with blanks of duration 1 a
 
 Every arc ends on a later anti-diagonal n = t + u than it starts on. So one `lax.scan` that carries
 the last few diagonals computes a recursion, for all u at once and for any set of durations. alpha
-and beta share the scan, one from the first diagonal, one from the last: T + U + 1 short steps.
+and beta share the scan, one from the first diagonal, one from the last: T + U + 1 short steps. On
+TPUs, and on GPUs where asked for, one kernel takes all of them (`losses.lattice_kernel`).
 
 In float32, a log-probability of thousands of nats has few digits left after the point. So those of
 nodes are kept as whole nats, whose sums and differences are exact, and a small rest: a posterior is
@@ -29,7 +30,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tdt_jax.losses import lattice_kernel
 from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, skew, unskew
 from tdt_jax.runtime import backend
 
@@ -220,9 +220,11 @@ class _Arcs:
         """Returns the [T+1, U+1] of each recursion."""
         end = jnp.stack([self.num_frames, self.num_labels])
         run = functools.partial(_scan, self.steps, recursions)
-        num_columns = self.masked[0].shape[1]
-        if backend.uses_kernels() and lattice_kernel.fits(num_columns, self.steps, recursions):
-            run = lattice_kernel.runner(self.steps, recursions)
+        if backend.uses_kernels():
+            from tdt_jax.losses import lattice_kernel  # Pallas takes its time to import
+
+            if lattice_kernel.fits(self.masked[0].shape[1], self.steps, recursions):
+                run = lattice_kernel.runner(self.steps, recursions)
         with jax.named_scope("recursion"):
             return run(self.masked, end)
 

@@ -186,8 +186,8 @@ def test_a_tpu_launches_one_kernel(topology):
     reason="needs jax's plugin for CUDA, and JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1",
 )
 def test_a_gpu_launches_one_kernel():
-    from tdt_jax.profiling.gpu import device
+    from tdt_jax.profiling.gpu import devices
 
-    program = compiled("gpu", device())
+    program = compiled("gpu", devices()[0])
     assert program.count('custom_call_target="__gpu$xla.gpu.triton"') == 1
     assert " while(" not in program
