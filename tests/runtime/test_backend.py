@@ -1,6 +1,6 @@
 """What is traced for a TPU, run here, computes what is traced for this backend.
 
-All tests that call `backend.assume` are in this file, since it clears jax's caches.
+Tests that call `backend.assume` are in this file where they can be, since it clears jax's caches.
 """
 
 import jax
@@ -22,7 +22,7 @@ def random(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def assert_same(*cases):
+def assert_same(*cases, kernels=False):
     """Values and gradients of (function, *arguments), traced in one program for each platform."""
 
     def weighted(function, *arguments):
@@ -41,7 +41,7 @@ def assert_same(*cases):
         return jax.device_get(jax.jit(all_cases)([case[1:] for case in cases]))
 
     here = run()
-    with backend.assume("tpu"):
+    with backend.assume("tpu", kernels=kernels, interpret=kernels):
         there = run()
 
     def compare(a, b):
@@ -87,8 +87,17 @@ def test_relative_positions():
     assert_same(*map(case, (1, 2, 7)))
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 2), pytest.param(None, marks=pytest.mark.slow)])
-def test_the_loss(durations):
+@pytest.mark.parametrize(
+    ("durations", "kernels"),
+    [
+        ((0, 1, 2), False),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in [(None, False), ((0, 1, 2), True), (None, True)]
+        ),
+    ],
+)
+def test_the_loss(durations, kernels):
     def make():
         return Joint(
             JointConfig(width=12),
@@ -106,7 +115,8 @@ def test_the_loss(durations):
         lengths = np.array([21, 7], np.int32), np.array([3, 1], np.int32)
         return tdt.transducer_loss(joint, frames, states, labels, *lengths, durations=durations)
 
-    assert_same((losses, models.build(make), random(2, 21, 6), random(2, 4, 5)))
+    case = losses, models.build(make), random(2, 21, 6), random(2, 4, 5)
+    assert_same(case, kernels=kernels)
 
 
 def test_dropout_hashes_places():
