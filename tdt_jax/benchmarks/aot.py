@@ -3,13 +3,15 @@
 The seconds are a compiler's estimates; see `docs/accelerators.md` for what they count.
 """
 
+import collections
 from typing import Any
 
 import jax
 from jax.sharding import SingleDeviceSharding
 
+from tdt_jax.profiling import hlo
 from tdt_jax.profiling import target as targets
-from tdt_jax.profiling.chip import Cost
+from tdt_jax.profiling.chip import Chip, Cost, floor_seconds
 from tdt_jax.profiling.launches import Counts, Launches
 from tdt_jax.profiling.target import Compiled, Target
 from tdt_jax.runtime import backend
@@ -68,10 +70,24 @@ def cost_words(cost: Cost) -> str:
     words = f"{1e3 * cost.compute:.2f} ms"
     if cost.kernels:
         words += (
-            f", and at least {1e3 * cost.kernels:.2f} ms for kernels without a usable estimate "
-            "(by bytes and operations)"
+            f", and at least {1e3 * cost.kernels:.2f} ms, by bytes and operations, for kernels "
+            "without a usable estimate"
         )
     return words
+
+
+def kernel_lines(program: hlo.Program, chip: Chip) -> list[str]:
+    """Returns a line about each kind of kernel without a usable estimate."""
+    found = collections.Counter()
+    for each in program.kernels:
+        found[each._replace(times=1, stack="")] += each.times
+    lines = ["  kernels without a usable estimate: runs, MB, GFLOP, and us of each at least"]
+    for kernel, times in found.items():
+        lines.append(
+            f"    {times:6,} {kernel.num_bytes / 1e6:9.2f} {kernel.flops / 1e9:9.2f} "
+            f"{1e6 * floor_seconds(kernel, chip):9.1f}  {kernel.kernel} in {kernel.scope[-50:]}"
+        )
+    return lines if found else []
 
 
 def launch_lines(compiled: Compiled, counts: Counts | None) -> list[str]:

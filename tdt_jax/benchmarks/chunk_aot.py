@@ -50,8 +50,9 @@ def _report(
     compiled = aot.compile_on_one(device, step, model, samples, lengths, state)
     # The chunk of all streams is complete at once, and a frame takes an iteration of the decoder.
     iterations = {"encode_chunk": 1, "decode_chunk": context[1] + 1}
-    cost = chips.cost_of(hlo.read(compiled.text, iterations), chip)
-    counts, memory = compiled.launches(iterations), compiled.memory
+    program = hlo.read(compiled.text, iterations)
+    cost = chips.cost_of(program, chip)
+    counts, memory = compiled.counts(iterations), compiled.memory
     model_bytes, state_bytes = (
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
         for tree in (model, state)
@@ -78,6 +79,7 @@ def _report(
         f"  memory, GB: {model_bytes / 1e9:.2f} of parameters, {state_bytes / 1e9:.2f} of state "
         f"(updated in place: {memory.alias_size_in_bytes / 1e9:.2f}), "
         f"{memory.temp_size_in_bytes / 1e9:.2f} of temporaries, of {chip.memory / 1e9:.0f}",
+        *aot.kernel_lines(program, chip),
         *aot.launch_lines(compiled, counts),
     ]
     return Report([row], "\n".join(lines))

@@ -68,13 +68,15 @@ def encoder_figures(
     compiled: Compiled, model: Transducer, device: Target, batch: int, seconds: float
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the figures of a compiled encoder, and lines about them."""
-    cost = chips.cost_of(hlo.read(compiled.text), device.chip)
-    counts, flops = compiled.launches(), encoder_flops(model.config, seconds, batch)
+    program = hlo.read(compiled.text)
+    cost = chips.cost_of(program, device.chip)
+    counts, flops = compiled.counts(), encoder_flops(model.config, seconds, batch)
     row = {**aot.figures(compiled, cost, counts), "flops": flops}
     lines = [
         f"  estimated: {aot.cost_words(cost)}; {batch * seconds / cost.busy:,.0f} x real time, "
         f"{100 * flops / (cost.busy * device.chip.peak):.1f} % of the peak",
         aot.memory_line(compiled, device),
+        *aot.kernel_lines(program, device.chip),
         *aot.launch_lines(compiled, counts),
     ]
     return row, lines

@@ -58,7 +58,7 @@ def loss_aot_report(case: Case, *, dtype: str, target: str) -> Report:
     iterations = tile_iterations(device.platform, case.batch, case.frames, case.labels)
     groups = iterations[TILE_LOOPS[0]]
     program = hlo.read(compiled.text, iterations)
-    cost, counts = chips.cost_of(program, chip), compiled.launches(iterations)
+    cost, counts = chips.cost_of(program, chip), compiled.counts(iterations)
     forward, recursion, backward = (
         chips.cost_of(program.within(scope), chip).busy
         for scope in (TILE_LOOPS[0], "recursion", TILE_LOOPS[1])
@@ -84,6 +84,7 @@ def loss_aot_report(case: Case, *, dtype: str, target: str) -> Report:
         f"  estimated: {1e3 * forward / groups:.3f} ms a group of {CHUNK} nodes forward, "
         f"{1e3 * backward / groups:.3f} ms backward, {groups} groups; {1e3 * recursion:.1f} ms the "
         f"recursion, {1e3 * rest:.1f} ms the rest; in all {aot.cost_words(cost)}",
+        *aot.kernel_lines(program, chip),
         *aot.launch_lines(compiled, counts),
     ]
     for share in (1.0, 0.3):

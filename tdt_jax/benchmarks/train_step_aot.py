@@ -12,6 +12,7 @@ from tdt_jax.benchmarks.cases import Shape, largest
 from tdt_jax.benchmarks.loss_aot import tile_iterations
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.config import Config
+from tdt_jax.decoding.greedy import turns_in_block
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.models.subsampling import subsampled_length
 from tdt_jax.models.transducer import abstract_model
@@ -65,7 +66,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     frames = _num_frames(config, shape)
     iterations = tile_iterations(device.platform, part, frames, shape.tokens, chunk)
     program, chip = hlo.read(compiled.text, iterations), device.chip
-    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.launches(iterations)
+    cost, counts = chips.cost_of(program, chip, mesh.size), compiled.counts(iterations)
     with backend.assume(device.platform, kernels=False):  # whose products are not counted
         model_flops, all_flops = step_flops(config, shape)
     parameters = num_parameters(shapes.model)
@@ -103,7 +104,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
         "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
     )
     lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
-    return row, lines + aot.launch_lines(compiled, counts)
+    return row, lines + aot.kernel_lines(program, chip) + aot.launch_lines(compiled, counts)
 
 
 def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:
@@ -139,12 +140,13 @@ def _recognition_lines(config: Config, shape: Shape, device: Target) -> list[str
     model, frames = abstract_model(config.model), _num_frames(config, shape)
     encoder = encoder_aot.compile_encoder(device, model, shape.rows, shape.seconds)
     decoder = decoder_aot.compile_decoder(device, model, shape.rows, frames)
+    num_turns = turns_in_block(device.platform, shape.rows, frames)
     return [
         f"the encoder of {shape.rows} x {shape.seconds:g} s on one device, compiled in "
         f"{encoder.seconds:.0f} s",
         *encoder_aot.encoder_figures(encoder, model, device, shape.rows, shape.seconds)[1],
         f"the decoder of {shape.rows} x {frames} frames, compiled in {decoder.seconds:.0f} s",
-        *decoder_aot.decoder_figures(decoder, model, device)[1],
+        *decoder_aot.decoder_figures(decoder, model, device, num_turns=num_turns)[1],
     ]
 
 

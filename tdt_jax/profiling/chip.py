@@ -13,7 +13,7 @@ class Chip(NamedTuple):
     memory: float  # bytes
     peak: float  # bfloat16 operations per second
     bandwidth: float  # of the memory, in bytes per second
-    link: float  # to other devices, both directions together, in bytes per second; see `tpu.CHIPS`
+    link: float  # to other devices, in bytes per second: what `exchange_seconds` divides by
     clock: float  # cycles per second, in the compiler's estimates
 
 
@@ -52,9 +52,9 @@ def exchange_seconds(
 ) -> tuple[float, float]:
     """Returns the seconds of a collective, and those in which no operation runs at the same time.
 
-    The model is a ring along one axis of the torus, in both directions at once: its links carry
+    The model is a ring along one axis of a TPU's torus, in both directions at once: its links carry
     the data of (n - 1) of n devices, for an all-reduce twice. The first byte travels half way round
-    a square.
+    a square. Through a switch each GPU receives as much.
     """
     size = collective.num_devices or num_devices
     if collective.kind == "collective-permute":

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from tdt_jax.profiling.chip import Chip
 
-# By NVIDIA's data sheet of the H100 SXM; a cycle is a nanosecond, the unit of the estimates.
-H100 = Chip(memory=80e9, peak=989e12, bandwidth=3.35e12, link=900e9, clock=1e9)
+# By NVIDIA's data sheet of the H100 SXM: NVLink carries 450 GB/s in each direction. A cycle is a
+# nanosecond, the unit of the estimates.
+H100 = Chip(memory=80e9, peak=989e12, bandwidth=3.35e12, link=450e9, clock=1e9)
 OPTIONS: dict[str, str | bool] = {
     "xla_gpu_collect_cost_model_stats": True,  # writes estimates into the program's text
     "xla_gpu_enable_triton_gemm": False,  # products by cuBLAS: Triton's need tiles found by trial

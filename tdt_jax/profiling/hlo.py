@@ -23,9 +23,11 @@ class Operation(NamedTuple):
     stack: str  # the Python functions that it was traced in, the outermost first
     cycles: int  # of one run, by the compiler's estimate; 0 if there is none
     times: int  # how often it runs
-    kernel: str = ""  # what it calls, if there is no estimate, or one known to be wrong
-    num_bytes: int = 0  # of such a kernel's arguments and results
-    flops: int = 0  # of such a kernel, if the program has them
+    kernel: str = (
+        ""  # what it calls, if it has no estimate, or one known to be wrong; see `kernels`
+    )
+    num_bytes: int = 0  # that such a kernel reads and writes
+    flops: int = 0  # of such a kernel; 0 if the program does not say
 
 
 class Collective(NamedTuple):
@@ -256,10 +258,11 @@ def _num_iterations(
 
 
 def _with_kernel(operation: Operation, line: _Line, shapes: Mapping[str, str]) -> Operation:
-    """Returns an operation without its estimate if there is none, or a wrong one.
+    """Returns an operation with what it moves and computes if it has no estimate, or a wrong one.
 
-    There is none for kernels of Pallas and cuDNN. Of a product of bfloat16 matrices into float32
-    XLA's model of a GPU assumes that it runs at the rate of float32, thirty times too slow.
+    There is none for kernels of Pallas (which say themselves what they move and compute) and of
+    cuDNN. A product of bfloat16 matrices into float32 gets the time of one of float32 matrices by
+    XLA's model of a GPU, up to a hundred times too much.
     """
     target = _found(r'custom_call_target="([^"]*)"', line.text)
     arguments = _found(rf"{line.opcode}\(([^)]*)\)", line.text)
@@ -275,7 +278,8 @@ def _with_kernel(operation: Operation, line: _Line, shapes: Mapping[str, str]) -
         flops = 2 * math.prod(_sides(out_sides)) * depth
     elif operation.cycles or not target.startswith(KERNELS):
         return operation
-    num_bytes = sum(map(shape_bytes, (*operands, line.shape)))
+    counted = int(_found(r'"bytes_accessed":"?(\d+)', line.text) or 0)
+    num_bytes = counted or sum(map(shape_bytes, (*operands, line.shape)))
     return operation._replace(cycles=0, kernel=target, num_bytes=num_bytes, flops=flops)
 
 

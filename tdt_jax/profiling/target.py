@@ -56,8 +56,8 @@ class Compiled(NamedTuple):
     thunks: list[launches.Thunk] | None  # of a GPU
     kernels: list[gpu.Kernel] | None  # of a GPU, where ptxas is found
 
-    def launches(self, iterations: Mapping[str, int] | None = None) -> launches.Counts | None:
-        """Returns what the host and the device start; None on a TPU. `iterations`: see hlo.read."""
+    def counts(self, iterations: Mapping[str, int] | None = None) -> launches.Counts | None:
+        """Returns a GPU's launches; None on a TPU. `iterations` are as of `hlo.read`."""
         if self.thunks is None:
             return None
         return launches.count(self.thunks, hlo.loops(self.text, iterations))
@@ -69,24 +69,23 @@ def compile(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     Raises:
       ValueError: if it does not fit into the memory, and if jaxlib cannot read the program.
     """
+    is_gpu = target.platform == "gpu"
     with tempfile.TemporaryDirectory() as folder, _without_cache():
-        options = target.options
-        if target.platform == "gpu":
-            options |= {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if is_gpu else {}
         start = time.perf_counter()
         try:
-            compiled = lowered.compile(compiler_options=options)
+            compiled = lowered.compile(compiler_options=target.options | dump)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise ValueError(f"it does not fit: {str(error).partition(chr(10))[0]}") from None
         seconds = time.perf_counter() - start
         thunks = kernels = None
-        if target.platform == "gpu":
+        if is_gpu:
             thunks, kernels = launches.read_dump(Path(folder)), gpu.kernels(Path(folder))
     memory = memory_of(compiled)
     peak = memory.peak_memory_in_bytes
-    if peak > target.chip.memory:  # the GPU's compiler does not refuse
+    if is_gpu and peak > target.chip.memory:  # which its compiler does not refuse
         raise ValueError(
             f"it does not fit: it needs {peak / 1e9:.2f} GB at the peak, of "
             f"{target.chip.memory / 1e9:.0f} GB"

@@ -5,9 +5,9 @@ import os
 
 from tdt_jax.profiling.chip import Chip
 
-# A link is an axis of the torus. Google's public figures: cloud.google.com/tpu/docs/
-# system-architecture-tpu-vm; Austin et al., "How to Scale Your Model", 2025,
-# jax-ml.github.io/scaling-book/tpus. At these clocks the compiler estimates that a product of
+# A link is an axis of the torus, both directions together. Google's public figures:
+# cloud.google.com/tpu/docs/system-architecture-tpu-vm; Austin et al., "How to Scale Your Model",
+# 2025, jax-ml.github.io/scaling-book/tpus. At these clocks the compiler estimates that a product of
 # 8192 x 8192 bfloat16 matrices runs at 90, 88, 90 and 70 % of the peak.
 CHIPS = {
     "v4": Chip(16e9, 137.5e12, 0.6e12, 90e9, 1.05e9),  # a device is a core, half a chip

@@ -162,3 +162,42 @@ def test_what_the_compiler_cannot_estimate_counts_as_nothing():
     text = PROGRAM.replace('"estimated_cycles":"3000"', '"estimated_cycles":"9223372036854775807"')
     number = {"gradients_of_tiles": 3}
     assert hlo.read(PROGRAM, number).cycles - hlo.read(text, number).cycles == 3000
+
+
+KERNELS = """HloModule jit_f, is_scheduled=true
+
+ENTRY %main (x: bf16[8,16], y: bf16[16,4]) -> f32[8,4] {
+  %x = bf16[8,16]{1,0} parameter(0)
+  %y = bf16[16,4]{1,0} parameter(1)
+  %cublas.1 = (f32[8,4]{1,0}, s8[32]{0}) custom-call(%x, %y), \
+custom_call_target="__cublas$lt$matmul", metadata={op_name="jit(f)/dot_general"}, \
+backend_config={"gemm_backend_config":{"dot_dimension_numbers":{\
+"lhs_contracting_dimensions":["1"]}},"reification_cost":[{"exec_time_us":2020.5,"name":"sol"}]}
+  %cublas.2 = (bf16[8,4]{1,0}, s8[32]{0}) custom-call(%x, %y), \
+custom_call_target="__cublas$lt$matmul", \
+backend_config={"reification_cost":[{"exec_time_us":1.5,"name":"sol"}]}
+  %norm = bf16[8,16]{1,0} fusion(%x), kind=kCustom, \
+backend_config={"reification_cost":[{"exec_time_us":3000.0,"name":""},\
+{"exec_time_us":2.5,"memory_access_time_us":2.5,"name":"indexing-cost-model"}]}
+  %lattice = f32[8,4]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"300","bytes_accessed":"70"}}}
+  ROOT %conv = bf16[8,4]{1,0} custom-call(%x, %y), custom_call_target="__cudnn$convForward"
+}
+"""
+
+
+def test_kernels_without_a_usable_estimate_are_kept_apart():
+    program = hlo.read(KERNELS)
+    assert program.cycles == 1500 + 2500
+    assert [(each.kernel, each.num_bytes, each.flops) for each in program.kernels] == [
+        ("__cublas$lt$matmul", 2 * 8 * 16 + 2 * 16 * 4 + 4 * 8 * 4 + 32, 2 * 8 * 16 * 4),
+        ("tpu_custom_call", 70, 300),
+        ("__cudnn$convForward", 2 * 8 * 16 + 2 * 16 * 4 + 2 * 8 * 4, 0),
+    ]
+
+
+def test_loops_by_their_names():
+    assert hlo.loops(PROGRAM, {"gradients_of_tiles": 3})["w.1"] == hlo.Loop("", 5, False)
+    text = PROGRAM.replace("body=%outer,", 'body=%outer, known_trip_count":{"n":"11"},')
+    known = [loop for loop in hlo.loops(text).values() if loop.is_known]
+    assert known == [hlo.Loop("jit(f)/gradients_of_tiles/while", 11, True)]

@@ -1,6 +1,7 @@
 """Accelerators to compile for."""
 
 import importlib.util
+from pathlib import Path
 
 import jax
 import pytest
@@ -43,3 +44,24 @@ def test_what_does_not_fit_is_an_error():
 
     with pytest.raises(ValueError, match=r"does not fit: RESOURCE_EXHAUSTED: Used .* hbm.$"):
         target.compile(Lowered(), target.Target("v5e:2x2", "tpu", gpu.H100, [], {}))
+
+
+def test_a_gpu_program_that_does_not_fit_is_an_error():
+    class Memory:
+        peak_memory_in_bytes = 90 * 10**9
+
+    class Compiled:
+        def memory_analysis(self):
+            return Memory()
+
+    class Lowered:
+        def compile(self, compiler_options):
+            folder = Path(compiler_options["xla_dump_to"])
+            for name in ("sequence", "metadata"):
+                (folder / f"module.thunk_{name}.txt").write_text("")
+            return Compiled()
+
+    h100 = target.Target("h100", "gpu", gpu.H100, [], gpu.OPTIONS)
+    with pytest.raises(ValueError, match=r"does not fit: it needs 90.00 GB .* of 80 GB"):
+        target.compile(Lowered(), h100)
+    assert "xla_dump_to" not in gpu.OPTIONS
