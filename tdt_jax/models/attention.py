@@ -183,7 +183,7 @@ class RelativeAttention(nnx.Module):
           key: turns dropout on.
           mesh: of the devices among which the compiler splits the rows.
         """
-        if self._has_kernel():
+        if self._has_kernel(x.shape[1]):
             return self.output(self._by_kernel(x, positions, padding, mask, key, mesh))
         arrays = self._arrays(x)
         blocks = attention_blocks(mask, x.shape[1])
@@ -248,11 +248,11 @@ class RelativeAttention(nnx.Module):
         by_position = query + bias(self.position_bias)
         return by_content, by_position, self._heads(self.key(x)), self._heads(self.value(x))
 
-    def _has_kernel(self):
+    def _has_kernel(self, num_frames):
         return (
             backend.current() == "tpu"
             and backend.uses_kernels()
-            and attention_kernel.has_kernel(*self.content_bias.shape)
+            and attention_kernel.gains(num_frames, *self.content_bias.shape)
         )
 
     def _by_kernel(self, x, positions, padding, mask, key, mesh):
@@ -379,7 +379,7 @@ class RelativeAttention(nnx.Module):
         return (
             backend.current() == "gpu"
             and backend.uses_kernels()
-            and self.dtype in (jnp.bfloat16, jnp.float16)
+            and self.dtype == jnp.bfloat16
             and self.content_bias.shape[-1] % 8 == 0
             and self.content_bias.shape[-1] <= 128
             and (key is None or self.dropout == 0)

@@ -35,6 +35,7 @@ from tdt_jax.models.layers import dropout_threshold, hash_words, hashed
 from tdt_jax.runtime import sharding
 
 LANES = 128
+FEW = 64  # frames of which XLA computes the attention in the kernel's time or less
 MASKED = -1e30  # score of a key that a query does not attend to
 VMEM = 16 << 20  # bytes of a TPU's fast memory that tiles may take
 
@@ -62,8 +63,10 @@ def padded_size(num_frames: int) -> int:
     return keys * -(-num_frames // keys)
 
 
-def has_kernel(num_heads: int, head_width: int) -> bool:
-    """Returns whether tiles of lanes hold whole heads."""
+def gains(num_frames: int, num_heads: int, head_width: int) -> bool:
+    """Returns whether the kernel is faster, and tiles of lanes hold whole heads."""
+    if num_frames <= FEW:
+        return False
     if head_width < LANES:
         return LANES % head_width == 0 and num_heads * head_width % LANES == 0
     return head_width % LANES == 0
@@ -240,8 +243,9 @@ def _attend_forward(plan, shared, rows):
 def _attend_backward(plan, saved, gradient):
     shared, rows, means, logs = saved
     *gradients, positions = _backward(plan, shared, rows, means, gradient, logs)
-    zeros = [np.zeros(x.shape, jax.dtypes.float0) for x in (*shared[:4], *rows[:2])]
-    return _Shared(*zeros[:4], positions.astype(gradient.dtype)), _Rows(*zeros[4:], *gradients)
+    none: Any = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (shared, rows))
+    of_shared = none[0]._replace(positions=positions.astype(gradient.dtype))
+    return of_shared, _Rows._make((*none[1][:2], *gradients))
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -316,9 +320,14 @@ def _forward_kernel(plan, *refs):
     @pl.when(tile <= _last_visit(plan, scalars, b, i))
     def _():
         hidden = _hidden(plan, bounds, scalars.num_frames[b], i, tile)
-        queries = by_content[0], by_position[0]
         all_scores = [
-            _scores(plan, *(_selected(own, x) for x in queries), keys[0], positions[...])
+            _scores(
+                plan,
+                _selected(own, by_content[0]),
+                _selected(own, by_position[0]),
+                keys[0],
+                positions[...],
+            )
             for own in _heads(plan)
         ]
         for head, (own, scores) in enumerate(zip(_heads(plan), all_scores, strict=True)):

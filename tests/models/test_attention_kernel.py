@@ -120,17 +120,21 @@ def test_tiles():
 
 
 @pytest.mark.parametrize(
-    ("heads", "expected"), [((8, 64), True), ((8, 128), True), ((1, 64), False), ((4, 44), False)]
-)
-def test_tiles_of_lanes_hold_whole_heads(heads, expected):
-    assert attention_kernel.has_kernel(*heads) is expected
+    ("shape", "expected"),
+    [
+        ((375, 8, 64), True), ((375, 8, 128), True), ((375, 1, 64), False), ((375, 4, 44), False),
+        ((64, 8, 64), False), ((65, 8, 64), True),
+    ],
+)  # fmt: skip
+def test_the_kernel_is_for_long_utterances_and_whole_heads(shape, expected):
+    assert attention_kernel.gains(*shape) is expected
 
 
 def layer_outputs(platform, mask, *, is_traced, dtype="float32"):
     """What a layer with kernels returns, and one without."""
     config = models.encoder_config(width=128, num_heads=2)
     make = functools.partial(attention.RelativeAttention, config, dtype=jnp.dtype(dtype))
-    layer, size = models.build(lambda: make(rngs=nnx.Rngs(0))), 21
+    layer, size = models.build(lambda: make(rngs=nnx.Rngs(0))), 67
     x, padding = random(0, 2, size, 128, dtype=dtype), padding_mask(np.array([size, 12]), size)
     blocks = attention.attention_blocks(None if is_traced else mask, size)
     positions = attention.position_encoding(blocks.furthest, blocks.nearest, 128).astype(dtype)
@@ -159,8 +163,8 @@ def test_the_layer_uses_it_on_a_tpu(mask, is_traced, monkeypatch):
 def test_the_layer_uses_cudnn_on_a_gpu(mask):
     with jax.numpy_dtype_promotion("standard"):  # jax.nn counts on it
         found, expected = layer_outputs("gpu", mask, is_traced=False, dtype="bfloat16")
-    np.testing.assert_allclose(found, expected, atol=0.02)
-    assert np.any(found != expected)
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 0 < error < 0.01
 
 
 @needs_libtpu
@@ -183,4 +187,4 @@ def test_the_kernels_compile_for_a_tpu(heads, chip):
 
     array = shape(2, 375, *heads)
     compiled = jax.jit(run).lower(array, shape(749, *heads), *[array] * 4).compile()
-    assert "attention_gradient" in tpu.text_of(compiled)
+    assert "attention_gradient" in compiled.as_text()
