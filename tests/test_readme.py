@@ -325,7 +325,7 @@ def test_contributing_names_files_that_exist():
     section = text.partition("## Where things go")[2].partition("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
     kept = [row for row in rows if " * |" not in row]
-    assert len(kept) > 10 and len(rows) - len(kept) > 5
+    assert len(kept) > 10 and len(kept) < len(rows)
     named = set(re.findall(r"`([\w/]+(?:/|\.py|\.md))`", "".join(kept)))
     assert len(named) > 20
     for name in named:
