@@ -99,9 +99,8 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
             f"{100 * model_flops / (step * chip.peak):.1f} % of the peak, "
             f"{shape.rows * mesh.size * shape.seconds / step:.0f} x real time"
         )
-    lines.append(
-        "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
-    )
+    gaps = {"tpu": "no gathers, scatters and sorts", "gpu": "without the time that launches take"}
+    lines.append(f"  ({gaps[device.platform]}; all of the lattice)")
     lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
     return row, lines + aot.kernel_lines(program, chip) + aot.launch_lines(compiled, counts)
 
