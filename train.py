@@ -41,6 +41,7 @@ from tdt_jax.models.transducer import with_parameters
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime import distributed, process, sharding, streams
 from tdt_jax.runtime.pytree import num_parameters
+from tdt_jax.training.memory import with_remat
 from tdt_jax.training.progress import Progress
 from tdt_jax.training.step import BatchArrays, State, init_state, train_step
 
@@ -110,6 +111,7 @@ def train(config: Config, stop: distributed.Stop) -> None:
     # Data
     start = time.perf_counter()
     config, task, initial = prepare_data(config, mesh)
+    config = with_remat(config, mesh)
 
     # State
     run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
@@ -368,9 +370,8 @@ def check_model(before: Config, now: Config) -> None:
     """Raises ValueError if a run is resumed with another model; all else may change."""
 
     def meaning(config: Config):
-        encoder = dataclasses.replace(
-            config.model.encoder, remat=True, remat_policy=configs.REMAT_POLICIES[0], unroll=1
-        )
+        speed = dict(remat=None, remat_policy=configs.REMAT_POLICIES[0], unroll=1)
+        encoder = dataclasses.replace(config.model.encoder, precision="default", **speed)
         return dataclasses.replace(config.model, encoder=encoder, dtype="float32")
 
     if different := differences(meaning(before), meaning(now), "model"):

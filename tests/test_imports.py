@@ -20,7 +20,7 @@ ROOMS = {
     "runtime": [],
     "audio": [],
     "orthography": [],
-    "decoding": [],
+    "decoding": ["runtime"],
     "profiling": [],
     "tokenizer": ["orthography"],
     "presets": ["config"],

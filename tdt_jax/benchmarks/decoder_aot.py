@@ -11,7 +11,7 @@ from tdt_jax.benchmarks import aot
 from tdt_jax.benchmarks.cases import MODELS, choose
 from tdt_jax.benchmarks.random_decoder import iteration_bytes
 from tdt_jax.benchmarks.report import Report
-from tdt_jax.decoding.greedy import greedy_decode
+from tdt_jax.decoding.greedy import greedy_decode, turns_in_block
 from tdt_jax.models.transducer import Transducer, abstract_model
 from tdt_jax.profiling import chip as chips
 from tdt_jax.profiling import hlo
@@ -40,7 +40,8 @@ def decoder_aot_reports(
         num_frames = round(seconds / config.seconds_per_frame)
         for batch in batches:
             compiled = compile_decoder(device, model, batch, num_frames)
-            row, lines = decoder_figures(compiled, model, device)
+            num_turns = turns_in_block(device.platform, batch, num_frames)
+            row, lines = decoder_figures(compiled, model, device, num_turns=num_turns)
             what = {"case": name, "batch": batch, "dtype": dtype, "target": device.name}
             first = (
                 f"{name}: decoder of {batch} x {num_frames} frames, {dtype}, one "
@@ -65,22 +66,24 @@ def compile_decoder(device: Target, model: Transducer, batch: int, num_frames: i
 
 
 def decoder_figures(
-    compiled: Compiled, model: Transducer, device: Target
+    compiled: Compiled, model: Transducer, device: Target, *, num_turns: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the figures of a compiled decoder, and lines about them.
 
-    A turn is an iteration of the loop: a step of each utterance, or those within its window.
+    A turn is a step of each utterance, or those within its window; an iteration of the loop takes
+    `num_turns` (`greedy.turns_in_block`).
     """
     chip = device.chip
     program = hlo.read(compiled.text, {TURN: 1})
     once = chips.cost_of(program, chip)
     before = chips.cost_of(hlo.read(compiled.text, {TURN: 0}), chip)
-    turn = once.busy - before.busy
+    turn = (once.busy - before.busy) / num_turns
     size = iteration_bytes(model)
     floors = size.heads / chip.bandwidth, sum(size) / chip.bandwidth
     counts = compiled.counts({TURN: 1})
     row = {
         **aot.figures(compiled, once, counts),
+        "turns_in_block": num_turns,
         "turn_seconds": turn,
         "before_seconds": before.busy,
         "turn_bytes": size._asdict(),
@@ -88,13 +91,16 @@ def decoder_figures(
     }
     if counts is not None:
         (loop,) = (loop for loop in counts.loops if TURN in loop.scope)
-        row["turn_launches"] = loop.launches._asdict()
+        row["turn_launches"] = {
+            name: number / num_turns for name, number in loop.launches._asdict().items()
+        }
     lines = [
         f"  a turn reads {size.heads / 1e6:.1f} MB of weights, and {size.predictor / 1e6:.1f} MB "
         f"more for a label: {1e6 * floors[0]:.1f} and {1e6 * floors[1]:.1f} us at "
         f"{chip.bandwidth / 1e12:.2f} TB/s",
         f"  estimated: {1e6 * turn:.1f} us a turn with a label, without the time that launches "
-        f"take; {1e3 * before.busy:.2f} ms before and after the loop",
+        f"take ({num_turns} turns are an iteration of the loop); {1e3 * before.busy:.2f} ms before "
+        "and after the loop",
         aot.memory_line(compiled, device),
         *aot.kernel_lines(program, chip),
         *aot.launch_lines(compiled, counts),

@@ -12,6 +12,7 @@ from tdt_jax.benchmarks.cases import Shape, largest
 from tdt_jax.benchmarks.loss_aot import tile_iterations
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.config import Config
+from tdt_jax.decoding.greedy import turns_in_block
 from tdt_jax.losses.nodes import CHUNK
 from tdt_jax.models.subsampling import subsampled_length
 from tdt_jax.models.transducer import abstract_model
@@ -138,12 +139,13 @@ def _recognition_lines(config: Config, shape: Shape, device: Target) -> list[str
     model, frames = abstract_model(config.model), _num_frames(config, shape)
     encoder = encoder_aot.compile_encoder(device, model, shape.rows, shape.seconds)
     decoder = decoder_aot.compile_decoder(device, model, shape.rows, frames)
+    num_turns = turns_in_block(device.platform, shape.rows, frames)
     return [
         f"the encoder of {shape.rows} x {shape.seconds:g} s on one device, compiled in "
         f"{encoder.seconds:.0f} s",
         *encoder_aot.encoder_figures(encoder, model, device, shape.rows, shape.seconds)[1],
         f"the decoder of {shape.rows} x {frames} frames, compiled in {decoder.seconds:.0f} s",
-        *decoder_aot.decoder_figures(decoder, model, device)[1],
+        *decoder_aot.decoder_figures(decoder, model, device, num_turns=num_turns)[1],
     ]
 
 

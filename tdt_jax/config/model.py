@@ -79,7 +79,9 @@ class EncoderConfig:
     convolution_norm: str = "layer_norm"
     dropout: float = 0.1
     attention_dropout: float = 0.1
-    remat: bool = True  # recompute each block in the backward pass: slower, with less memory
+    # recompute each block in the backward pass: slower, with less memory. None: `train.py`
+    # recomputes as little as a device's memory allows; all else recomputes
+    remat: bool | None = None
     # what is kept of a block nevertheless, one of jax.checkpoint_policies: "nothing_saveable";
     # "dots_with_no_batch_dims_saveable", products with parameters; "dots_saveable", all products
     remat_policy: str = "nothing_saveable"

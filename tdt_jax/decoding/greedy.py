@@ -9,9 +9,10 @@ A decoder step evaluates the joint at one frame:
 An RNN-T is the same loop with duration 0 for labels and 1 for blanks, so that it takes exactly
 frames + labels steps where a TDT skips frames (Xu et al., 2023, arXiv 2304.06795, section 4).
 
-An iteration of the loop may evaluate a window of frames in one product: steps that end in a blank
-leave the predictor as it is, so they are followed within the window up to the next label. A TDT
-hardly ever emits a blank after a blank, and an RNN-T mostly does: its window is wider.
+A turn may evaluate a window of frames in one product: steps that end in a blank leave the predictor
+as it is, so they are followed within the window up to the next label. A TDT hardly ever emits a
+blank after a blank, and an RNN-T mostly does: its window is wider. An iteration of the loop takes a
+block of turns, one by one.
 """
 
 import functools
@@ -26,8 +27,10 @@ from tdt_jax.decoding.hypothesis import (
     score_and_entropy,
     select_rows,
 )
+from tdt_jax.runtime import backend
 
-WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames an iteration; the fastest in `tdt-jax benchmark decode`
+WINDOW_TDT, WINDOW_RNNT = 1, 4  # frames a turn; the fastest in `tdt-jax benchmark decode`
+BLOCK_TURNS, BLOCK_ROWS = 8, 1024  # most turns, and turns times utterances, in a block
 
 
 @functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
@@ -46,11 +49,12 @@ def greedy_decode(
 
     Args:
       model: with `predictor` (`start`, `step`), `joint` (`project_frames`, `project_states`,
-        `heads_in_loop`) and `config` (`blank`, `durations`), as a `tdt_jax.Transducer`.
+        `heads_in_loop`) and `config` (`blank`, `durations`), as a `tdt_jax.Transducer`. The
+        predictor may have `step_in_loop`, which returns a faster `step`.
       frames: [B, T, D] from `encode`.
       num_frames: [B] int.
       max_symbols: most labels at one frame.
-      window: frames that an iteration evaluates; affects speed only. None: 1 for a TDT, 4 for an
+      window: frames that a turn evaluates; affects speed only. None: 1 for a TDT, 4 for an
         RNN-T.
 
     Returns:
@@ -108,52 +112,134 @@ def decode_chunk(
             f"{frames.shape}, {num_frames.shape} and {state.skip.shape}"
         )
     batch, size = frames.shape[:2]
+    if batch == 1 and backend.current() != "cpu":
+        options = dict(max_symbols=max_symbols, window=window)
+        return _decode_twice(model, frames, num_frames, state, options)
     durations = model.config.durations
     capacity = size * (1 if durations is not None and durations[0] > 0 else max_symbols)
+    num_turns = turns_in_block(backend.current(), batch, size)
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
     heads = model.joint.heads_in_loop(batch * window)
+    step_predictor = _predictor_in_loop(model, state.predictor)
     rows = jnp.arange(batch)
 
-    def step(loop: _Loop) -> _Loop:
-        times = loop.time[:, None] + jnp.arange(window)[None]
-        in_window = projected_frames[rows[:, None], jnp.minimum(times, size - 1)]  # [B, W, J]
-        best = _best(heads(in_window, loop.projected[:, None]), model.config)
-        emits, offset, num_steps = _skip_blanks(best, model.config.blank, num_frames - loop.time)
+    def logits_at(times: jax.Array, projected: jax.Array):
+        """Returns the logits at times [..., B, W] after states [..., B, J]."""
+        in_window = projected_frames[rows[:, None], jnp.minimum(times, size - 1)]
+        return heads(in_window, projected[..., None, :])
+
+    def turn(state: _State, _) -> tuple[_State, _Turn]:
+        logits = logits_at(state.time[:, None] + jnp.arange(window)[None], state.projected)
+        best = _best(logits, model.config)
+        emits, offset, num_steps = _skip_blanks(best, model.config.blank, num_frames - state.time)
         at = rows, jnp.minimum(offset, window - 1)
         token, duration = best.token[at], best.duration[at]
 
-        num_here = jnp.where(offset > 0, 0, loop.num_here) + emits.astype(jnp.int32)
+        num_here = jnp.where(offset > 0, 0, state.num_here) + emits.astype(jnp.int32)
         is_stuck = (duration == 0) & (num_here >= max_symbols)
         advance = jnp.where(emits, jnp.where(is_stuck, 1, duration), 0)
-        predictor, projected = _step_predictor(model, emits, token, loop)
-        score, entropy = score_and_entropy(best.token_logits[at])
-        hypothesis = loop.hypothesis._replace(num_steps=loop.hypothesis.num_steps + num_steps)
-        return _Loop(
-            time=loop.time + offset + advance,
+        predictor, projected = step_predictor(emits, token, state)
+        node = best.token_logits[at] if num_turns == 1 else state.projected
+        return _State(
+            time=state.time + offset + advance,
             num_here=jnp.where(advance > 0, 0, num_here),
+            num_steps=state.num_steps + num_steps,
             predictor=predictor,
             projected=projected,
-            hypothesis=_append(
-                hypothesis, emits, capacity, token, loop.time + offset, duration, score, entropy
-            ),
+        ), _Turn(emits, token, state.time + offset, duration, node)
+
+    def decode_block(loop: _Loop) -> _Loop:
+        state, turns = jax.lax.scan(turn, loop.state, length=num_turns, unroll=True)
+        if num_turns == 1:
+            token_logits = turns.node
+        else:
+            token_logits = logits_at(turns.time[..., None], turns.node)[0][:, :, 0]
+        certainty = jnp.stack(score_and_entropy(token_logits))
+        emissions = jnp.stack([turns.token, turns.time, turns.duration])
+        position = loop.num_labels[None] + jnp.cumsum(turns.emits, axis=0) - 1
+        position = jnp.where(turns.emits, position, capacity)  # beyond the end: dropped
+        return _Loop(
+            state=state,
+            num_labels=loop.num_labels + jnp.sum(turns.emits, axis=0, dtype=jnp.int32),
+            emissions=_put(loop.emissions, position, emissions),
+            certainty=_put(loop.certainty, position, certainty),
         )
 
     zeros = jnp.zeros((batch,), jnp.int32)
-    hypothesis = _empty_hypothesis(batch, capacity)
-    loop = _Loop(state.skip, zeros, state.predictor, state.projected, hypothesis)
-    loop = jax.lax.while_loop(lambda loop: jnp.any(loop.time < num_frames), step, loop)
-    skip = loop.time - num_frames.astype(jnp.int32)
-    return loop.hypothesis, DecoderState(skip, loop.predictor, loop.projected)
+    loop = _Loop(
+        state=_State(state.skip, zeros, zeros, _by_layer(state.predictor), state.projected),
+        num_labels=zeros,
+        emissions=jnp.zeros((3, batch, capacity), jnp.int32),
+        certainty=jnp.zeros((2, batch, capacity)),
+    )
+    loop = jax.lax.while_loop(
+        lambda loop: jnp.any(loop.state.time < num_frames), decode_block, loop
+    )
+    labels, times, durations = loop.emissions
+    scores, entropies = loop.certainty
+    hypothesis = Hypothesis(
+        labels, loop.num_labels, times, durations, scores, entropies, loop.state.num_steps
+    )
+    skip = loop.state.time - num_frames.astype(jnp.int32)
+    predictor = _stacked(loop.state.predictor, state.predictor)
+    return hypothesis, DecoderState(skip, predictor, loop.state.projected)
 
 
-class _Loop(NamedTuple):
-    """The state of the loop."""
+def turns_in_block(platform: str, batch_size: int, num_frames: int) -> int:
+    """Returns how many turns are a block, on a platform as of `runtime.backend`.
+
+    Long blocks spare launches: one product after a block gives the scores and entropies of all its
+    labels, and a GPU waits for the host once a block. They cost that product, and the turns of the
+    last block that nobody needs: too much on a CPU, and for a chunk that takes a turn or two.
+    """
+    if platform == "cpu":
+        return 1
+    return max(1, min(BLOCK_TURNS, BLOCK_ROWS // batch_size, num_frames // BLOCK_TURNS))
+
+
+class _State(NamedTuple):
+    """The state between turns."""
 
     time: jax.Array  # [B] the frame that each utterance is at
     num_here: jax.Array  # [B] labels emitted at this frame
-    predictor: tuple
+    num_steps: jax.Array  # [B]
+    predictor: list[tuple[jax.Array, ...]]  # `_by_layer`: together they would be copied each turn
     projected: jax.Array  # [B, J]
-    hypothesis: Hypothesis
+
+
+class _Turn(NamedTuple):
+    """What a turn emits."""
+
+    emits: jax.Array  # [B] bool, whether it emits a label
+    token: jax.Array  # [B]
+    time: jax.Array  # [B]
+    duration: jax.Array  # [B]
+    node: jax.Array  # token logits [B, V+1]; in a block of several turns, the projected state
+
+
+class _Loop(NamedTuple):
+    """The state between blocks of turns."""
+
+    state: _State
+    num_labels: jax.Array  # [B]
+    emissions: jax.Array  # [3, B, L] labels, times and durations
+    certainty: jax.Array  # [2, B, L] scores and entropies
+
+
+def _put(array: jax.Array, position: jax.Array, values: jax.Array) -> jax.Array:
+    """Puts values [n, turns, B] at the positions [turns, B] of [n, B, L], unless beyond the end."""
+    fields, rows = jnp.arange(len(array))[:, None, None], jnp.arange(array.shape[1])[None, None]
+    return array.at[fields, rows, position[None]].set(values, mode="drop")
+
+
+def _by_layer(state: Any) -> list[tuple[jax.Array, ...]]:
+    """Returns the leaves [n, B, ...] of the predictor's state, each cut into n."""
+    return [tuple(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def _stacked(layers: list[tuple[jax.Array, ...]], like: Any) -> Any:
+    """The inverse of `_by_layer`, for a state of the same structure as `like`."""
+    return jax.tree.unflatten(jax.tree.structure(like), map(jnp.stack, layers))
 
 
 class _Best(NamedTuple):
@@ -171,8 +257,20 @@ def _best(logits, config) -> _Best:
         duration = jnp.where(token == config.blank, 1, 0)
     else:
         durations = jnp.asarray(config.durations, jnp.int32)
-        duration = durations[jnp.argmax(duration_logits, axis=-1)]
+        duration = durations[_argmax(duration_logits)]
     return _Best(token_logits, token, duration.astype(jnp.int32))
+
+
+def _argmax(x: jax.Array) -> jax.Array:
+    """Returns the argmax of the last axis, of a few columns, by comparing them one by one.
+
+    On a GPU this is part of what uses it, where `jnp.argmax` is a kernel of its own.
+    """
+    best, index = x[..., 0], jnp.zeros(x.shape[:-1], jnp.int32)
+    for i in range(1, x.shape[-1]):
+        index = jnp.where(x[..., i] > best, i, index)
+        best = jnp.maximum(x[..., i], best)
+    return index
 
 
 def _skip_blanks(best: _Best, blank: int, num_left):
@@ -192,38 +290,42 @@ def _skip_blanks(best: _Best, blank: int, num_left):
     return emits, offset, num_steps
 
 
-def _step_predictor(model, emits, token, loop: _Loop):
-    """Returns the predictor's state and projected output, new where a label was emitted."""
+def _predictor_in_loop(model, like):
+    """Returns the function that steps the predictor where a label is emitted.
 
-    def step():
-        output, state = model.predictor.step(token, loop.predictor)
-        new = model.joint.project_states(output)
-        projected = select_rows(emits, new, loop.projected, axis=0)
-        select = functools.partial(select_rows, emits, axis=1)
-        return jax.tree.map(select, state, loop.predictor), projected
+    It takes `emits` [B], labels [B] and the state of the loop, and returns the predictor's state
+    and its projected output. `like` is a state of the predictor.
+    """
+    in_loop = getattr(model.predictor, "step_in_loop", None)
+    step = model.predictor.step if in_loop is None else in_loop()
 
-    return jax.lax.cond(jnp.any(emits), step, lambda: (loop.predictor, loop.projected))
+    def step_rows(emits, labels, state):
+        output, new = step(labels, _stacked(state.predictor, like))
+        select = functools.partial(select_rows, emits, axis=0)
+        new = jax.tree.map(select, _by_layer(new), state.predictor)
+        return new, select(model.joint.project_states(output), state.projected)
+
+    def step_if_any(emits, labels, state):
+        step = functools.partial(step_rows, emits, labels, state)
+        return jax.lax.cond(jnp.any(emits), step, lambda: (state.predictor, state.projected))
+
+    return step_if_any if backend.current() == "cpu" else step_rows
 
 
-def _empty_hypothesis(batch: int, capacity: int) -> Hypothesis:
-    zeros, integers = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch, capacity), jnp.int32)
-    reals = integers.astype(jnp.float32)
-    return Hypothesis(integers, zeros, integers, integers, reals, reals, zeros)
+def _decode_twice(model, frames, num_frames, state: DecoderState, options):
+    """Decodes one utterance as a batch of two, both the same.
 
+    On GPUs and TPUs, XLA computes a product with a single row as a sum of products: slowly, and on
+    a GPU it rounds them to the dtype of the computation before it adds them.
+    """
 
-def _append(hypothesis, emits, capacity, token, time, duration, score, entropy) -> Hypothesis:
-    """Returns the hypothesis with one more label in the rows that emit one."""
-    position = jnp.where(emits, hypothesis.num_labels, capacity)  # beyond the end: dropped
-    rows = jnp.arange(len(position))
+    def map_state(function, state):
+        predictor = jax.tree.map(functools.partial(function, axis=1), state.predictor)
+        skip, projected = function(state.skip, axis=0), function(state.projected, axis=0)
+        return DecoderState(skip, predictor, projected)
 
-    def put(array, value):
-        return array.at[rows, position].set(value, mode="drop")
-
-    return hypothesis._replace(
-        labels=put(hypothesis.labels, token),
-        num_labels=hypothesis.num_labels + emits.astype(jnp.int32),
-        times=put(hypothesis.times, time),
-        durations=put(hypothesis.durations, duration),
-        scores=put(hypothesis.scores, score),
-        entropies=put(hypothesis.entropies, entropy),
-    )
+    twice = functools.partial(jnp.repeat, repeats=2)
+    first = functools.partial(jax.lax.slice_in_dim, start_index=0, limit_index=1)
+    both = twice(frames, axis=0), twice(num_frames, axis=0), map_state(twice, state)
+    hypothesis, state = decode_chunk(model, *both, **options)
+    return jax.tree.map(first, hypothesis), map_state(first, state)

@@ -14,7 +14,8 @@ label durations from 0; an RNN-T is the same lattice with blanks of duration 1 a
 
 Every arc ends on a later anti-diagonal n = t + u than it starts on. So one `lax.scan` that carries
 the last few diagonals computes a recursion, for all u at once and for any set of durations. alpha
-and beta share the scan, one from the first diagonal, one from the last: T + U + 1 short steps.
+and beta share the scan, one from the first diagonal, one from the last: T + U + 1 short steps. On
+TPUs, and on GPUs where asked for, one kernel takes all of them (`losses.lattice_kernel`).
 
 In float32, a log-probability of thousands of nats has few digits left after the point. So those of
 nodes are kept as whole nats, whose sums and differences are exact, and a small rest: a posterior is
@@ -24,13 +25,13 @@ Xu et al., 2023, arXiv 2304.06795, section 3; Graves, 2012, arXiv 1211.3711, sec
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-NEG_INF = -1e30  # finite, so that no gradient is NaN
+from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, skew, unskew
+from tdt_jax.runtime import backend
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -81,18 +82,18 @@ def arc_posteriors(
     alpha, beta = arcs.forward_backward()
     total = arcs.end(alpha)
     beta = arcs.padded(beta)
+    rows, columns = arcs.masked[0].shape
 
-    def posterior(arc, span, emitted):
-        end = jax.tree.map(
-            lambda x: x[span : span + arcs.diagonals, emitted : emitted + arcs.columns.size], beta
-        )
+    def posterior(arc, step):
+        t, u = step.duration, step.emitted
+        end = jax.tree.map(lambda x: x[t : t + rows, u : u + columns], beta)
         whole = alpha.whole + end.whole - total.whole  # exact
         log_posterior = whole + (alpha.rest + arc + end.rest - total.rest)
         # Where no path exists, alpha, beta and total are of the order of -1e30 and mean nothing.
         log_posterior = jnp.where(total.whole > NEG_INF / 2, log_posterior, NEG_INF)
-        return _unskew(jnp.exp(jnp.minimum(log_posterior, 0.0)))[:-1]
+        return jnp.exp(jnp.minimum(log_posterior, 0.0))[:-1]
 
-    posteriors = [posterior(arcs.leaving[:, i], *step) for i, step in enumerate(arcs.steps)]
+    posteriors = [posterior(*pair) for pair in zip(arcs.masked, arcs.steps, strict=True)]
     blanks = jnp.stack(posteriors[: len(blank_durations)], axis=-1)
     labels = jnp.stack(posteriors[len(blank_durations) :], axis=-1)
     return total.value(), blanks, labels[:, :-1]
@@ -135,25 +136,26 @@ def best_path(
     Args are those of `log_likelihood`.
     """
     arcs = _Arcs(blank, label, num_frames, num_labels, blank_durations, label_durations)
-    beta = arcs.padded(arcs.backward(jnp.max))
-    spans, emitted = (jnp.array(column, jnp.int32) for column in zip(*arcs.steps, strict=True))
+    beta = arcs.padded(arcs.backward(best=True))
+    leaving = jnp.stack(arcs.masked, axis=-1)
+    durations, emitted = (jnp.array(x, jnp.int32) for x in zip(*arcs.steps, strict=True))
     count = label.shape[1]
 
     def step(state):
-        n, u, path = state
-        scores = arcs.leaving[n, :, u]
-        ends = n + spans, u + emitted
-        best = jnp.argmax((beta.whole[ends] - beta.whole[n, u]) + (scores + beta.rest[ends]))
+        t, u, path = state
+        scores = leaving[t, u]
+        ends = t + durations, u + emitted
+        best = jnp.argmax((beta.whole[ends] - beta.whole[t, u]) + (scores + beta.rest[ends]))
         row = jnp.where(emitted[best] == 1, u, count)  # a blank writes beyond the labels
         path = path._replace(
-            times=path.times.at[row].set(n - u),
-            durations=path.durations.at[row].set(spans[best] - 1),
+            times=path.times.at[row].set(t),
+            durations=path.durations.at[row].set(durations[best]),
             scores=path.scores.at[row].set(scores[best]),
         )
-        return n + spans[best], u + emitted[best], path
+        return t + durations[best], u + emitted[best], path
 
     def unfinished(state):
-        return (beta.whole[0, 0] > NEG_INF / 2) & (state[0] < num_frames + num_labels)
+        return (beta.whole[0, 0] > NEG_INF / 2) & (state[0] < num_frames)
 
     empty = jnp.zeros((count + 1,), jnp.int32)
     path = BestPath(empty, empty, empty.astype(jnp.float32), beta.value()[0, 0])
@@ -161,24 +163,6 @@ def best_path(
     _, _, path = jax.lax.while_loop(unfinished, step, (zero, zero, path))
     times, durations, scores = (x[:count] for x in path[:3])
     return BestPath(times, durations, scores, path.log_probability)
-
-
-class _LogProbs(NamedTuple):
-    """Log-probabilities of nodes as sums whole + rest: whole nats, and a rest near zero."""
-
-    whole: jax.Array  # [..., U+1]
-    rest: jax.Array  # [..., U+1]
-
-    def value(self) -> jax.Array:
-        """Returns whole + rest, rounded to float32."""
-        return self.whole + self.rest
-
-
-class _Step(NamedTuple):
-    """How far an arc leads."""
-
-    span: int  # anti-diagonals on: its duration, and 1 more for a label
-    emitted: int  # labels on: 1 for a label, 0 for a blank
 
 
 class _Arcs:
@@ -203,124 +187,119 @@ class _Arcs:
             masked(label[..., i], (t + d < num_frames) & (u < num_labels))
             for i, d in enumerate(label_durations)
         ]
-        self.steps = [_Step(d, 0) for d in blank_durations]
-        self.steps += [_Step(d + 1, 1) for d in label_durations]
-        self.num_blanks = len(blanks)
-        self.window = max(span for span, _ in self.steps)  # diagonals that a recursion looks back
-        self.leaving = jnp.swapaxes(_skew(jnp.stack(blanks + labels)), 0, 1)  # [T+U+1, arcs, U+1]
-        self.diagonals = self.leaving.shape[0]
-        self.columns = jnp.arange(self.leaving.shape[-1])
+        self.masked = blanks + labels  # each [T+1, U+1]
+        self.steps = [Step(d, 0) for d in blank_durations]
+        self.steps += [Step(d, 1) for d in label_durations]
         self.num_frames, self.num_labels = num_frames, num_labels
 
-    def end(self, alpha: _LogProbs) -> _LogProbs:
+    def end(self, alpha: LogProbs) -> LogProbs:
         """Returns alpha(T, U)."""
-        n = self.num_frames + self.num_labels
-        return jax.tree.map(lambda x: x[n, self.num_labels], alpha)
+        return jax.tree.map(lambda x: x[self.num_frames, self.num_labels], alpha)
 
-    def padded(self, beta: _LogProbs) -> _LogProbs:
+    def padded(self, beta: LogProbs) -> LogProbs:
         """Returns beta with room for the ends of arcs that lead out of the lattice."""
-        beyond = ((0, self.window), (0, 1))
+        beyond = ((0, max(step.duration for step in self.steps)), (0, 1))
         return jax.tree.map(lambda x: jnp.pad(x, beyond, constant_values=NEG_INF), beta)
 
-    def forward(self) -> _LogProbs:
-        """Returns alpha [T+U+1, U+1]: the log-probability of reaching each node."""
-        return self._scan([self._alpha], [self._arriving()])[0]
+    def forward(self) -> LogProbs:
+        """Returns alpha [T+1, U+1]: the log-probability of reaching each node."""
+        return self._run(Recursion(forward=True))[0]
 
-    def backward(self, reduce: Callable = jnp.sum) -> _LogProbs:
-        """Returns beta [T+U+1, U+1]: the log-probability of reaching the end from each node."""
-        beta = functools.partial(self._beta, reduce=reduce)
-        return _reversed(self._scan([beta], [self.leaving[::-1]])[0])
+    def backward(self, *, best: bool = False) -> LogProbs:
+        """Returns beta [T+1, U+1]: the log-probability of reaching the end from each node.
 
-    def forward_backward(self) -> tuple[_LogProbs, _LogProbs]:
-        """Returns alpha and beta, computed in one scan."""
-        arcs = [self._arriving(), self.leaving[::-1]]
-        alpha, beta = self._scan([self._alpha, self._beta], arcs)
-        return alpha, _reversed(beta)
-
-    def _arriving(self):
-        """Returns the arcs that end on each diagonal [T+U+1, arcs, U+1], at their end nodes."""
-
-        def arriving(i, span):
-            span = min(span, self.diagonals)  # a longer one leads out of the lattice
-            arc = self.leaving[: self.diagonals - span, i]
-            return jnp.pad(arc, ((span, 0), (0, 0)), constant_values=NEG_INF)
-
-        arcs = [arriving(i, span) for i, (span, _) in enumerate(self.steps)]
-        return self._shift_labels(jnp.stack(arcs, axis=1), 1)
-
-    def _scan(self, recursions, arcs) -> list[_LogProbs]:
-        """Returns the diagonals of each recursion, in the order in which it computes them."""
-
-        def step(windows, inputs):
-            count, *arcs = inputs
-            newest = [
-                recursion(count, *rest)
-                for recursion, *rest in zip(recursions, windows, arcs, strict=True)
-            ]
-            windows = [
-                jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
-                for pair in zip(newest, windows, strict=True)
-            ]
-            return windows, newest
-
-        # A window holds the last few diagonals, newest first.
-        unreachable = jnp.full((self.window, self.columns.size), NEG_INF)
-        windows = [_LogProbs(unreachable, jnp.zeros_like(unreachable))] * len(recursions)
-        with jax.named_scope("recursion"):
-            return jax.lax.scan(step, windows, (jnp.arange(self.diagonals), *arcs))[1]
-
-    def _alpha(self, n, window: _LogProbs, arriving) -> _LogProbs:
-        """Returns alpha on diagonal n, from the diagonals before it."""
-        is_start = (n == 0) & (self.columns == 0)
-        return self._combine(window, arriving, 1, is_start, jnp.sum)
-
-    def _beta(self, count, window: _LogProbs, leaving, reduce=jnp.sum) -> _LogProbs:
-        """Returns beta on the diagonal `count` before the last, from the diagonals after it."""
-        is_last = self.diagonals - 1 - count == self.num_frames + self.num_labels
-        is_end = is_last & (self.columns == self.num_labels)
-        return self._combine(window, leaving, -1, is_end, reduce)
-
-    def _combine(self, window: _LogProbs, arcs, shift: int, is_certain, reduce) -> _LogProbs:
-        """Returns the log of the sum (or the `reduce`) over all arcs; 0 where `is_certain`.
-
-        An arc's term is its probability times that of the node at its other end.
+        With `best`, that of the best path to it.
         """
-        whole, rest = (
-            self._shift_labels(jnp.stack([x[span - 1] for span, _ in self.steps]), shift)
-            for x in window
-        )
-        rest = rest + arcs
-        base = jnp.maximum(jnp.round(jnp.max(whole + rest, axis=0)), NEG_INF)
-        # Among numbers of the order of -1e30, where there is no path, rounding may be anything.
-        terms = jnp.exp(jnp.minimum((whole - base[None]) + rest, 1.0))
-        rest = jnp.log(jnp.maximum(reduce(terms, axis=0), 1e-30))
-        return _LogProbs(jnp.where(is_certain, 0.0, base), jnp.where(is_certain, 0.0, rest))
+        return self._run(Recursion(forward=False, best=best))[0]
 
-    def _shift_labels(self, x, shift: int):
+    def forward_backward(self) -> list[LogProbs]:
+        """Returns alpha and beta, computed at the same time."""
+        return self._run(Recursion(forward=True), Recursion(forward=False))
+
+    def _run(self, *recursions: Recursion) -> list[LogProbs]:
+        """Returns the [T+1, U+1] of each recursion."""
+        end = jnp.stack([self.num_frames, self.num_labels])
+        run = functools.partial(_scan, self.steps, recursions)
+        if backend.uses_kernels():
+            from tdt_jax.losses import lattice_kernel  # Pallas takes its time to import
+
+            if lattice_kernel.fits(self.masked[0].shape[1], self.steps, recursions):
+                run = lattice_kernel.runner(self.steps, recursions)
+        with jax.named_scope("recursion"):
+            return run(self.masked, end)
+
+
+def _scan(steps, recursions, leaving, end) -> list[LogProbs]:
+    """Returns the [T+1, U+1] of each recursion, by `lax.scan` over the diagonals.
+
+    Args:
+      steps: of each kind of arc.
+      recursions: which are computed.
+      leaving: for each step, the log-probabilities [T+1, U+1] of the arcs from (t, u).
+      end: [2] int32, the node (t, u) where paths end.
+    """
+    num_rows, size = leaving[0].shape
+    diagonals = num_rows + size - 1
+    columns = jnp.arange(size)
+    num_blanks = sum(step.emitted == 0 for step in steps)
+    leaving = jnp.swapaxes(skew(jnp.stack(leaving), diagonals, size), 0, 1)
+
+    def move_labels(x, shift: int):
         """Moves the label arcs of x [..., arcs, U+1] from u to u + shift (1 or -1)."""
-        blanks, labels = x[..., : self.num_blanks, :], x[..., self.num_blanks :, :]
-        size = x.shape[-1]
+        blanks, labels = x[..., :num_blanks, :], x[..., num_blanks:, :]
         pad = [(0, 0)] * (x.ndim - 1) + [(1, 0) if shift == 1 else (0, 1)]
         labels = jnp.pad(labels, pad, constant_values=NEG_INF)
         labels = labels[..., :size] if shift == 1 else labels[..., 1:]
         return jnp.concatenate([blanks, labels], axis=-2)
 
+    def arriving(i, span):
+        """Returns the arcs of a step, by the diagonal on which they end."""
+        span = min(span, diagonals)  # a longer one leads out of the lattice
+        return jnp.pad(leaving[: diagonals - span, i], ((span, 0), (0, 0)), constant_values=NEG_INF)
 
-def _reversed(diagonals: _LogProbs) -> _LogProbs:
-    return jax.tree.map(lambda x: x[::-1], diagonals)
+    def in_order(recursion):
+        """Returns the arcs [T+U+1, arcs, U+1] to each diagonal from those computed before it."""
+        if not recursion.forward:
+            return leaving[::-1]
+        arcs = [arriving(i, step.span) for i, step in enumerate(steps)]
+        return move_labels(jnp.stack(arcs, axis=1), 1)
 
+    def newest(count, recursion: Recursion, window: LogProbs, arcs) -> LogProbs:
+        """Returns the diagonal that comes after `count` others."""
+        n, (t, u) = count, (0, 0)
+        if not recursion.forward:
+            n, (t, u) = diagonals - 1 - count, end
+        whole, rest = (
+            move_labels(
+                jnp.stack([x[step.span - 1] for step in steps]), 1 if recursion.forward else -1
+            )
+            for x in window
+        )
+        rest = rest + arcs
+        base = jnp.maximum(jnp.floor(jnp.max(whole + rest, axis=0) + 0.5), NEG_INF)
+        # Among numbers of the order of -1e30, where there is no path, rounding may be anything.
+        terms = jnp.exp(jnp.minimum((whole - base[None]) + rest, 1.0))
+        total = jnp.max(terms, axis=0) if recursion.best else jnp.sum(terms, axis=0)
+        rest = jnp.log(jnp.maximum(total, 1e-30))
+        is_certain = (n == t + u) & (columns == u)
+        return LogProbs(*(jnp.where(is_certain, 0.0, x) for x in (base, rest)))
 
-def _skew(nodes):
-    """[..., T+1, U+1] by (t, u) -> [..., T+U+1, U+1] by (n = t + u, u); minus infinity outside."""
-    *batch, rows, columns = nodes.shape
-    pad = [(0, 0)] * (len(batch) + 1)
-    nodes = jnp.pad(jnp.swapaxes(nodes, -1, -2), [*pad, (0, columns)], constant_values=NEG_INF)
-    nodes = nodes.reshape(*batch, -1)[..., : columns * (rows + columns - 1)]
-    return jnp.swapaxes(nodes.reshape(*batch, columns, rows + columns - 1), -1, -2)
+    def body(windows, inputs):
+        count, *arcs = inputs
+        diagonal = [newest(count, *x) for x in zip(recursions, windows, arcs, strict=True)]
+        windows = [
+            jax.tree.map(lambda x, window: jnp.concatenate([x[None], window[:-1]]), *pair)
+            for pair in zip(diagonal, windows, strict=True)
+        ]
+        return windows, diagonal
 
-
-def _unskew(diagonals):
-    """[T+U+1, U+1] by (n, u) -> [T+1, U+1] by (t, u): the inverse of `_skew`."""
-    size, columns = diagonals.shape
-    flat = jnp.pad(diagonals.T.reshape(-1), (0, columns))
-    return flat.reshape(columns, size + 1)[:, : size + 1 - columns].T
+    # A window holds the last few diagonals, newest first.
+    unreachable = jnp.full((max(step.span for step in steps), size), NEG_INF)
+    windows = [LogProbs(unreachable, jnp.zeros_like(unreachable)) for _ in recursions]
+    arcs = [in_order(recursion) for recursion in recursions]
+    results = jax.lax.scan(body, windows, (jnp.arange(diagonals), *arcs))[1]
+    results = [
+        result if x.forward else jax.tree.map(lambda x: x[::-1], result)
+        for x, result in zip(recursions, results, strict=True)
+    ]
+    return jax.tree.map(lambda x: unskew(x, num_rows, size), results)

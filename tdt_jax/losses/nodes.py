@@ -21,7 +21,7 @@ from tdt_jax.losses.grid import (
     rows_or_last,
     schedule,
 )
-from tdt_jax.losses.lattice import NEG_INF
+from tdt_jax.losses.recursion import NEG_INF
 from tdt_jax.losses.scores import Scores, Spec, logits_to_scores
 from tdt_jax.runtime import backend
 

@@ -21,7 +21,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from tdt_jax.config import check_durations
-from tdt_jax.losses.lattice import NEG_INF, log_likelihood
+from tdt_jax.losses.lattice import log_likelihood
+from tdt_jax.losses.recursion import NEG_INF
 from tdt_jax.runtime import backend
 
 

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from tdt_jax.losses.grid import rows_or_zeros, schedule, tiles_with_mass
-from tdt_jax.losses.lattice import NEG_INF
 from tdt_jax.losses.nodes import (
     JointFunction,
     JointPlan,
@@ -29,6 +28,7 @@ from tdt_jax.losses.nodes import (
     plan_joint,
     score_nodes,
 )
+from tdt_jax.losses.recursion import NEG_INF
 from tdt_jax.losses.scores import (
     Spec,
     log_likelihoods,

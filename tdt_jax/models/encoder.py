@@ -145,7 +145,7 @@ class Encoder(nnx.Module):
 
         keys = None if key is None else jax.random.split(block_key, self.config.num_layers)
         policy = getattr(jax.checkpoint_policies, self.config.remat_policy)
-        body = jax.checkpoint(apply, policy=policy) if self.config.remat else apply
+        body = jax.checkpoint(apply, policy=policy) if self.config.remat is not False else apply
         x, _ = self._scan(body, x, keys, unroll=self.config.unroll)
         return mask_time(x, num_frames), num_frames
 

@@ -14,6 +14,7 @@ from tdt_jax.runtime import backend
 
 # With so many rows and labels, a CPU computes two products of half the inputs faster than one.
 FEW_ROWS, MANY_LABELS = 4, 4096
+LANES = 128  # a TPU or GPU computes a product's columns in multiples of these
 
 Logits = tuple[jax.Array, jax.Array | None]  # of tokens and durations
 
@@ -79,8 +80,9 @@ class Joint(nnx.Module):
 
     def heads_in_loop(self, num_rows: int) -> Callable[[jax.Array, jax.Array], Logits]:
         """Returns a function that computes `heads`, fast in a loop over `num_rows` rows."""
-        is_large = self.token_head.kernel.shape[-1] >= MANY_LABELS and num_rows >= FEW_ROWS
-        if not (is_large and backend.current() == "cpu"):
+        if backend.current() != "cpu":
+            return self._heads_as_one()
+        if self.token_head.kernel.shape[-1] < MANY_LABELS or num_rows < FEW_ROWS:
             return self.heads
         token_head = self.token_head.in_halves()
 
@@ -89,6 +91,28 @@ class Joint(nnx.Module):
             return token_head(hidden), self._duration_logits(hidden)
 
         return heads
+
+    def _heads_as_one(self) -> Callable[[jax.Array, jax.Array], Logits]:
+        """Returns a function that computes `heads` in one product, with both kernels in one.
+
+        XLA would put them together too, but in every iteration of a loop.
+        """
+        heads = [self.token_head, *([self.duration_head] if self.duration_head else [])]
+        kernel = jnp.concatenate([head.kernel[...] for head in heads], axis=1)
+        bias = jnp.concatenate([head.bias[...] for head in heads]).astype(jnp.float32)
+        num_tokens, num_outputs = self.token_head.kernel.shape[1], len(bias)
+        padding = -num_outputs % LANES
+        kernel = jnp.pad(kernel.astype(self.token_head.dtype), ((0, 0), (0, padding)))
+        kernel, bias = jax.lax.optimization_barrier((kernel, jnp.pad(bias, (0, padding))))
+
+        def compute(frames, states):
+            hidden = jax.nn.relu(frames + states).astype(kernel.dtype)
+            logits = product(hidden, kernel)
+            logits += bias.reshape((1,) * (logits.ndim - 1) + (-1,))
+            durations = None if self.duration_head is None else logits[..., num_tokens:num_outputs]
+            return logits[..., :num_tokens], durations
+
+        return compute
 
     def _duration_logits(self, hidden):
         return None if self.duration_head is None else self.duration_head(hidden)

@@ -3,6 +3,8 @@
 The start symbol is blank, and blank's embedding is zero.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,6 +14,7 @@ from jax.typing import DTypeLike
 
 from tdt_jax.config import PredictorConfig
 from tdt_jax.models.layers import dropout, split_key
+from tdt_jax.runtime import backend
 
 
 class PredictorState(NamedTuple):
@@ -19,6 +22,9 @@ class PredictorState(NamedTuple):
 
     hidden: jax.Array  # [layers, B, P]
     cell: jax.Array  # [layers, B, P]
+
+
+Step = Callable[[jax.Array, PredictorState], tuple[jax.Array, PredictorState]]
 
 
 class Predictor(nnx.Module):
@@ -56,10 +62,19 @@ class Predictor(nnx.Module):
 
         Returns the output [B, P] and the new state.
         """
+        return self._step(labels, state, gates=[layer.gates for layer in self.layers])
+
+    def step_in_loop(self) -> Step:
+        """Returns a function that computes `step`, fast in a loop."""
+        if backend.current() == "cpu":
+            return self.step
+        return functools.partial(self._step, gates=[layer.gates_in_loop() for layer in self.layers])
+
+    def _step(self, labels, state, *, gates):
         x = self.embed(labels)
         hiddens, cells = [], []
-        for layer, hidden, cell in zip(self.layers, state.hidden, state.cell, strict=True):
-            x, cell = layer.step(layer.input(x), hidden, cell)
+        for layer_gates, hidden, cell in zip(gates, state.hidden, state.cell, strict=True):
+            x, cell = activate(layer_gates(x, hidden), cell)
             hiddens.append(x)
             cells.append(cell)
         return x, PredictorState(jnp.stack(hiddens), jnp.stack(cells))
@@ -81,14 +96,20 @@ class LSTM(nnx.Module):
     """
 
     def __init__(self, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.input = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
-        self.recurrent = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
+        # At a TPU's or GPU's default precision, labels would depend on the batch.
+        linear = functools.partial(
+            Gates, width, 4 * width, dtype=dtype, rngs=rngs, precision=jax.lax.Precision.HIGHEST
+        )
+        self.input = linear()
+        self.recurrent = linear()
+        self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Processes a whole sequence from the zero state: [B, U, P] -> [B, U, P]."""
 
         def body(carry, gates):
-            hidden, cell = self.step(gates, *carry)
+            hidden, cell = carry
+            hidden, cell = activate(gates + self.recurrent(hidden), cell)
             return (hidden, cell), hidden
 
         zeros = jnp.zeros_like(x[:, 0])
@@ -96,11 +117,34 @@ class LSTM(nnx.Module):
         _, outputs = jax.lax.scan(body, (zeros, zeros), gates)
         return jnp.swapaxes(outputs, 0, 1)
 
-    def step(
-        self, gates: jax.Array, hidden: jax.Array, cell: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the next hidden and cell [B, P], from the input's part of the gates [B, 4P]."""
-        gates = gates + self.recurrent(hidden)
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+    def gates(self, x: jax.Array, hidden: jax.Array) -> jax.Array:
+        """Returns the gates before their activations [B, 4P], of inputs and hidden [B, P]."""
+        return self.input(x) + self.recurrent(hidden)
+
+    def gates_in_loop(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """Returns a function that computes `gates` in one product, with both kernels in one."""
+        kernel = jnp.concatenate([self.input.kernel[...], self.recurrent.kernel[...]])
+        bias = self.input.bias[...] + self.recurrent.bias[...]
+        # A barrier, or it might be made anew in every iteration.
+        kernel, bias = jax.lax.optimization_barrier(
+            (kernel.astype(self.dtype), bias.astype(self.dtype))
+        )
+
+        def gates(x, hidden):
+            x = jnp.concatenate([x, hidden], axis=-1)
+            return jnp.dot(x, kernel, precision=jax.lax.Precision.HIGHEST) + bias[None]
+
+        return gates
+
+
+class Gates(nnx.Linear):
+    """A linear layer with a bias."""
+
+    bias: nnx.Param
+
+
+def activate(gates: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the next hidden and cell [B, P], from gates before their activations [B, 4P]."""
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(cell), cell

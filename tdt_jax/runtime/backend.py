@@ -16,6 +16,7 @@ import jax
 
 _assumed: list[str] = []
 _kernels: list[bool] = []
+_interpreted: list[bool] = []
 
 
 def current() -> str:
@@ -39,25 +40,35 @@ def uses_kernels() -> bool:
     return current() == "tpu" if chosen is None else chosen == "on"
 
 
+def interprets_kernels() -> bool:
+    """Returns whether kernels are run by Pallas' interpreter, for tests on a CPU."""
+    return bool(_interpreted and _interpreted[-1])
+
+
 @contextlib.contextmanager
-def assume(platform: str, *, kernels: bool | None = None) -> Iterator[None]:
+def assume(
+    platform: str, *, kernels: bool | None = None, interpret: bool = False
+) -> Iterator[None]:
     """Makes `current` return `platform` within the context, for compiling ahead of time.
 
-    `kernels` is what `uses_kernels` returns then; None: its default. JAX's caches are cleared on
-    entry and on exit, so that nothing traced for one platform is used for another; they are kept
-    where nothing changes.
+    `kernels` is what `uses_kernels` returns then; None: its default. `interpret` is what
+    `interprets_kernels` returns. JAX's caches are cleared on entry and on exit, so that nothing
+    traced for one platform is used for another; they are kept where nothing changes.
     """
-    if platform == current() and kernels in (None, uses_kernels()):
+    same = platform == current() and interpret == interprets_kernels()
+    if same and kernels in (None, uses_kernels()):
         yield
         return
     jax.clear_caches()
     _assumed.append(platform)
+    _interpreted.append(interpret)
     if kernels is not None:
         _kernels.append(kernels)
     try:
         yield
     finally:
         _assumed.pop()
+        _interpreted.pop()
         if kernels is not None:
             _kernels.pop()
         jax.clear_caches()

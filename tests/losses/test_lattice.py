@@ -1,5 +1,7 @@
 """The lattice's recursions: exact on long utterances, and for durations that lead out of it."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,10 @@ from lattice_oracle import log_softmax
 
 import tdt_jax as tdt
 from tdt_jax.losses import lattice
+from tdt_jax.runtime import backend
 
 arc_posteriors = jax.jit(lattice.arc_posteriors, static_argnums=(4, 5))
+KERNELS = [pytest.param(platform, marks=pytest.mark.slow) for platform in ("tpu", "gpu")]
 
 
 def test_an_rnnt_is_a_tdt_with_certain_durations():
@@ -88,7 +92,8 @@ def forward_backward(blank, label, durations):
     [(0, 1, 2, 3, 4), *(pytest.param(x, marks=pytest.mark.slow) for x in [(1, 2, 3), (0, 1)])],
 )
 @pytest.mark.parametrize(("scale", "error"), [(1.0, 4e-6), (16.0, 4e-5)])
-def test_float32_is_as_good_as_float64_on_a_long_utterance(durations, scale, error):
+@pytest.mark.parametrize("platform", [None, *KERNELS])
+def test_float32_is_as_good_as_float64_on_a_long_utterance(platform, durations, scale, error):
     """400 frames, 300 labels, up to thousands of nats: the value to the last digit or two, and
     posteriors to what rounding leaves of the arcs themselves (2e-6 and 2e-5)."""
     rng = np.random.default_rng(0)
@@ -101,7 +106,12 @@ def test_float32_is_as_good_as_float64_on_a_long_utterance(durations, scale, err
     expected, *expected_posteriors = forward_backward(
         blank.astype(np.float64), label.astype(np.float64), durations
     )
-    total, *posteriors = arc_posteriors(blank, label, frames, labels, durations[first:], durations)
+    arguments = blank, label, frames, labels, durations[first:], durations
+    kernel = contextlib.nullcontext()
+    if platform is not None:
+        kernel = backend.assume(platform, kernels=True, interpret=True)
+    with kernel:
+        total, *posteriors = arc_posteriors(*arguments)
     np.testing.assert_allclose(total, expected, rtol=2e-7)
     for posterior, expected in zip(posteriors, expected_posteriors, strict=True):
         np.testing.assert_allclose(posterior, expected, atol=error)

@@ -291,7 +291,7 @@ def test_remat_is_there_when_asked_for():
     for options in ({}, dict(remat=False)):
         encoder = model(**options).encoder
         traced = str(jax.make_jaxpr(lambda x, encoder=encoder: encoder(x, LENGTHS))(features()))
-        assert ("remat" in traced) == encoder.config.remat == (not options)
+        assert ("remat" in traced) == (encoder.config.remat is not False) == (not options)
 
 
 def test_dropout_comes_with_a_key_only():

@@ -1,6 +1,6 @@
 """What is traced for a TPU, run here, computes what is traced for this backend.
 
-All tests that call `backend.assume` are in this file, since it clears jax's caches.
+Tests that call `backend.assume` are in this file where they can be, since it clears jax's caches.
 """
 
 import jax
@@ -12,6 +12,7 @@ from flax import nnx
 
 import tdt_jax as tdt
 from tdt_jax.config import JointConfig
+from tdt_jax.decoding import greedy
 from tdt_jax.models import attention, depthwise, layers
 from tdt_jax.models.joint import Joint
 from tdt_jax.runtime import backend
@@ -21,7 +22,7 @@ def random(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def assert_same(*cases):
+def assert_same(*cases, kernels=False):
     """Values and gradients of (function, *arguments), traced in one program for each platform."""
 
     def weighted(function, *arguments):
@@ -40,7 +41,7 @@ def assert_same(*cases):
         return jax.device_get(jax.jit(all_cases)([case[1:] for case in cases]))
 
     here = run()
-    with backend.assume("tpu"):
+    with backend.assume("tpu", kernels=kernels, interpret=kernels):
         there = run()
 
     def compare(a, b):
@@ -86,8 +87,17 @@ def test_relative_positions():
     assert_same(*map(case, (1, 2, 7)))
 
 
-@pytest.mark.parametrize("durations", [(0, 1, 2), pytest.param(None, marks=pytest.mark.slow)])
-def test_the_loss(durations):
+@pytest.mark.parametrize(
+    ("durations", "kernels"),
+    [
+        ((0, 1, 2), False),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in [(None, False), ((0, 1, 2), True), (None, True)]
+        ),
+    ],
+)
+def test_the_loss(durations, kernels):
     def make():
         return Joint(
             JointConfig(width=12),
@@ -105,7 +115,8 @@ def test_the_loss(durations):
         lengths = np.array([21, 7], np.int32), np.array([3, 1], np.int32)
         return tdt.transducer_loss(joint, frames, states, labels, *lengths, durations=durations)
 
-    assert_same((losses, models.build(make), random(2, 21, 6), random(2, 4, 5)))
+    case = losses, models.build(make), random(2, 21, 6), random(2, 4, 5)
+    assert_same(case, kernels=kernels)
 
 
 def test_dropout_hashes_places():
@@ -138,3 +149,88 @@ def test_kernels_are_chosen_by_backend_and_variable(monkeypatch):
     monkeypatch.setenv("TDT_JAX_KERNELS", "yes")
     with backend.assume("gpu"), pytest.raises(ValueError, match="'yes'"):
         backend.uses_kernels()
+
+
+# The decoder
+
+
+def decode(model, frames, num_frames, cuts=(), **options):
+    """The hypotheses of chunks that end at the cuts, as one, and the state after the last."""
+    state = jax.jit(tdt.start_decoding, static_argnums=1)(model, len(frames))
+    parts, ends = [], [*cuts, frames.shape[1]]
+    for start, end in zip([0, *cuts], ends, strict=True):
+        here = np.clip(num_frames - start, 0, end - start)
+        part, state = tdt.decode_chunk(model, frames[:, start:end], here, state, **options)
+        part = jax.device_get(part)
+        parts.append(part._replace(times=part.times + start))
+    return parts, jax.device_get(state)
+
+
+def rows_of(parts):
+    """Of each utterance: its columns of labels, times, durations, scores and entropies; steps."""
+    rows = []
+    for row in range(len(parts[0].num_labels)):
+        fields = "labels times durations scores entropies".split()
+        columns = [
+            np.concatenate([getattr(part, name)[row, : part.num_labels[row]] for part in parts])
+            for name in fields
+        ]
+        rows.append((*columns, sum(int(part.num_steps[row]) for part in parts)))
+    return rows
+
+
+@jax.jit
+def certainty(model, frames, labels, times):
+    """Scores and entropies [B, L] of labels and times [B, L], from the joint at all nodes."""
+    logits, _ = model.joint(frames, model.predictor(labels))
+    rows, counts = np.arange(len(labels))[:, None], np.arange(labels.shape[1])[None]
+    log_probs = jax.nn.log_softmax(logits[rows, times, counts])
+    scores = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    return scores, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("durations", "num_rows", "cuts", "max_symbols", "window"),
+    [
+        ((0, 1, 2), 4, (), 2, None),
+        (None, 4, (), 2, None),
+        slow((0, 1, 2), 1, (24, 50, 51), 2, 3),
+        slow((1, 2, 4), 3, (), 5, None),
+        slow(None, 1, (16, 17, 60), 10, 4),
+        slow(None, 5, (30,), 1, 1),
+        slow((0, 1), 2, tuple(range(1, 70)), 3, 2),
+    ],
+)
+def test_the_decoder(durations, num_rows, cuts, max_symbols, window, monkeypatch):
+    """In blocks of two turns there, turn by turn here, and from the joint at the labels' nodes."""
+    monkeypatch.setattr(greedy, "BLOCK_TURNS", 2)
+    model = models.emitting(models.config(durations))
+    frames = random(num_rows, 70, model.config.encoder.width)
+    num_frames = np.array([70, 1, 33, 0, 52], np.int32)[:num_rows]
+    frames[np.arange(70) >= num_frames[:, None]] = 50.0
+    options = dict(max_symbols=max_symbols, window=window)
+
+    def run():
+        parts, state = decode(model, frames, num_frames, cuts, **options)
+        return rows_of(parts), state
+
+    here, state = run()
+    with backend.assume("gpu", kernels=False):
+        assert greedy.turns_in_block(backend.current(), num_rows, 70) == 2
+        there, other_state = run()
+    assert sum(len(labels) for labels, *_ in here) > 10
+    size = max(len(labels) for labels, *_ in here)
+    padded = [np.stack([np.pad(row[i], (0, size - len(row[i]))) for row in here]) for i in (0, 1)]
+    expected = jax.device_get(certainty(model, frames, *padded))
+    for row, (mine, theirs) in enumerate(zip(here, there, strict=True)):
+        for a, b in zip([*mine[:3], mine[-1]], [*theirs[:3], theirs[-1]], strict=True):
+            np.testing.assert_array_equal(a, b)
+        for found in (mine, theirs):
+            for a, b in zip(found[3:5], expected, strict=True):
+                np.testing.assert_allclose(a, b[row, : len(a)], atol=1e-5)
+    np.testing.assert_array_equal(state.skip, other_state.skip)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state, other_state)

@@ -39,11 +39,11 @@ class TableModel:
     predictor = joint = property(lambda self: self)
 
     def start(self, batch_size):
-        return jnp.full((1, batch_size, 2), -1)
+        return (jnp.full((1, batch_size), -1),) * 2
 
     def step(self, labels, state):
-        state = jnp.stack([state[..., 0] + 1, labels[None]], axis=-1)
-        return state[0], state
+        count = state[0] + 1
+        return jnp.stack([count[0], labels], axis=-1), (count, labels[None])
 
     def project_frames(self, frames):
         return frames

@@ -1,0 +1,75 @@
+"""What the encoder keeps for the backward pass: as much as the device's memory allows.
+
+Keeping is faster than recomputing. How much memory a step takes is the compiler's own figure, of
+the step of the bucket with the most audio.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from tdt_jax.config import Bucket, Config
+from tdt_jax.data.buckets import bucket_samples
+from tdt_jax.runtime import sharding
+from tdt_jax.training.step import BatchArrays, init_state, train_step
+
+# encoder.remat and remat_policy, the fastest first.
+CHOICES = (
+    (False, "nothing_saveable"),
+    (True, "dots_with_no_batch_dims_saveable"),
+    (True, "nothing_saveable"),
+)
+SHARE = 0.9  # of the device's memory that a step may take
+
+
+def with_remat(config: Config, mesh: Mesh) -> Config:
+    """Returns the configuration of a run with `model.encoder.remat` chosen, if it was none.
+
+    On devices that do not report their memory, such as CPUs, every block is recomputed.
+    """
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if config.model.encoder.remat is not None or memory is None:
+        return config
+    return choose_remat(config, lambda each: step_fits(each, mesh, SHARE * memory))
+
+
+def choose_remat(config: Config, fits: Callable[[Config], bool]) -> Config:
+    """Returns the configuration with the first of CHOICES whose step `fits`, or else the last."""
+    for remat, policy in CHOICES:
+        encoder = dataclasses.replace(config.model.encoder, remat=remat, remat_policy=policy)
+        model = dataclasses.replace(config.model, encoder=encoder)
+        chosen = dataclasses.replace(config, model=model)
+        if (remat, policy) == CHOICES[-1] or fits(chosen):
+            return chosen
+    raise AssertionError("the last choice is taken whether it fits or not")
+
+
+def step_fits(config: Config, mesh: Mesh, num_bytes: float) -> bool:
+    """Compiles a step, and returns whether each device needs no more memory for it than that."""
+    bucket = max(config.data.buckets, key=lambda x: (x.batch_size * x.seconds, x.seconds))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = sharding.sharded_shapes(jax.eval_shape(lambda x: init_state(config, x), key), mesh)
+    rows = NamedSharding(mesh, sharding.ROWS)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), _batch(config, bucket)
+    )
+    try:
+        compiled = train_step.lower(state, batch, key, config=config, mesh=mesh).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return False
+    memory = compiled.memory_analysis()
+    return memory is None or memory.peak_memory_in_bytes <= num_bytes
+
+
+def _batch(config: Config, bucket: Bucket) -> BatchArrays:
+    """Returns the shapes of a batch of a bucket."""
+    size = bucket.batch_size
+    num_samples = bucket_samples(bucket, config.model.features.sample_rate)
+    shapes = (size, num_samples), (size,), (size, bucket.tokens), (size,)
+    dtypes = jnp.float32, jnp.int32, jnp.int32, jnp.int32
+    return BatchArrays(*map(jax.ShapeDtypeStruct, shapes, dtypes))
