@@ -176,8 +176,8 @@ def _on_tpu(leaving, end, steps, recursions):
             pl.BlockSpec((sublanes, 2), lambda i, j: (i, 0)),
             [[spec(recursion)] * len(steps) for recursion in recursions],
         ],
-        out_specs=[LogProbs(spec(recursion), spec(recursion)) for recursion in recursions],
-        out_shape=[LogProbs(result, result) for _ in recursions],
+        out_specs=[[spec(recursion)] * 2 for recursion in recursions],
+        out_shape=[[result] * 2 for _ in recursions],
         scratch_shapes=[
             mosaic.VMEM((depth, len(steps), sublanes, width), jnp.float32),
             [mosaic.VMEM((size, sublanes, width), jnp.float32) for _ in recursions],
@@ -187,7 +187,8 @@ def _on_tpu(leaving, end, steps, recursions):
         interpret=backend.interprets_kernels(),
         name="lattice",
     )(end, [arcs for _ in recursions])
-    return jax.tree.map(jax.vmap(lambda x: unskew(x, rows, columns), in_axes=1), results)
+    inverse = jax.vmap(lambda x: unskew(x, rows, columns), in_axes=1)
+    return [LogProbs(*map(inverse, pair)) for pair in results]
 
 
 def _tpu_program(end_ref, arcs_refs, *refs, steps, recursions):
@@ -270,15 +271,15 @@ def _on_gpu(leaving, end, steps, recursions):
             pl.BlockSpec((None, 2), lambda i, j: (i, 0)),
             [pl.BlockSpec((None, *sizes), lambda i, j: (i, 0, 0))] * len(steps),
         ],
-        out_specs=LogProbs(nodes, nodes),
-        out_shape=LogProbs(result, result),
+        out_specs=[nodes] * 2,
+        out_shape=[result] * 2,
         cost_estimate=_cost(arcs, recursions),
         interpret=backend.interprets_kernels(),
         name="lattice",
         **options,
     )(end, arcs)
-    results = [LogProbs(*(x[:, i] for x in results)) for i in range(len(recursions))]
-    return jax.tree.map(jax.vmap(lambda x: unskew(x, rows, columns)), results)
+    inverse = jax.vmap(lambda x: unskew(x, rows, columns))
+    return [LogProbs(*(inverse(x[:, i]) for x in results)) for i in range(len(recursions))]
 
 
 def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):

@@ -36,7 +36,8 @@ def test_exact_products():
     def run(model, samples, num_samples):
         features = tdt.log_mel(samples, num_samples, model.config.features)
         frames, num_frames = tdt.encode(model, *features)
-        return tdt.ctc_decode(model, frames, num_frames)
+        decoders = tdt.ctc_decode, tdt.greedy_decode
+        return [decode(model, frames, num_frames) for decode in decoders]
 
     def precisions(**options):
         model = tdt.load(ARCHIVE, **options).model
