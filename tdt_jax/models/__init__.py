@@ -5,6 +5,7 @@ encoder.py       Encoder: subsampling and a stack of blocks; over chunks, with a
 subsampling.py   Subsampling: 8 feature frames to one encoder frame
 block.py         Block: feed-forwards around attention and convolution
 attention.py     relative-position attention, over all frames, in blocks, or of a chunk; masks
+attention_kernel.py  the same on TPUs, without scores in memory
 depthwise.py     depthwise convolutions, as each kind of device computes them fastest
 predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head

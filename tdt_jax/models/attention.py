@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
+from tdt_jax.models import attention_kernel
 from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
@@ -35,10 +38,15 @@ class AttentionMask(NamedTuple):
     chunk: Length
     right: Length
 
+    def visible(self, t: Any) -> tuple[Any, Any]:
+        """Returns the first frame that each frame of t attends to, and the one after its last."""
+        first = t // self.chunk * self.chunk
+        return first - self.left, first + self.chunk + self.right
+
     def hides(self, t: jax.Array, s: jax.Array) -> jax.Array:
         """Returns whether frame t does not attend to frame s; t and s are broadcast."""
-        first = t // self.chunk * self.chunk
-        return (s < first - self.left) | (s >= first + self.chunk + self.right)
+        first, end = self.visible(t)
+        return (s < first) | (s >= end)
 
     @property
     def furthest(self) -> Length:
@@ -162,6 +170,7 @@ class RelativeAttention(nnx.Module):
         *,
         mask: AttentionMask | None = None,
         key: jax.Array | None = None,
+        mesh: Mesh | None = None,
     ) -> jax.Array:
         """Returns the output of the attention, [B, T, D].
 
@@ -172,7 +181,10 @@ class RelativeAttention(nnx.Module):
           padding: [B, T] bool, True on padding.
           mask: limits what a frame attends to; None: all frames.
           key: turns dropout on.
+          mesh: of the devices among which the compiler splits the rows.
         """
+        if self._has_kernel(x.shape[1]):
+            return self.output(self._by_kernel(x, positions, padding, mask, key, mesh))
         arrays = self._arrays(x)
         blocks = attention_blocks(mask, x.shape[1])
         if blocks.chunk == x.shape[1]:
@@ -235,6 +247,33 @@ class RelativeAttention(nnx.Module):
         by_content = query + bias(self.content_bias)
         by_position = query + bias(self.position_bias)
         return by_content, by_position, self._heads(self.key(x)), self._heads(self.value(x))
+
+    def _has_kernel(self, num_frames):
+        return (
+            backend.current() == "tpu"
+            and backend.uses_kernels()
+            and attention_kernel.gains(num_frames, *self.content_bias.shape)
+        )
+
+    def _by_kernel(self, x, positions, padding, mask, key, mesh):
+        """Attends by `attention_kernel`, in all blocks at once: x [B, T, D] -> [B, T, D]."""
+        num_frames = x.shape[1]
+        blocks = attention_blocks(mask, num_frames)
+        mask = mask or blocks
+        extra = attention_kernel.padded_size(num_frames) - num_frames
+        padded = jnp.pad(x, ((0, 0), (0, extra), (0, 0)))
+        mixed = attention_kernel.attend(
+            *self._arrays(padded),
+            self.project(positions),
+            jnp.sum(~padding, axis=1),
+            mask.visible(np.arange(num_frames)),
+            furthest=blocks.furthest,
+            rate=self.dropout,
+            key=key,
+            mesh=mesh,
+            interpret=backend.interprets_kernels(),
+        )
+        return mixed.reshape(padded.shape)[:, :num_frames]
 
     def _full(self, by_content, by_position, keys, values, positions, padding, mask, key):
         """Attends in one block: arrays [B, T, H, K], positions [2T - 1, D] -> [B, T, H, K]."""
@@ -329,9 +368,46 @@ class RelativeAttention(nnx.Module):
           masked: [B, 1, T or 1, S] bool, True on keys that a query does not attend to.
           padding: [B, T] bool, True on queries that are padding: their output is zero.
         """
-        scores = _product(by_content, keys)
-        scores = scores + _shifted(by_position, positions, first, keys.shape[1])
+        by_distance = _shifted(by_position, positions, first, keys.shape[1])
+        if self._has_cudnn(key):
+            return self._by_cudnn(by_content, keys, values, by_distance, masked, padding)
+        scores = _product(by_content, keys) + by_distance
         return _mean(self._weights(scores, masked, padding, key), values)
+
+    def _has_cudnn(self, key):
+        """Returns whether cuDNN has this attention: of heads that fit it, without dropout."""
+        return (
+            backend.current() == "gpu"
+            and backend.uses_kernels()
+            and self.dtype == jnp.bfloat16
+            and self.content_bias.shape[-1] % 8 == 0
+            and self.content_bias.shape[-1] <= 128
+            and (key is None or self.dropout == 0)
+        )
+
+    def _by_cudnn(self, queries, keys, values, by_distance, masked, padding):
+        """Attends by cuDNN's flash attention, whose bias are the scores of positions.
+
+        Numbers of frames are padded to multiples of 8, as its kernels want them.
+        """
+        num_queries, num_keys = by_distance.shape[2:]
+        extra = -num_queries % 8, -num_keys % 8
+        scale = 1 / math.sqrt(queries.shape[-1])
+        bias = jnp.where(masked, MASKED, by_distance * scale).astype(self.dtype)
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, extra[0]), (0, extra[1])), constant_values=MASKED)
+
+        def padded(x, extra):
+            return jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0)))
+
+        mixed = jax.nn.dot_product_attention(
+            padded(queries, extra[0]),
+            padded(keys, extra[1]),
+            padded(values, extra[1]),
+            bias,
+            scale=scale,
+            implementation="xla" if backend.interprets_kernels() else "cudnn",
+        )
+        return jnp.where(padding[:, :, None, None], 0, mixed[:, :num_queries])
 
     def _weights(self, scores, masked, padding, key):
         """Returns the attention weights of unscaled scores [B, H, T, S].

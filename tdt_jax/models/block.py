@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
@@ -52,13 +53,16 @@ class Block(nnx.Module):
         *,
         mask: AttentionMask | None = None,
         key: jax.Array | None = None,
+        mesh: Mesh | None = None,
     ) -> jax.Array:
         """x [B, T, D], padding [B, T] -> [B, T, D]; arguments as of `RelativeAttention`."""
         keys = split_key(key, 7)
         attention_key = keys.pop(2)
 
         def attend(x):
-            return self.attention(x, positions, padding, mask=mask, key=attention_key), None
+            return self.attention(
+                x, positions, padding, mask=mask, key=attention_key, mesh=mesh
+            ), None
 
         def convolve(x):
             return self.convolution(x, padding), None

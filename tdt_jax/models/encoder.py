@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
@@ -112,6 +113,7 @@ class Encoder(nnx.Module):
         *,
         context: tuple[int, ...] | None = None,
         key: jax.Array | None = None,
+        mesh: Mesh | None = None,
         prepare: Callable = lambda x, block: (x, block),
     ) -> tuple[jax.Array, jax.Array]:
         """Encodes features [B, M, F] of lengths [B]. Returns frames [B, T, D] of lengths [B].
@@ -123,6 +125,8 @@ class Encoder(nnx.Module):
           num_features: [B] int.
           context: of attention, as of `attention_mask`.
           key: turns dropout on, and draws the context.
+          mesh: of the devices among which the compiler splits the rows; None: all lie on one, or
+            the caller has mapped the devices' rows.
           prepare: called with the input and the parameters of each block; returns both as the
             block uses them. A training step places and gathers what is split among devices in it.
         """
@@ -141,7 +145,7 @@ class Encoder(nnx.Module):
         def apply(x, layer):
             block, key = layer
             x, block = prepare(x, block)
-            return block(x, positions, padding, mask=mask, key=key), None
+            return block(x, positions, padding, mask=mask, key=key, mesh=mesh), None
 
         keys = None if key is None else jax.random.split(block_key, self.config.num_layers)
         policy = getattr(jax.checkpoint_policies, self.config.remat_policy)

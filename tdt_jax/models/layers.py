@@ -79,7 +79,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
       rate: in [0, 1).
       key: one PRNG key for all of x, or keys [n], each for B / n rows of it.
     """
-    threshold = min(round(rate * 256), 255)
+    threshold = dropout_threshold(rate)
     if key is None or threshold == 0:
         return x
     random_bytes = packed_bytes if backend.current() == "cpu" else hashed_bytes
@@ -89,6 +89,11 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     else:
         drawn = random_bytes(key, x.shape)
     return jnp.where(drawn >= threshold, x * (256 / (256 - threshold)), jnp.zeros_like(x))
+
+
+def dropout_threshold(rate: float) -> int:
+    """Returns the number of the 256 values of a byte at which dropout drops an element."""
+    return min(round(rate * 256), 255)
 
 
 def packed_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -110,13 +115,22 @@ def hashed_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     devices. The hash is the finalizer
     of MurmurHash3 (Appleby, 2011), with a word of the key before each multiplication.
     """
-    first, second = jax.random.bits(key, (2,))
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):
         step = jnp.uint32(stride % 2**32)
         index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * step
         stride *= shape[axis]
+    return hashed(index, *hash_words(key))
+
+
+def hash_words(key: jax.Array) -> jax.Array:
+    """Returns the two words [2] of a key with which `hashed` hashes."""
+    return jax.random.bits(key, (2,))
+
+
+def hashed(index: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Returns the random integer from 0 to 255 of each index (uint32), as `hashed_bytes` does."""
     word = index ^ first
     word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B) ^ second
     word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -132,7 +132,9 @@ def loss_and_metrics(
     samples = dither(samples, config.model.features, keys[1])
     features, num_features = _features(samples, batch.num_samples, config, mesh)
     features = spec_augment(features, num_features, config.augment, keys[2])
-    frames, num_frames = model.encoder(features, num_features, key=keys[3], prepare=prepare)
+    frames, num_frames = model.encoder(
+        features, num_features, key=keys[3], mesh=mesh, prepare=prepare
+    )
     frames = model.prompted(frames, num_frames)
     ctc_weight = config.loss.ctc_weight
     if model.predictor is None or model.joint is None:
