@@ -5,7 +5,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from tdt_jax.benchmarks import aot, decoder_aot, encoder_aot
 from tdt_jax.benchmarks.cases import Shape, largest
@@ -22,9 +22,10 @@ from tdt_jax.profiling import target as targets
 from tdt_jax.profiling.chip import Chip, exchange_seconds
 from tdt_jax.profiling.flops import product_flops
 from tdt_jax.profiling.step_parts import PARTS, part_of
-from tdt_jax.profiling.target import Target
+from tdt_jax.profiling.target import Compiled, Target
 from tdt_jax.runtime import backend, sharding
 from tdt_jax.runtime.pytree import num_parameters
+from tdt_jax.training.memory import SHARE, choose_remat
 from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
 
 
@@ -52,15 +53,9 @@ def training_report(config: Config, target: str, shape: Shape | None = None) -> 
 def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dict, list[str]]:
     """Returns the figures of a step, and lines about them."""
     mesh = sharding.make_mesh(device.devices, fsdp=config.training.fsdp)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    with backend.assume(device.platform):
-        shapes = jax.eval_shape(lambda key: init_state(config, key), key)
-        state = sharding.sharded_shapes(shapes, mesh)
-        batch = _batch(config, shape, shape.rows * mesh.size)
-        batch = aot.placed(batch, NamedSharding(mesh, sharding.ROWS))
-        key = aot.placed(key, NamedSharding(mesh, sharding.REPLICATED))
-        lowered = train_step.lower(state, batch, key, config=config, mesh=mesh)
-    compiled = targets.compile(lowered, device)
+    config, compiled = _compiled_step(config, device, shape, mesh)
+    encoder = config.model.encoder
+    kept = encoder.remat_policy if encoder.remat is not False else "everything"
 
     part = shape.rows // config.training.accumulate
     frames = _num_frames(config, shape)
@@ -69,10 +64,11 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     cost, counts = chips.cost_of(program, chip, mesh.size), compiled.counts(iterations)
     with backend.assume(device.platform, kernels=False):  # whose products are not counted
         model_flops, all_flops = step_flops(config, shape)
-    parameters = num_parameters(shapes.model)
+    parameters = num_parameters(abstract_model(config.model))
     row = {
         "target": device.name,
         "parameters": parameters,
+        "kept": kept,
         **aot.figures(compiled, cost, counts),
         "model_flops": model_flops,
         "flops": all_flops,
@@ -82,6 +78,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
         f"{parameters / 1e6:.0f} M parameters, {config.model.dtype}",
         f"a step of {shape.rows} x {shape.seconds:g} s with {shape.tokens} tokens on each, "
         f"compiled in {compiled.seconds:.0f} s",
+        f"  kept of each block of the encoder for the backward pass: {kept}",
         aot.memory_line(compiled, device),
         f"  products, TFLOP: {model_flops / 1e12:.2f} of the model, {all_flops / 1e12:.2f} with "
         "what is computed again",
@@ -100,11 +97,39 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
             f"{100 * model_flops / (step * chip.peak):.1f} % of the peak, "
             f"{shape.rows * mesh.size * shape.seconds / step:.0f} x real time"
         )
-    lines.append(
-        "  (no gathers, scatters and sorts, which it does not estimate; all of the lattice)"
-    )
+    gaps = {"tpu": "no gathers, scatters and sorts", "gpu": "without the time that launches take"}
+    lines.append(f"  ({gaps[device.platform]}; all of the lattice)")
     lines += _part_lines(program, chip) + _collective_lines(program, chip, mesh.size)
     return row, lines + aot.kernel_lines(program, chip) + aot.launch_lines(compiled, counts)
+
+
+def _compiled_step(
+    config: Config, device: Target, shape: Shape, mesh: Mesh
+) -> tuple[Config, Compiled]:
+    """Returns a compiled step, with `encoder.remat` as `train.py` chooses it if it is None."""
+    programs: dict[Config, Compiled] = {}
+
+    def compiled(config: Config) -> Compiled:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        with backend.assume(device.platform):
+            state = jax.eval_shape(lambda key: init_state(config, key), key)
+            state = sharding.sharded_shapes(state, mesh)
+            batch = _batch(config, shape, shape.rows * mesh.size)
+            batch = aot.placed(batch, NamedSharding(mesh, sharding.ROWS))
+            key = aot.placed(key, NamedSharding(mesh, sharding.REPLICATED))
+            lowered = train_step.lower(state, batch, key, config=config, mesh=mesh)
+        return targets.compile(lowered, device)
+
+    def fits(config: Config) -> bool:
+        try:
+            programs[config] = compiled(config)
+        except targets.DoesNotFit:
+            return False
+        return programs[config].peak_bytes <= SHARE * device.chip.memory
+
+    if config.model.encoder.remat is None:
+        config = choose_remat(config, fits)
+    return config, programs.get(config) or compiled(config)
 
 
 def _part_lines(program: hlo.Program, chip: Chip) -> list[str]:

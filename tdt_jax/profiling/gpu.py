@@ -22,6 +22,7 @@ OPTIONS: dict[str, str | bool] = {
     "xla_gpu_collect_cost_model_stats": True,  # writes estimates into the program's text
     "xla_gpu_enable_triton_gemm": False,  # products by cuBLAS: Triton's need tiles found by trial
 }
+MAX_PTX = 1_000_000
 
 # The fields of xla.GpuTargetConfigProto. Without the versions of driver and runtime, XLA leaves
 # out what it is not sure that they can run.
@@ -91,14 +92,17 @@ class Kernel(NamedTuple):
 def kernels(folder: Path) -> list[Kernel] | None:
     """Returns the kernels that XLA and Pallas generated, from the PTX in a dump of XLA's.
 
-    Kernels of cuBLAS and cuDNN are not among them. Returns None without NVIDIA's ptxas, which
-    jax[cuda13] installs.
+    Kernels of cuBLAS and cuDNN are not among them, nor those with more than MAX_PTX bytes of PTX,
+    for which the assembler takes minutes. Returns None without NVIDIA's ptxas, which jax[cuda13]
+    installs.
     """
     ptxas = _ptxas()
     if ptxas is None:
         return None
     found = []
     for path in sorted(folder.glob("*.ptx")):
+        if path.stat().st_size > MAX_PTX:
+            continue
         command = [ptxas, "-v", "-arch=sm_90a", "-o", "/dev/null", path]
         found += parse_ptxas(subprocess.run(command, capture_output=True, text=True).stderr)
     return found

@@ -23,9 +23,7 @@ class Operation(NamedTuple):
     stack: str  # the Python functions that it was traced in, the outermost first
     cycles: int  # of one run, by the compiler's estimate; 0 if there is none
     times: int  # how often it runs
-    kernel: str = (
-        ""  # what it calls, if it has no estimate, or one known to be wrong; see `kernels`
-    )
+    kernel: str = ""  # what it calls, if it has no estimate or one known to be wrong
     num_bytes: int = 0  # that such a kernel reads and writes
     flops: int = 0  # of such a kernel; 0 if the program does not say
 
@@ -71,7 +69,7 @@ class Loop(NamedTuple):
 
 
 CALLS = "while", "conditional", "call"  # opcodes whose time is that of what they call
-KERNELS = "tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu", "__cudnn"  # and __cublas
+KERNELS = "tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu", "__cudnn"  # what they call
 KNOWN_TRIPS = "known_trip_count"
 UNKNOWN = 1 << 62  # cycles: libtpu writes 2^63 - 1 if it has no estimate
 
@@ -265,10 +263,13 @@ def _with_kernel(operation: Operation, line: _Line, shapes: Mapping[str, str]) -
     XLA's model of a GPU, up to a hundred times too much.
     """
     target = _found(r'custom_call_target="([^"]*)"', line.text)
+    is_product = target.startswith("__cublas")
+    if not (is_product or (target.startswith(KERNELS) and not operation.cycles)):
+        return operation
     arguments = _found(rf"{line.opcode}\(([^)]*)\)", line.text)
     operands = [shapes.get(name, "") for name in re.findall(r"%([\w.\-]+)", arguments)]
     flops = int(_found(r'"flops":"?(\d+)', line.text) or 0)
-    if target.startswith("__cublas"):
+    if is_product:
         (left, sides), (right, _), *_ = _arrays(" ".join(operands))
         out, out_sides = _arrays(line.shape)[0]
         if (left, right, out) != ("bf16", "bf16", "f32"):
@@ -276,8 +277,6 @@ def _with_kernel(operation: Operation, line: _Line, shapes: Mapping[str, str]) -
         contracted = _found(r'"lhs_contracting_dimensions":\[([^\]]*)', line.text)
         depth = math.prod(_sides(sides)[int(i)] for i in re.findall(r"\d+", contracted))
         flops = 2 * math.prod(_sides(out_sides)) * depth
-    elif operation.cycles or not target.startswith(KERNELS):
-        return operation
     counted = int(_found(r'"bytes_accessed":"?(\d+)', line.text) or 0)
     num_bytes = counted or sum(map(shape_bytes, (*operands, line.shape)))
     return operation._replace(cycles=0, kernel=target, num_bytes=num_bytes, flops=flops)

@@ -46,6 +46,10 @@ def find(name: str) -> Target:
     return Target(name, "tpu", tpu.CHIPS[device], tpu.devices(name), {})
 
 
+class DoesNotFit(ValueError):
+    """A program needs more memory than a device has."""
+
+
 class Compiled(NamedTuple):
     """A program that was compiled for a target, and never runs."""
 
@@ -67,7 +71,8 @@ def compile(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     """Returns the program that was lowered for a target's devices.
 
     Raises:
-      ValueError: if it does not fit into the memory, and if jaxlib cannot read the program.
+      DoesNotFit: if a device has too little memory for it.
+      ValueError: if jaxlib cannot read the program.
     """
     is_gpu = target.platform == "gpu"
     with tempfile.TemporaryDirectory() as folder, _without_cache():
@@ -78,7 +83,7 @@ def compile(lowered: jax.stages.Lowered, target: Target) -> Compiled:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise ValueError(f"it does not fit: {str(error).partition(chr(10))[0]}") from None
+            raise DoesNotFit(f"it does not fit: {str(error).partition(chr(10))[0]}") from None
         seconds = time.perf_counter() - start
         thunks = kernels = None
         if is_gpu:
@@ -86,7 +91,7 @@ def compile(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     memory = memory_of(compiled)
     peak = memory.peak_memory_in_bytes
     if is_gpu and peak > target.chip.memory:  # which its compiler does not refuse
-        raise ValueError(
+        raise DoesNotFit(
             f"it does not fit: it needs {peak / 1e9:.2f} GB at the peak, of "
             f"{target.chip.memory / 1e9:.0f} GB"
         )

@@ -37,5 +37,6 @@ def test_a_training_step_compiles(target, compiler, capsys):
         train.main(["--config", run_config.__file__, *options])
     report = capsys.readouterr().out
     assert report.startswith(f"{target}: 8 devices, parameters split among 2; ")
-    for line in ("GB: ", "of the peak", "all-reduce of 8", "loss, recursion", "us a turn"):
+    for line in ("GB: ", "of the peak", "all-reduce of 8", "loss, recursion", "us a turn",
+                 "for the backward pass: everything"):  # fmt: skip
         assert line in report
