@@ -21,6 +21,7 @@ def test_operations_are_those_that_the_compiler_counts():
     assert 0.75 * cost["flops"] < encoder.encoder_flops(config(), 5.12, 1) < cost["flops"]
 
 
+@pytest.mark.slow
 def test_operations_grow_with_the_batch_and_shrink_with_the_context():
     one, two = (encoder.encoder_flops(config(), 5.12, batch) for batch in (1, 2))
     assert 1.8 * one < two < 2 * one  # the positions are projected once

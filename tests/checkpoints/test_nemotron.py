@@ -198,6 +198,7 @@ def test_a_language_is_theirs(source, golden):
     np.testing.assert_allclose(frames[1], default[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_language_is_chosen_for_all_that_is_transcribed():
     recogniser = tdt.load(NEMOTRON)
     german = tdt.with_language(recogniser, "de-DE")

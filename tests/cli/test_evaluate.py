@@ -156,6 +156,7 @@ def test_a_model_is_evaluated(saved, random_recogniser, folder, capsys):
     assert each["decoder_steps"] == expected.num_steps > 0
 
 
+@pytest.mark.slow
 def test_an_rnnt_takes_a_step_for_each_frame_and_label():
     items = [Utterance(str(i), noise(1 + i / 2, i), "one") for i in range(3)]
     items.append(Utterance("bad", np.full(100, np.nan), "one"))

@@ -27,6 +27,7 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.slow
 def test_telephone_speech_has_the_rate_of_the_model():
     telephone = TelephoneConfig(kinds=("digits",), speed=(1.0,), num_test=2)
     task = make_task(replace(CONFIG, data=replace(CONFIG.data, telephone=telephone)))

@@ -305,6 +305,7 @@ def test_is_compiled_once_for_a_shape():
     assert num_compilations(_loss, frames, sigma=1) == 0
 
 
+@pytest.mark.slow
 def test_bfloat16_activations():
     """Value and gradients are those on the same bfloat16 joint's logits; heads' in float32."""
     inputs, lengths = example(dtype=jnp.bfloat16)
@@ -326,6 +327,7 @@ def dropped_loss(joint, frames, key, padding=0, chunk=32):
     return tdt.transducer_loss(joint, frames, states, *lengths, **options)
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_key_alone():
     """Not on its form, the chunk and the padding."""
     (frames, _), _ = example(labels=6)
@@ -415,6 +417,7 @@ def test_never_holds_the_logits():
     assert gradient_memory(False) < logits / 4
 
 
+@pytest.mark.slow
 def test_dropout_makes_no_gradient_of_the_joint_for_each_tile():
     """One sum over all nodes of a group, whether a key is given or not."""
     tile = 1024 * 64 * 4  # bytes of a head's gradient; a group has 16 tiles

@@ -22,6 +22,9 @@ from tdt_jax.runtime import backend, sharding
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 def random(seed, *shape, dtype="float32"):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32).astype(dtype)
 
@@ -83,7 +86,8 @@ def assert_equal_with_gradients(
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "heads"), [([21, 9, 0], (2, 64)), ([1], (2, 64)), ([140, 128], (1, 128))]
+    ("num_frames", "heads"),
+    [([21, 9, 0], (2, 64)), slow([1], (2, 64)), slow([140, 128], (1, 128))],
 )
 def test_full_attention(num_frames, heads):
     """Two heads of 64 share a tile of lanes; frames are padded to tiles."""
@@ -94,8 +98,13 @@ def test_bfloat16():
     assert_equal_with_gradients([13, 9], (2, 64), (8, 128), dtype="bfloat16")
 
 
-@pytest.mark.parametrize("is_traced", [False, True])
-@pytest.mark.parametrize("mask", [(6, 1, 4), (5, 3, 2), (0, 7, 0)])
+@pytest.mark.parametrize(
+    ("mask", "is_traced"),
+    [
+        ((6, 1, 4), False), slow((6, 1, 4), True), slow((5, 3, 2), False), ((5, 3, 2), True),
+        slow((0, 7, 0), False), slow((0, 7, 0), True),
+    ],
+)  # fmt: skip
 def test_masks(mask, is_traced):
     """A band and chunks, known or drawn: some tiles are not visited, some hide all from a query."""
     mask = AttentionMask(*mask)
@@ -150,7 +159,7 @@ def layer_outputs(platform, mask, *, is_traced, dtype="float32"):
 
 @pytest.mark.parametrize(
     ("mask", "is_traced"),
-    [(None, False), (AttentionMask(6, 1, 4), False), (AttentionMask(8, 4, 2), True)],
+    [slow(None, False), (AttentionMask(6, 1, 4), False), slow(AttentionMask(8, 4, 2), True)],
 )
 def test_the_layer_uses_it_on_a_tpu(mask, is_traced, monkeypatch):
     monkeypatch.setattr(attention_kernel, "tiles_for", lambda num_frames: Tiles(8, 128))
@@ -159,7 +168,7 @@ def test_the_layer_uses_it_on_a_tpu(mask, is_traced, monkeypatch):
     assert np.any(found != expected)
 
 
-@pytest.mark.parametrize("mask", [None, AttentionMask(6, 1, 4)])
+@pytest.mark.parametrize("mask", [slow(None), AttentionMask(6, 1, 4)])
 def test_the_layer_uses_cudnn_on_a_gpu(mask):
     with jax.numpy_dtype_promotion("standard"):  # jax.nn counts on it
         found, expected = layer_outputs("gpu", mask, is_traced=False, dtype="bfloat16")

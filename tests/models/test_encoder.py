@@ -99,6 +99,7 @@ def test_every_context_follows_the_formulas(changes, context):
         assert not np.any(row[count:])
 
 
+@pytest.mark.slow
 def test_contexts_differ():
     """The first of several is the default; unified models have full attention by default."""
     causal, unified = model(**CAUSAL), model(**UNIFIED)
@@ -172,6 +173,7 @@ def test_a_single_context_is_known_when_traced():
         assert random_mask(config, key(0), 9) == expected
 
 
+@pytest.mark.slow
 def test_the_key_alone_decides_the_context():
     """Frames in training are those of `encode` in a context, for other features in the same."""
     contexts = (6, 2), (0, 0)
@@ -200,6 +202,7 @@ def test_a_context_that_is_given_is_not_drawn():
     assert draws(None) and not draws((0, 0))
 
 
+@pytest.mark.slow
 def test_gradients_flow_in_a_context_that_is_drawn():
     """To the features that a frame depends on, whichever of two contexts it is, and no others."""
     changes = {**CAUSAL, "chunked_contexts": ((2, 1), (0, 1))}

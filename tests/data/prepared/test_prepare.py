@@ -231,6 +231,7 @@ def test_what_was_killed_goes_on(corpus, tmp_path, capsys):
     assert capsys.readouterr().out == expected
 
 
+@pytest.mark.slow
 def test_killed_at_any_file_it_goes_on(corpus, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
