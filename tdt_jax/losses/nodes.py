@@ -94,6 +94,8 @@ def plan_joint(
     if hasattr(joint, "heads"):
         heads = _projected_heads
         frames, states = joint.project_frames(frames), joint.project_states(states)
+        if hasattr(joint, "one_head") and backend.current() != "cpu":
+            joint = joint.one_head()
     elif key is None:
         heads = _function_heads
     else:
