@@ -125,7 +125,7 @@ class OneHead:
     bias: jax.Array  # [V + 1 + N + padding]
     sizes: tuple[int, int]  # V + 1 and N, which is 0 for an RNN-T
     dropout: float
-    dtype: DTypeLike  # of the product
+    dtype: DTypeLike | None  # of the product
 
     def heads(
         self, frames: jax.Array, states: jax.Array, *, key: jax.Array | None = None
