@@ -302,7 +302,7 @@ class RelativeAttention(nnx.Module):
         kernel = self.position.kernel[...].astype(self.dtype)
         kernel = kernel.reshape(-1, 2, *queries.shape[2:])  # sines and cosines alternate
         encoding = positions[num_frames - 1 :: -1]  # of 0, ..., T - 1
-        sine, cosine = encoding[:, None, 0::2], encoding[:, None, 1::2]
+        sine, cosine = (encoding[:, None, i::2].astype(jnp.float32) for i in (0, 1))
         product = functools.partial(
             jnp.einsum, "bthk,whk->bthw", preferred_element_type=jnp.float32
         )

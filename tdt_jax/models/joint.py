@@ -1,5 +1,6 @@
 """The joint network: token and duration logits of a frame and a predictor state."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from tdt_jax.runtime import backend
 
 # With so many rows and labels, a CPU computes two products of half the inputs faster than one.
 FEW_ROWS, MANY_LABELS = 4, 4096
-LANES = 128  # a TPU or GPU computes a product's columns in multiples of these
+LANES, GPU_COLUMNS = 128, 8  # a TPU and a GPU compute a product's columns in multiples of these
 
 Logits = tuple[jax.Array, jax.Array | None]  # of tokens and durations
 
@@ -81,7 +82,7 @@ class Joint(nnx.Module):
     def heads_in_loop(self, num_rows: int) -> Callable[[jax.Array, jax.Array], Logits]:
         """Returns a function that computes `heads`, fast in a loop over `num_rows` rows."""
         if backend.current() != "cpu":
-            return self._heads_as_one()
+            return self.one_head(self.token_head.dtype).heads
         if self.token_head.kernel.shape[-1] < MANY_LABELS or num_rows < FEW_ROWS:
             return self.heads
         token_head = self.token_head.in_halves()
@@ -92,30 +93,49 @@ class Joint(nnx.Module):
 
         return heads
 
-    def _heads_as_one(self) -> Callable[[jax.Array, jax.Array], Logits]:
-        """Returns a function that computes `heads` in one product, with both kernels in one.
-
-        XLA would put them together too, but in every iteration of a loop.
-        """
+    def one_head(self, dtype: DTypeLike | None = None) -> "OneHead":
+        """Returns the heads as one, with its kernel in a dtype; None: as the parameters."""
         heads = [self.token_head, *([self.duration_head] if self.duration_head else [])]
         kernel = jnp.concatenate([head.kernel[...] for head in heads], axis=1)
-        bias = jnp.concatenate([head.bias[...] for head in heads]).astype(jnp.float32)
+        bias = jnp.concatenate([head.bias[...] for head in heads])
         num_tokens, num_outputs = self.token_head.kernel.shape[1], len(bias)
-        padding = -num_outputs % LANES
-        kernel = jnp.pad(kernel.astype(self.token_head.dtype), ((0, 0), (0, padding)))
-        kernel, bias = jax.lax.optimization_barrier((kernel, jnp.pad(bias, (0, padding))))
-
-        def compute(frames, states):
-            hidden = jax.nn.relu(frames + states).astype(kernel.dtype)
-            logits = product(hidden, kernel)
-            logits += bias.reshape((1,) * (logits.ndim - 1) + (-1,))
-            durations = None if self.duration_head is None else logits[..., num_tokens:num_outputs]
-            return logits[..., :num_tokens], durations
-
-        return compute
+        padding = (0, -num_outputs % (LANES if backend.current() == "tpu" else GPU_COLUMNS))
+        kernel = jnp.pad(kernel.astype(dtype or kernel.dtype), ((0, 0), padding))
+        kernel, bias = jax.lax.optimization_barrier((kernel, jnp.pad(bias, padding)))
+        sizes = num_tokens, num_outputs - num_tokens
+        return OneHead(kernel, bias, sizes, self.dropout, self.token_head.dtype)
 
     def _duration_logits(self, hidden):
         return None if self.duration_head is None else self.duration_head(hidden)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["kernel", "bias"],
+    meta_fields=["sizes", "dropout", "dtype"],
+)
+@dataclasses.dataclass(frozen=True)
+class OneHead:
+    """The heads of a joint network as one product, for loops on a TPU or a GPU.
+
+    XLA would put both kernels together too, but in every iteration.
+    """
+
+    kernel: jax.Array  # [J, V + 1 + N + padding]
+    bias: jax.Array  # [V + 1 + N + padding]
+    sizes: tuple[int, int]  # V + 1 and N, which is 0 for an RNN-T
+    dropout: float
+    dtype: DTypeLike | None  # of the product
+
+    def heads(
+        self, frames: jax.Array, states: jax.Array, *, key: jax.Array | None = None
+    ) -> Logits:
+        """Returns what `Joint.heads` returns."""
+        hidden = dropout(jax.nn.relu(frames + states), self.dropout, key)
+        logits = _with_bias(product(hidden.astype(self.dtype), self.kernel), self.bias)
+        num_tokens, num_durations = self.sizes
+        tokens, others = jnp.split(logits, [num_tokens], axis=-1)
+        return tokens, others[..., :num_durations] if num_durations else None
 
 
 class Head(nnx.Linear):
@@ -125,7 +145,7 @@ class Head(nnx.Linear):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., J] -> [..., V] float32."""
-        return self._with_bias(product(x.astype(self.dtype), self.kernel[...]))
+        return _with_bias(product(x.astype(self.dtype), self.kernel[...]), self.bias[...])
 
     def in_halves(self) -> Callable[[jax.Array], jax.Array]:
         """Returns the same function of x as two products, each with half of the kernel.
@@ -140,12 +160,14 @@ class Head(nnx.Linear):
 
         def head(x):
             x = x.astype(self.dtype)
-            return self._with_bias(product(x[..., :half], top) + product(x[..., half:], bottom))
+            halves = product(x[..., :half], top) + product(x[..., half:], bottom)
+            return _with_bias(halves, self.bias[...])
 
         return head
 
-    def _with_bias(self, logits):
-        return logits + self.bias[...].astype(jnp.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
+
+def _with_bias(logits, bias):
+    return logits + bias.astype(jnp.float32).reshape((1,) * (logits.ndim - 1) + (-1,))
 
 
 @jax.custom_vjp

@@ -22,7 +22,7 @@ def random(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def assert_same(*cases, kernels=False):
+def assert_same(*cases, platform="tpu", kernels=False):
     """Values and gradients of (function, *arguments), traced in one program for each platform."""
 
     def weighted(function, *arguments):
@@ -41,7 +41,7 @@ def assert_same(*cases, kernels=False):
         return jax.device_get(jax.jit(all_cases)([case[1:] for case in cases]))
 
     here = run()
-    with backend.assume("tpu", kernels=kernels, interpret=kernels):
+    with backend.assume(platform, kernels=kernels, interpret=kernels):
         there = run()
 
     def compare(a, b):
@@ -88,16 +88,17 @@ def test_relative_positions():
 
 
 @pytest.mark.parametrize(
-    ("durations", "kernels"),
+    ("platform", "durations", "kernels"),
     [
-        ((0, 1, 2), False),
+        ("tpu", (0, 1, 2), False),
+        ("gpu", (0, 1, 2), False),
         *(
-            pytest.param(*pair, marks=pytest.mark.slow)
+            pytest.param("tpu", *pair, marks=pytest.mark.slow)
             for pair in [(None, False), ((0, 1, 2), True), (None, True)]
         ),
     ],
 )
-def test_the_loss(durations, kernels):
+def test_the_loss(platform, durations, kernels):
     def make():
         return Joint(
             JointConfig(width=12),
@@ -116,7 +117,7 @@ def test_the_loss(durations, kernels):
         return tdt.transducer_loss(joint, frames, states, labels, *lengths, durations=durations)
 
     case = losses, models.build(make), random(2, 21, 6), random(2, 4, 5)
-    assert_same(case, kernels=kernels)
+    assert_same(case, platform=platform, kernels=kernels)
 
 
 def test_dropout_hashes_places():

@@ -33,7 +33,7 @@ from tdt_jax.data.utterance import Utterance, collate
 from tdt_jax.losses.ctc import ctc_loss
 from tdt_jax.models.joint import Joint
 from tdt_jax.models.predictor import Predictor
-from tdt_jax.runtime import sharding
+from tdt_jax.runtime import backend, sharding
 from tdt_jax.runtime.pytree import named_leaves
 from tdt_jax.training import step as steps
 from tdt_jax.training.step import BatchArrays, Metrics, State, init_state, train_step
@@ -240,7 +240,8 @@ def test_rows_of_a_frame_or_less_have_no_gradient(compiled):
     assert expected_metrics.num_impossible == 0
     for name, leaf in gradient.items():
         assert np.all(np.isfinite(leaf)), name
-        np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
+        rounding = 0 if backend.current() == "cpu" else 1e-6  # sums in another order
+        np.testing.assert_allclose(leaf, expected[name], rtol=rounding, err_msg=name)
 
 
 @pytest.mark.slow
