@@ -70,6 +70,11 @@ def _batch(config: Config, bucket: Bucket) -> BatchArrays:
     """Returns the shapes of a batch of a bucket."""
     size = bucket.batch_size
     num_samples = bucket_samples(bucket, config.model.features.sample_rate)
-    shapes = (size, num_samples), (size,), (size, bucket.tokens), (size,)
-    dtypes = jnp.float32, jnp.int32, jnp.int32, jnp.int32
-    return BatchArrays(*map(jax.ShapeDtypeStruct, shapes, dtypes))
+    return jax.eval_shape(
+        lambda: BatchArrays(
+            samples=jnp.zeros((size, num_samples)),
+            num_samples=jnp.zeros(size, jnp.int32),
+            labels=jnp.zeros((size, bucket.tokens), jnp.int32),
+            num_labels=jnp.zeros(size, jnp.int32),
+        )
+    )
