@@ -56,5 +56,6 @@ def test_a_choice_that_was_made_stays_and_a_cpu_recomputes(monkeypatch):
 @pytest.mark.slow
 def test_a_step_fits_into_what_the_compiler_says():
     mesh, config = sharding.make_mesh(jax.devices()[:1]), run_config(remat=False)
-    assert memory.step_fits(config, mesh, 1e12)
-    assert not memory.step_fits(config, mesh, 1e4)
+    with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+        assert memory.step_fits(config, mesh, 1e12)
+        assert not memory.step_fits(config, mesh, 1e4)
