@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 from flax import nnx
 from IPython.core.inputtransformer2 import TransformerManager
+from parakeet_files import NEMOTRON
 from paths import ROOT
 
 import tdt_jax as tdt
@@ -73,6 +75,7 @@ def folder(tmp_path_factory):
         tdt.save(recogniser, path / name)
     tdt.save(recogniser, path / "model.nemo", format="nemo")
     tdt.save(models.causal_recogniser(), path / "runs/quickstart_streaming")
+    shutil.copytree(NEMOTRON, path / "nvidia/nemotron-3.5-asr-streaming-0.6b")
     samples = (0.1 * np.random.default_rng(0).normal(size=16000)).astype(np.float32)
     wav = io.BytesIO()
     soundfile.write(wav, samples, 16000, format="WAV")
