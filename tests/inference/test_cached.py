@@ -81,7 +81,7 @@ def test_one_program():
     """However long, for streams that follow, at the start, at the end, and for a new turn."""
     recogniser = causal_recogniser()
     cached._step.clear_cache()
-    Stream(recogniser).warm_up()
+    words_of(Stream(recogniser), noise(0.5))
     assert cached._step._cache_size() == 1
     for seconds in (3.0, 0.1):
         stream = Stream(recogniser)
@@ -91,6 +91,19 @@ def test_one_program():
         stream.reset()
         words_of(stream, noise(seconds))
     assert cached._step._cache_size() == 1
+
+
+@slow
+def test_warming_up_compiles_both_programs():
+    recogniser = causal_recogniser()
+    cached._step.clear_cache()
+    cached._flush.clear_cache()
+    stream = Stream(recogniser)
+    stream.warm_up()
+    for _ in range(2):
+        assert cached._step._cache_size() == cached._flush._cache_size() == 1
+        stream.push(noise(1.0))
+        stream.flush()
 
 
 # The whole
