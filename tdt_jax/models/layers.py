@@ -112,8 +112,8 @@ def hashed_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
     For accelerators: on a TPU JAX's generator (Threefry) would cost more than the matrix products,
     on a GPU it takes several kernels, and the numbers do not depend on how the array is split among
-    devices. The hash is the finalizer
-    of MurmurHash3 (Appleby, 2011), with a word of the key before each multiplication.
+    devices. The hash is the finalizer of MurmurHash3 (Appleby, 2011), with a word of the key before
+    each multiplication.
     """
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1

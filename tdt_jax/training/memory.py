@@ -1,6 +1,6 @@
 """What the encoder keeps for the backward pass: as much as the device's memory allows.
 
-Keeping is faster than recomputing. How much memory a step takes is the compiler's own figure, of
+Keeping is faster than recomputing, up to a point on GPUs. How much memory a step takes is the compiler's own figure, of
 the step of the bucket with the most audio.
 """
 
@@ -8,12 +8,11 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from tdt_jax.config import Bucket, Config
+from tdt_jax.config import Config
 from tdt_jax.data.buckets import bucket_samples
-from tdt_jax.runtime import sharding
+from tdt_jax.runtime import backend, sharding
 from tdt_jax.training.step import BatchArrays, init_state, train_step
 
 # encoder.remat and remat_policy, the fastest first.
@@ -37,8 +36,12 @@ def with_remat(config: Config, mesh: Mesh) -> Config:
 
 
 def choose_remat(config: Config, fits: Callable[[Config], bool]) -> Config:
-    """Returns the configuration with the first of CHOICES whose step `fits`, or else the last."""
-    for remat, policy in CHOICES:
+    """Returns the configuration with the first of CHOICES whose step `fits`, or else the last.
+
+    On a GPU it does not keep everything: by XLA's model of an H100 the copies into the arrays of
+    all layers, and out of them, take longer than to compute what they hold.
+    """
+    for remat, policy in CHOICES[backend.current() == "gpu" :]:
         encoder = dataclasses.replace(config.model.encoder, remat=remat, remat_policy=policy)
         model = dataclasses.replace(config.model, encoder=encoder)
         chosen = dataclasses.replace(config, model=model)
@@ -52,10 +55,10 @@ def step_fits(config: Config, mesh: Mesh, num_bytes: float) -> bool:
     bucket = max(config.data.buckets, key=lambda x: (x.batch_size * x.seconds, x.seconds))
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = sharding.sharded_shapes(jax.eval_shape(lambda x: init_state(config, x), key), mesh)
+    num_samples = bucket_samples(bucket, config.model.features.sample_rate)
+    batch = BatchArrays.shapes(bucket.batch_size, num_samples, bucket.tokens)
     rows = NamedSharding(mesh, sharding.ROWS)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), _batch(config, bucket)
-    )
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch)
     try:
         compiled = train_step.lower(state, batch, key, config=config, mesh=mesh).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -64,17 +67,3 @@ def step_fits(config: Config, mesh: Mesh, num_bytes: float) -> bool:
         return False
     memory = compiled.memory_analysis()
     return memory is None or memory.peak_memory_in_bytes <= num_bytes
-
-
-def _batch(config: Config, bucket: Bucket) -> BatchArrays:
-    """Returns the shapes of a batch of a bucket."""
-    size = bucket.batch_size
-    num_samples = bucket_samples(bucket, config.model.features.sample_rate)
-    return jax.eval_shape(
-        lambda: BatchArrays(
-            samples=jnp.zeros((size, num_samples)),
-            num_samples=jnp.zeros(size, jnp.int32),
-            labels=jnp.zeros((size, bucket.tokens), jnp.int32),
-            num_labels=jnp.zeros(size, jnp.int32),
-        )
-    )

@@ -42,6 +42,18 @@ class BatchArrays(NamedTuple):
         """Returns the arrays of a batch as `tdt_jax.data` makes it."""
         return cls(*(getattr(batch, name) for name in cls._fields))
 
+    @classmethod
+    def shapes(cls, num_rows: int, num_samples: int, num_labels: int) -> "BatchArrays":
+        """Returns the shapes and dtypes of a batch of so many rows, without leading silence."""
+        return jax.eval_shape(
+            lambda: cls(
+                samples=jnp.zeros((num_rows, num_samples)),
+                num_samples=jnp.zeros(num_rows, jnp.int32),
+                labels=jnp.zeros((num_rows, num_labels), jnp.int32),
+                num_labels=jnp.zeros(num_rows, jnp.int32),
+            )
+        )
+
 
 class State(NamedTuple):
     """What a training step changes."""

@@ -22,7 +22,6 @@ def test_a_compiled_function_is_measured():
     assert cost.device == "cpu"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="Linux only")
 def test_a_peak_is_what_was_allocated():
     # In a process of its own: what other tests leave behind is freed at any time.

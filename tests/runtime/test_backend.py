@@ -129,9 +129,11 @@ def test_dropout_hashes_places():
     shifted = [np.roll(first, 1, axis) for axis in range(3)]
     for other in (second, *shifted):
         assert abs(np.mean(first * other)) < 0.02 * np.mean(first**2)
-    with backend.assume("tpu"):
-        x = layers.dropout(np.ones(shape, np.float32), 0.25, jax.random.key(0))
-    np.testing.assert_allclose(np.mean(x == 0), 0.25, atol=0.01)
+    for platform in "tpu", "gpu":
+        with backend.assume(platform):
+            x = layers.dropout(np.ones(shape, np.float32), 0.25, jax.random.key(0))
+        np.testing.assert_allclose(np.mean(x == 0), 0.25, atol=0.01)
+        np.testing.assert_array_equal(x == 0, hashed[0] < 64)
 
 
 def test_kernels_are_chosen_by_backend_and_variable(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from tdt_jax import presets
 from tdt_jax.config import Bucket, Config
-from tdt_jax.runtime import sharding
+from tdt_jax.runtime import backend, sharding
 from tdt_jax.training import memory
 
 
@@ -37,6 +37,11 @@ def test_the_fastest_that_fits_is_chosen(number):
     expected = memory.CHOICES[min(number, 2)]
     assert chosen(memory.choose_remat(run_config(), fits)) == expected
     assert asked == list(memory.CHOICES[: min(number + 1, 2)])
+
+
+def test_a_gpu_does_not_keep_everything():
+    with backend.assume("gpu"):
+        assert chosen(memory.choose_remat(run_config(), lambda config: True)) == memory.CHOICES[1]
 
 
 def test_a_choice_that_was_made_stays_and_a_cpu_recomputes(monkeypatch):
