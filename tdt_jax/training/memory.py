@@ -1,7 +1,7 @@
 """What the encoder keeps for the backward pass: as much as the device's memory allows.
 
-Keeping is faster than recomputing, up to a point on GPUs. How much memory a step takes is the compiler's own figure, of
-the step of the bucket with the most audio.
+Keeping is faster than recomputing, on GPUs up to a point. How much memory a step takes is the
+compiler's own figure, of the step of the bucket with the most audio.
 """
 
 import dataclasses
