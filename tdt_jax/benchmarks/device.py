@@ -20,6 +20,7 @@ from tdt_jax.benchmarks.report import Report
 TABLE = "table.md"
 VERSIONS = "versions"  # the first row
 END = "end"  # the last row of a stage
+COMPLETED = "completed"  # how a stage ended
 
 
 def run_stages(
@@ -81,7 +82,7 @@ def _run(folder: Path, name: str, seconds: float, tiny: bool) -> None:
         code = subprocess.run(
             [*command, *["--tiny"] * tiny], env=variables, timeout=seconds
         ).returncode
-        how = "completed" if code == 0 else f"failed with exit code {code}"
+        how = COMPLETED if code == 0 else f"failed with exit code {code}"
     except subprocess.TimeoutExpired:
         how = f"cut off after {seconds:.0f} s"
     note_into(folder, name, END, how=how, seconds=time.monotonic() - start, tiny=tiny)
@@ -99,7 +100,7 @@ def _keep(folder: Path, rows: list[dict]) -> None:
 
 def _ended(rows: list[dict]) -> set[str]:
     """Returns the stages that were completed."""
-    return {row["stage"] for row in rows if row["case"] == END and row["how"] == "completed"}
+    return {row["stage"] for row in rows if row["case"] == END and row["how"] == COMPLETED}
 
 
 def _check(folder: Path, rows: list[dict], tiny: bool) -> None:

@@ -83,7 +83,12 @@ def _device(options) -> int:
     report = device.run_stages(
         options.out, stages=options.stage or (), seconds=60 * options.minutes, tiny=options.tiny
     )
-    return _print([report])
+    _print([report])
+    ends = [row for row in report.rows if row["case"] == device.END]
+    incomplete = {row["stage"]: row["how"] for row in ends if row["how"] != device.COMPLETED}
+    for stage, how in incomplete.items():
+        complain(f"{stage}: {how}")
+    return 1 if incomplete else 0
 
 
 # loss

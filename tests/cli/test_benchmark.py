@@ -7,7 +7,7 @@ import pytest
 from paths import ROOT
 
 import tdt_jax as tdt
-from tdt_jax.benchmarks import cases
+from tdt_jax.benchmarks import cases, device
 from tdt_jax.benchmarks.report import Report
 from tdt_jax.cli import main
 
@@ -200,3 +200,17 @@ def test_unknown_cases_are_named(capsys, monkeypatch):
 def test_an_unknown_chip_is_named(capsys):
     assert run("loss", "--case", "small", "--aot", "v99:2x2") == 2
     assert "'v99:2x2' is none of v4, v5e" in capsys.readouterr().err
+
+
+def test_stages_of_a_device_that_failed_are_named(monkeypatch, capsys):
+    ends = [
+        {"stage": stage, "case": device.END, "how": how}
+        for stage, how in (("loss", device.COMPLETED), ("encoder", "cut off after 75 s"))
+    ]
+    monkeypatch.setattr(device, "run_stages", lambda *_, **__: Report(ends, "a table"))
+    assert run("device") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "a table\n" and "encoder: cut off after 75 s" in captured.err
+    assert "loss" not in captured.err
+    ends.pop()
+    assert run("device", "--tiny") == 0
