@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tdt_jax.models.depthwise import depthwise, depthwise_stride2
+from tdt_jax.runtime import backend
 
 
 def grouped(x, kernel):
@@ -71,3 +72,18 @@ def test_bfloat16_stays_bfloat16(ours, theirs, size, kernel_size):
     for actual, expected in zip(half, jax.jit(lambda *x: outputs(theirs, *x))(*full), strict=True):
         assert actual.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(actual, np.float32), expected, rtol=0.02, atol=0.1)
+
+
+def test_the_program_of_a_gpu_does_not_grow_with_the_frames():
+    """Sums in many steps become one kernel there, which takes minutes to compile."""
+
+    def size(num_frames):
+        def gradients(x, kernel):
+            y, back = jax.vjp(depthwise_stride2, x, kernel)
+            return back(y)
+
+        shapes = jnp.zeros((1, num_frames, 5, 2)), jnp.zeros((3, 3, 2))
+        with backend.assume("gpu"):
+            return str(jax.make_jaxpr(gradients)(*shapes)).count("\n")
+
+    assert size(1001) == size(21)
