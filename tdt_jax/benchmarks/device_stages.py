@@ -271,14 +271,20 @@ def whole(note: Note, tiny: bool) -> None:
 
 
 def _bias_to_speech(model, samples, lengths, seconds: float) -> None:
-    """Sets blank's bias so that as many labels are emitted as in speech, by bisection."""
-    bias, low, high = model.joint.token_head.bias, -20.0, 60.0
+    """Sets blank's bias so that at least as many labels are emitted as in speech, by bisection."""
+
+    def set_bias(value):
+        bias = model.joint.token_head.bias
+        bias[...] = bias[...].at[-1].set(value)
+
+    low, high = -20.0, 60.0
     for _ in range(10):
         middle = (low + high) / 2
-        bias[...] = bias[...].at[-1].set(middle)
+        set_bias(middle)
         count = int(decode_samples(model, samples, lengths).num_labels.sum())
-        is_high = count > LABELS_PER_SECOND * len(samples) * seconds
+        is_high = count >= LABELS_PER_SECOND * len(samples) * seconds
         low, high = (middle, high) if is_high else (low, middle)
+    set_bias(low)
 
 
 def train(note: Note, tiny: bool) -> None:
