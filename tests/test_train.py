@@ -1,4 +1,4 @@
-"""What train.py refuses to continue."""
+"""What train.py refuses to continue, and what it asks the device's memory."""
 
 import pytest
 
@@ -43,3 +43,21 @@ def test_another_model_or_tokenizer_is_refused_in_a_line(tmp_path):
         "there and 16 here"
     )
     train.check_model(before, config.override(before, "model.encoder.unroll=2"))
+
+
+def test_a_run_keeps_what_the_memory_allows(tmp_path, monkeypatch):
+    given = config.override(config.Config(), f"training.folder={tmp_path}")
+    chosen = config.override(given, "model.encoder.remat=false")
+    monkeypatch.setattr(train, "prepare_data", lambda config, mesh: (config, None, None))
+    monkeypatch.setattr(train, "with_remat", lambda config, mesh: {given: chosen}[config])
+
+    class Trains(Exception):
+        pass
+
+    def prepare_state(config, *others):
+        raise Trains(config)
+
+    monkeypatch.setattr(train, "prepare_state", prepare_state)
+    with pytest.raises(Trains) as trains:
+        train.train(given, None)
+    assert trains.value.args == (chosen,)
