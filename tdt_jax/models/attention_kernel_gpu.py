@@ -432,8 +432,8 @@ def _query_gradients_kernel(plan, num_frames, keys, positions, scores, of_conten
         return total + _product(scores[:, _frames(j)], keys[_frames(j), :])
 
     def by_distance(j, total):
-        s = _keys_of(plan, i, j)
-        x = _load(scores, jnp.arange(TILE)[:, None], s, (s >= 0) & (s < count))
+        row, s = jnp.arange(TILE)[:, None], _keys_of(plan, i, j)
+        x = triton.load(scores.at[row, s], mask=(s >= 0) & (s < count), other=0.0)
         return total + _product(x, positions[_frames(j), :])
 
     zeros = jnp.zeros((TILE, plan.head_width), jnp.float32)
@@ -484,7 +484,7 @@ def _position_gradient_kernel(plan, num_frames, by_position, scores, result):
         def body(i, total):
             t, s = i * TILE + jnp.arange(TILE)[:, None], _keys_of(plan, i, r)
             inside = (s >= 0) & (s < count) & (t < count)
-            x = _load(scores.at[b], t, s, inside)
+            x = triton.load(scores.at[b, t, s], mask=inside, other=0.0)
             return total + _product(x.T, by_position[b, _frames(i), :])
 
         # Queries whose keys t - d, for some distance d of the tile, are any of the frames.
@@ -541,11 +541,6 @@ def _dropped(plan, words, row, head, i, j):
     index = ((row * plan.num_heads + head) * plan.num_frames + t) * plan.num_frames + s
     pair = (words[k].astype(jnp.uint32) for k in range(2))
     return hashed(index.astype(jnp.uint32), *pair).astype(jnp.int32) < plan.threshold
-
-
-def _load(ref, rows, columns, inside):
-    """Loads elements of a matrix, zero where they are not `inside`."""
-    return triton.load(ref.at[rows, columns], mask=inside, other=0.0)
 
 
 def _product(x, y, axis=0):
