@@ -300,7 +300,7 @@ def _means_kernel(
 ):
     i, h = (pl.program_id(axis) for axis in range(2))
     query, count = by_content[...], num_frames[0]
-    bounds = _Bounds(begin[...], end[...])
+    first, last = begin[...], end[...]
 
     def body(j, state):
         top, total, mixed = state
@@ -308,7 +308,7 @@ def _means_kernel(
         scores = _product(query, keys[tile, :], axis=1) + position_scores[:, tile].astype(
             jnp.float32
         )
-        hidden = bounds.hide(i, j, count)
+        hidden = _hidden(i, j, first, last, count)
         scores = jnp.where(hidden, MASKED, scores * (plan.scale * math.log2(math.e)))
         new_top = jnp.maximum(top, jnp.max(scores, axis=1))
         # A tile may hide all keys from a query: the weights it adds decay to zero later.
@@ -326,8 +326,8 @@ def _means_kernel(
         jnp.zeros((TILE, plan.head_width), jnp.float32),
     )
     # A tile of queries that are padding attends to no key.
-    last = jnp.where(i < _tiles(count), _tiles(count), 0)
-    top, total, mixed = jax.lax.fori_loop(0, last, body, state)
+    num_tiles = jnp.where(i < _tiles(count), _tiles(count), 0)
+    top, total, mixed = jax.lax.fori_loop(0, num_tiles, body, state)
     total = jnp.maximum(total, 1e-30)
     logs[...] = top + jnp.log2(total)
     mixed = mixed * (plan.kept_scale / total)[:, None]
@@ -385,20 +385,20 @@ def _key_gradients_kernel(
         key_sums, value_sums = state
         tile = _frames(i)
         query, mean_gradient = by_content[tile, :], gradient[tile, :]
-        scores = _product(query, key, axis=1) + position_scores[tile, :].astype(jnp.float32)
+        scores = _product(key, query, axis=1) + position_scores[tile, :].T.astype(jnp.float32)
         scores = scores * (plan.scale * math.log2(math.e))
-        hidden = _Bounds(begin[tile], end[tile]).hide(i, j, count)
-        weights = jnp.where(hidden, 0.0, jnp.exp2(scores - logs[tile][:, None]))
-        used, used_gradient = weights, _product(mean_gradient, value, axis=1)
+        hidden = _hidden(i, j, begin[tile], end[tile], count, axis=1)
+        weights = jnp.where(hidden, 0.0, jnp.exp2(scores - logs[tile][None, :]))
+        used, used_gradient = weights, _product(value, mean_gradient, axis=1)
         if plan.threshold:
-            dropped = _dropped(plan, words, rows[0], h, i, j)
+            dropped = _dropped(plan, words, rows[0], h, i, j, axis=1)
             used = jnp.where(dropped, 0.0, weights * plan.kept_scale)
             used_gradient = jnp.where(dropped, 0.0, used_gradient * plan.kept_scale)
-        value_sums += _product(used.astype(value.dtype).T, mean_gradient)
-        scores = weights * (used_gradient - average[tile][:, None]) * plan.scale
+        value_sums += _product(used.astype(value.dtype), mean_gradient)
+        scores = weights * (used_gradient - average[tile][None, :]) * plan.scale
         scores = scores.astype(key.dtype)
-        score_gradients[tile, :] = scores
-        return key_sums + _product(scores.T, query), value_sums
+        score_gradients[tile, :] = scores.T
+        return key_sums + _product(scores, query), value_sums
 
     zeros = jnp.zeros((TILE, plan.head_width), jnp.float32)
     last = jnp.where(j < _tiles(count), _tiles(count), 0)
@@ -521,23 +521,25 @@ def _position_tiles(plan, i, count, positions):
     return jnp.maximum(first, 0) // TILE, jnp.where(i < _tiles(count), last, 0)
 
 
-class _Bounds(NamedTuple):
-    """The first key that each query of a tile attends to, and the one after its last."""
-
-    begin: jax.Array
-    end: jax.Array
-
-    def hide(self, i, j, count):
-        """Returns whether a query of tile i does not attend to a key of tile j; padding to none."""
-        s = (j * TILE + jnp.arange(TILE))[None, :]
-        is_query = i * TILE + jnp.arange(TILE) < count
-        end = jnp.where(is_query, jnp.minimum(self.end, count), 0)
-        return (s < self.begin[:, None]) | (s >= end[:, None])
+def _pairs(i, j, axis):
+    """Returns the queries of tile i, along an axis, and the keys of tile j along the other."""
+    t, s = (first * TILE + jnp.arange(TILE) for first in (i, j))
+    return jnp.expand_dims(t, 1 - axis), jnp.expand_dims(s, axis)
 
 
-def _dropped(plan, words, row, head, i, j):
+def _hidden(i, j, begin, end, count, axis=0):
+    """Returns whether a query of tile i does not attend to a key of tile j; padding to none.
+
+    Queries, with `begin` and `end`, are along an axis.
+    """
+    t, s = _pairs(i, j, axis)
+    begin, end = (jnp.expand_dims(x, 1 - axis) for x in (begin, end))
+    return (s < begin) | (s >= jnp.where(t < count, jnp.minimum(end, count), 0))
+
+
+def _dropped(plan, words, row, head, i, j, axis=0):
     """Returns whether dropout drops a weight, by its index in all weights [B, H, T, T]."""
-    t, s = i * TILE + jnp.arange(TILE)[:, None], (j * TILE + jnp.arange(TILE))[None, :]
+    t, s = _pairs(i, j, axis)
     index = ((row * plan.num_heads + head) * plan.num_frames + t) * plan.num_frames + s
     pair = (words[k].astype(jnp.uint32) for k in range(2))
     return hashed(index.astype(jnp.uint32), *pair).astype(jnp.int32) < plan.threshold
