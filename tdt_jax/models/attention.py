@@ -262,7 +262,7 @@ class RelativeAttention(nnx.Module):
             return attention_kernel if fits else None
         fits = (
             key is not None
-            and attention_kernel_gpu.fits(self.content_bias.shape[-1])
+            and attention_kernel_gpu.fits(self.content_bias.shape[-1], self.dtype)
             and attention_blocks(mask, num_frames).chunk == num_frames
             and not self._has_cudnn(key)
         )

@@ -25,6 +25,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from tdt_jax.models.layers import dropout_threshold, hash_words, hashed
 from tdt_jax.runtime import sharding
@@ -39,9 +40,12 @@ def padded_size(num_frames: int) -> int:
     return TILE * -(-num_frames // TILE)
 
 
-def fits(head_width: int) -> bool:
-    """Returns whether the kernels take heads of this width."""
-    return head_width in (16, 32, 64, 128)
+def fits(head_width: int, dtype: DTypeLike) -> bool:
+    """Returns whether the kernels are for heads of this width and dtype.
+
+    They compute float32 as well, but tiles of it leave a GPU's threads too few registers.
+    """
+    return head_width in (16, 32, 64, 128) and dtype == jnp.bfloat16
 
 
 def attend(
@@ -296,8 +300,9 @@ def _means(plan, shared, rows, scores):
 
 
 def _means_kernel(
-    plan, num_frames, rows, words, begin, end, by_content, keys, values, position_scores, means, logs
+    plan, num_frames, rows, words, begin, end, by_content, keys, values, position_scores, *results
 ):
+    means, logs = results
     i, h = (pl.program_id(axis) for axis in range(2))
     query, count = by_content[...], num_frames[0]
     first, last = begin[...], end[...]
@@ -305,9 +310,8 @@ def _means_kernel(
     def body(j, state):
         top, total, mixed = state
         tile = _frames(j)
-        scores = _product(query, keys[tile, :], axis=1) + position_scores[:, tile].astype(
-            jnp.float32
-        )
+        scores = _product(query, keys[tile, :], axis=1)
+        scores += position_scores[:, tile].astype(jnp.float32)
         hidden = _hidden(i, j, first, last, count)
         scores = jnp.where(hidden, MASKED, scores * (plan.scale * math.log2(math.e)))
         new_top = jnp.maximum(top, jnp.max(scores, axis=1))
@@ -345,26 +349,25 @@ def _key_gradients(plan, shared, rows, scores, gradient, logs, average):
     by_frame = pl.BlockSpec((plan.size,), lambda j, h, b: (0,))
     by_row = pl.BlockSpec((None, None, plan.size), lambda j, h, b: (b, h, 0))
     result = jax.ShapeDtypeStruct(rows.keys.shape, gradient.dtype)
-    ins = [
-        (scores, _by_key(plan)),
-        (rows.num_frames, _ROW),
-        (rows.rows, _ROW),
-        (shared.words, _WORDS),
-        (shared.begin, by_frame),
-        (shared.end, by_frame),
-        (rows.by_content, _whole(plan)),
-        (rows.keys, _tile(plan)),
-        (rows.values, _tile(plan)),
-        (gradient, _whole(plan)),
-        (logs, by_row),
-        (average, by_row),
-    ]
     return _call(
         plan,
         _key_gradients_kernel,
         "attention_gradient",
         grid=(plan.size // TILE, plan.num_heads, batch),
-        ins=ins,
+        ins=[
+            (scores, _by_key(plan)),
+            (rows.num_frames, _ROW),
+            (rows.rows, _ROW),
+            (shared.words, _WORDS),
+            (shared.begin, by_frame),
+            (shared.end, by_frame),
+            (rows.by_content, _whole(plan)),
+            (rows.keys, _tile(plan)),
+            (rows.values, _tile(plan)),
+            (gradient, _whole(plan)),
+            (logs, by_row),
+            (average, by_row),
+        ],
         outs=[
             (jax.ShapeDtypeStruct(scores.shape, scores.dtype), _by_key(plan)),
             *[(result, _tile(plan))] * 2,
@@ -385,7 +388,8 @@ def _key_gradients_kernel(
         key_sums, value_sums = state
         tile = _frames(i)
         query, mean_gradient = by_content[tile, :], gradient[tile, :]
-        scores = _product(key, query, axis=1) + position_scores[tile, :].T.astype(jnp.float32)
+        scores = _product(key, query, axis=1)
+        scores += position_scores[tile, :].T.astype(jnp.float32)
         scores = scores * (plan.scale * math.log2(math.e))
         hidden = _hidden(i, j, begin[tile], end[tile], count, axis=1)
         weights = jnp.where(hidden, 0.0, jnp.exp2(scores - logs[tile][None, :]))
@@ -460,9 +464,7 @@ def _position_gradient(plan, shared, rows, scores):
             (rows.by_position, pl.BlockSpec(block, lambda r, h, b: (b, 0, h, 0))),
             (
                 scores,
-                pl.BlockSpec(
-                    (together, None, plan.size, plan.size), lambda r, h, b: (b, h, 0, 0)
-                ),
+                pl.BlockSpec((together, None, plan.size, plan.size), lambda r, h, b: (b, h, 0, 0)),
             ),
         ],
         outs=[
