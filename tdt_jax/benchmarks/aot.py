@@ -29,7 +29,7 @@ def compile_on_one(target: Target, function: Any, *arguments: Any, **options: An
       ValueError: as `profiling.target.compile`.
     """
     arguments = placed(arguments, SingleDeviceSharding(target.devices[0]))
-    with backend.assume(target.platform):
+    with backend.assume(target.platform), targets.lowering(target):
         lowered = function.lower(*arguments, **options)
     return targets.compile(lowered, target)
 

@@ -110,7 +110,7 @@ def _compiled_step(
 
     def compiled(config: Config) -> Compiled:
         key = jax.eval_shape(lambda: jax.random.key(0))
-        with backend.assume(device.platform):
+        with backend.assume(device.platform), targets.lowering(device):
             state = jax.eval_shape(lambda key: init_state(config, key), key)
             state = sharding.sharded_shapes(state, mesh)
             batch = _batch(config, shape, shape.rows * mesh.size)

@@ -6,6 +6,7 @@ subsampling.py   Subsampling: 8 feature frames to one encoder frame
 block.py         Block: feed-forwards around attention and convolution
 attention.py     relative-position attention, over all frames, in blocks, or of a chunk; masks
 attention_kernel.py  the same on TPUs, without scores in memory
+attention_kernel_gpu.py  the same on GPUs, with scores in memory once
 depthwise.py     depthwise convolutions, as each kind of device computes them fastest
 predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head

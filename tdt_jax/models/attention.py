@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
-from tdt_jax.models import attention_kernel
+from tdt_jax.models import attention_kernel, attention_kernel_gpu
 from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
@@ -183,8 +183,9 @@ class RelativeAttention(nnx.Module):
           key: turns dropout on.
           mesh: of the devices among which the compiler splits the rows.
         """
-        if self._has_kernel(x.shape[1]):
-            return self.output(self._by_kernel(x, positions, padding, mask, key, mesh))
+        kernel = self._kernel(x.shape[1], mask, key)
+        if kernel is not None:
+            return self.output(self._by_kernel(kernel, x, positions, padding, mask, key, mesh))
         arrays = self._arrays(x)
         blocks = attention_blocks(mask, x.shape[1])
         if blocks.chunk == x.shape[1]:
@@ -248,21 +249,33 @@ class RelativeAttention(nnx.Module):
         by_position = query + bias(self.position_bias)
         return by_content, by_position, self._heads(self.key(x)), self._heads(self.value(x))
 
-    def _has_kernel(self, num_frames):
-        return (
-            backend.current() == "tpu"
-            and backend.uses_kernels()
-            and attention_kernel.gains(num_frames, *self.content_bias.shape)
-        )
+    def _kernel(self, num_frames, mask, key):
+        """Returns the module of the kernel for this attention, or None.
 
-    def _by_kernel(self, x, positions, padding, mask, key, mesh):
-        """Attends by `attention_kernel`, in all blocks at once: x [B, T, D] -> [B, T, D]."""
+        On a GPU the kernel is for training: cuDNN has attention without dropout, and blocks skip
+        the keys that their queries do not attend to.
+        """
+        if not backend.uses_kernels():
+            return None
+        if backend.current() == "tpu":
+            fits = attention_kernel.gains(num_frames, *self.content_bias.shape)
+            return attention_kernel if fits else None
+        fits = (
+            key is not None
+            and attention_kernel_gpu.fits(self.content_bias.shape[-1], self.dtype)
+            and attention_blocks(mask, num_frames).chunk == num_frames
+            and not self._has_cudnn(key)
+        )
+        return attention_kernel_gpu if fits else None
+
+    def _by_kernel(self, kernel, x, positions, padding, mask, key, mesh):
+        """Attends by a kernel, in all blocks at once: x [B, T, D] -> [B, T, D]."""
         num_frames = x.shape[1]
         blocks = attention_blocks(mask, num_frames)
         mask = mask or blocks
-        extra = attention_kernel.padded_size(num_frames) - num_frames
+        extra = kernel.padded_size(num_frames) - num_frames
         padded = jnp.pad(x, ((0, 0), (0, extra), (0, 0)))
-        mixed = attention_kernel.attend(
+        mixed = kernel.attend(
             *self._arrays(padded),
             self.project(positions),
             jnp.sum(~padding, axis=1),

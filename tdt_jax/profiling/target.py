@@ -46,6 +46,20 @@ def find(name: str) -> Target:
     return Target(name, "tpu", tpu.CHIPS[device], tpu.devices(name), {})
 
 
+def lowering(target: Target) -> contextlib.AbstractContextManager:
+    """Returns a context in which programs with kernels (Pallas) can be lowered for a target.
+
+    Those for a GPU are lowered for its kind, which jax otherwise asks the device at hand for.
+    """
+    if target.platform != "gpu":
+        return contextlib.nullcontext()
+    device = jax.sharding.AbstractDevice(
+        device_kind=target.devices[0].device_kind, num_cores=None, platform=target.platform
+    )
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
 class DoesNotFit(ValueError):
     """A program needs more memory than a device has."""
 

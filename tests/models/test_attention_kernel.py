@@ -1,4 +1,4 @@
-"""The attention kernel, interpreted, against attention with all scores in memory."""
+"""The attention kernels, interpreted, against attention with all scores in memory."""
 
 import functools
 import importlib.util
@@ -12,10 +12,11 @@ import pytest
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
-from tdt_jax.models import attention, attention_kernel
+from tdt_jax.models import attention, attention_kernel, attention_kernel_gpu
 from tdt_jax.models.attention import AttentionMask
 from tdt_jax.models.attention_kernel import Tiles
 from tdt_jax.models.layers import hashed_bytes, padding_mask
+from tdt_jax.profiling import target as targets
 from tdt_jax.profiling import tpu
 from tdt_jax.runtime import backend, sharding
 
@@ -54,9 +55,17 @@ def plain(queries, others, keys, values, positions, num_frames, mask, rate=0.0, 
 
 
 def assert_equal_with_gradients(
-    num_frames, heads, tiles, *, mask=None, dtype="float32", is_traced=False, mesh=None, **options
+    num_frames,
+    heads,
+    tiles=None,
+    *,
+    mask=None,
+    dtype="float32",
+    is_traced=False,
+    mesh=None,
+    **options,
 ):
-    """That output and all gradients are those of the formula."""
+    """That output and all gradients are those of the formula. A TPU's kernel has `tiles`."""
     batch, size, tolerance = len(num_frames), max(num_frames), 2e-6 if dtype == "float32" else 0.02
     arrays = [random(seed, batch, size, *heads, dtype=dtype) for seed in range(5)]
     gradient, arrays[4] = arrays[4], random(4, 2 * size - 1, *heads, dtype=dtype)
@@ -64,11 +73,15 @@ def assert_equal_with_gradients(
     if is_traced:
         seen = jax.device_put(seen)
 
+    if tiles is None:
+        attend = attention_kernel_gpu.attend
+    else:
+        attend = functools.partial(attention_kernel.attend, tiles=Tiles(*tiles))
+
     def kernel(*arrays):
-        return attention_kernel.attend(
-            *arrays, num_frames, seen, furthest=size - 1, tiles=Tiles(*tiles), interpret=True,
-            mesh=mesh, **options,
-        )  # fmt: skip
+        return attend(
+            *arrays, num_frames, seen, furthest=size - 1, interpret=True, mesh=mesh, **options
+        )
 
     def formula(*arrays):
         return plain(*arrays, num_frames, mask, **options).astype(dtype)
@@ -123,6 +136,56 @@ def test_devices_compute_their_own_rows():
     assert_equal_with_gradients([9, 5], (1, 128), (8, 128), mesh=mesh, **options)
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Makes a GPU's tiles small, so that few frames have several."""
+    monkeypatch.setattr(attention_kernel_gpu, "TILE", 16)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(
+    ("num_frames", "heads", "dtype"),
+    [
+        ([37, 16, 0], (1, 16), "float32"), slow([1], (1, 16), "float32"),
+        slow([48, 47, 33, 20, 5], (2, 32), "float32"), slow([37, 20], (2, 16), "bfloat16"),
+    ],
+)  # fmt: skip
+def test_a_gpus_kernels_with_dropout(num_frames, heads, dtype):
+    options = dict(rate=0.3, key=jax.random.key(1))
+    assert_equal_with_gradients(num_frames, heads, dtype=dtype, **options)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(
+    ("mask", "is_traced"), [(None, False), ((6, 1, 4), False), ((5, 3, 2), True)]
+)
+@pytest.mark.slow
+def test_a_gpus_kernels_with_masks(mask, is_traced):
+    mask = mask and AttentionMask(*mask)
+    assert_equal_with_gradients([50, 20], (1, 16), mask=mask, is_traced=is_traced)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.slow
+def test_gpus_compute_their_own_rows():
+    mesh = sharding.make_mesh(jax.devices()[:2])
+    options = dict(rate=0.3, key=jax.random.key(1))
+    assert_equal_with_gradients([19, 5], (1, 16), mesh=mesh, **options)
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "expected"),
+    [
+        (64, "bfloat16", True),
+        (48, "bfloat16", False),
+        (256, "bfloat16", False),
+        (64, "float32", False),
+    ],
+)
+def test_a_gpus_kernels_are_for_some_heads(width, dtype, expected):
+    assert attention_kernel_gpu.fits(width, jnp.dtype(dtype)) is expected
+
+
 def test_tiles():
     found = [attention_kernel.tiles_for(num_frames) for num_frames in (1, 128, 375, 700, 1100)]
     assert found == [(128, keys) for keys in (128, 128, 384, 384, 384)]
@@ -139,7 +202,7 @@ def test_the_kernel_is_for_long_utterances_and_whole_heads(shape, expected):
     assert attention_kernel.gains(*shape) is expected
 
 
-def layer_outputs(platform, mask, *, is_traced, dtype="float32"):
+def layer_outputs(platform, mask, *, is_traced, dtype="float32", key=None):
     """What a layer with kernels returns, and one without."""
     config = models.encoder_config(width=128, num_heads=2)
     make = functools.partial(attention.RelativeAttention, config, dtype=jnp.dtype(dtype))
@@ -150,10 +213,10 @@ def layer_outputs(platform, mask, *, is_traced, dtype="float32"):
     for kernels in True, False:
         with backend.assume(platform, kernels=kernels, interpret=True):
             if is_traced:
-                run = jax.jit(lambda mask: layer(x, positions, padding, mask=mask))
+                run = jax.jit(lambda mask: layer(x, positions, padding, mask=mask, key=key))
                 mixed = run(jax.tree.map(jnp.int32, mask))
             else:
-                mixed = jax.jit(lambda: layer(x, positions, padding, mask=mask))()
+                mixed = jax.jit(lambda: layer(x, positions, padding, mask=mask, key=key))()
         yield np.asarray(mixed, np.float32)
 
 
@@ -174,6 +237,19 @@ def test_the_layer_uses_cudnn_on_a_gpu(mask):
         found, expected = layer_outputs("gpu", mask, is_traced=False, dtype="bfloat16")
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     assert 0 < error < 0.01
+
+
+@pytest.mark.parametrize(("mask", "is_traced"), [(None, False), slow(AttentionMask(8, 4, 2), True)])
+def test_the_layer_trains_by_kernels_on_a_gpu(mask, is_traced, monkeypatch):
+    """And drops the weights that it drops without kernels."""
+    calls, attend = [], attention_kernel_gpu.attend
+    monkeypatch.setattr(
+        attention_kernel_gpu, "attend", lambda *x, **y: (calls.append(1), attend(*x, **y))[1]
+    )
+    options = dict(is_traced=is_traced, dtype="bfloat16", key=jax.random.key(0))
+    found, expected = layer_outputs("gpu", mask, **options)
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error < 0.01 and len(calls) == 1
 
 
 @needs_libtpu
@@ -197,3 +273,33 @@ def test_the_kernels_compile_for_a_tpu(heads, chip):
     array = shape(2, 375, *heads)
     compiled = jax.jit(run).lower(array, shape(749, *heads), *[array] * 4).compile()
     assert "attention_gradient" in compiled.as_text()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs jax_cuda13_plugin"
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [(8, 64), (8, 128)])
+def test_the_kernels_compile_for_a_gpu(heads):
+    target = targets.find("h100")
+    place = SingleDeviceSharding(target.devices[0])
+
+    def shape(*sizes):
+        return jax.ShapeDtypeStruct(sizes, jnp.bfloat16, sharding=place)
+
+    def run(gradient, positions, *arrays):
+        def attend(positions, *arrays):
+            options = dict(furthest=374, rate=0.1, key=jax.random.key(0))
+            seen = visible(AttentionMask(140, 20, 60), 375)
+            return attention_kernel_gpu.attend(
+                *arrays, positions, jnp.full(2, 375), seen, **options
+            )
+
+        return jax.vjp(attend, positions, *arrays)[1](gradient)
+
+    array = shape(2, 375, *heads)
+    with targets.lowering(target):
+        lowered = jax.jit(run).lower(array, shape(749, *heads), *[array] * 4)
+    kernels = targets.compile(lowered, target).kernels
+    names = {each.name for each in kernels or ()}
+    assert not kernels or names >= {"attention", "attention_gradient"}
