@@ -175,18 +175,21 @@ def _attend_backward(plan, saved, gradient):
     queries = _query_gradients(plan, shared, rows, scores)
     positions = _position_gradient(plan, shared, rows, scores)
     none: Any = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), (shared, rows))
-    return none[0]._replace(positions=positions), _Rows(*none[1][:2], *queries, keys, values)
+    of_rows = _Rows._make((*none[1][:2], *queries, keys, values))
+    return none[0]._replace(positions=positions), of_rows
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _call(plan, kernel, name, *, grid, ins, outs, num_warps=4, num_stages=2, aliases=None):
-    """Runs a kernel. `ins` are pairs of array and block, `outs` pairs of shape and block."""
+def _call(plan, kernel, name, *, grid, ins, outs, aliases=None):
+    """Runs a kernel: `ins` are pairs of an array and its block, `outs` of a shape and its block."""
     arrays, in_specs = zip(*ins, strict=True)
     out_shape, out_specs = zip(*outs, strict=True)
     options: Any = {}
     if not plan.interpret:
+        # With 4 warps, tiles of heads of 128 do not fit into the registers.
+        num_warps, num_stages = 8 if plan.head_width == 128 else 4, 2
         options["compiler_params"] = triton.CompilerParams(
             num_warps=num_warps, num_stages=num_stages
         )

@@ -80,6 +80,11 @@ def devices(number: int = 1) -> list:
     return list(description.devices)
 
 
+def dump_options(folder: str) -> dict[str, str | bool]:
+    """Returns options by which XLA writes a program's thunks and its kernels' PTX to a folder."""
+    return {"xla_dump_to": folder, "xla_dump_hlo_as_text": True, "xla_dump_emitter_re": "ptx"}
+
+
 class Kernel(NamedTuple):
     """What a thread, or a block, of a kernel takes on the device."""
 

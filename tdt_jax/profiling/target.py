@@ -90,7 +90,7 @@ def compile(lowered: jax.stages.Lowered, target: Target) -> Compiled:
     """
     is_gpu = target.platform == "gpu"
     with tempfile.TemporaryDirectory() as folder, _without_cache():
-        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if is_gpu else {}
+        dump = gpu.dump_options(folder) if is_gpu else {}
         start = time.perf_counter()
         try:
             compiled = lowered.compile(compiler_options=target.options | dump)

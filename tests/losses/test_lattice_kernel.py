@@ -13,6 +13,7 @@ from lattice_oracle import brute_force, log_softmax
 
 from tdt_jax.losses import lattice, lattice_kernel
 from tdt_jax.losses.recursion import Recursion, Step
+from tdt_jax.profiling import target as targets
 from tdt_jax.runtime import backend
 
 PLATFORMS = pytest.mark.parametrize("platform", ["tpu", "gpu"])
@@ -157,15 +158,16 @@ def test_long_utterances_fit_a_tpu():
         assert lattice_kernel.fits(601, steps, BOTH)
 
 
-def compiled(platform, device):
+def compiled(name):
     """Returns the text of the compiled gradient for 16 utterances of 40 frames and 10 labels."""
+    target = targets.find(name)
     durations = (1, 2, 3, 4), (0, 1, 2, 3, 4)
-    sharding = SingleDeviceSharding(device)
+    sharding = SingleDeviceSharding(target.devices[0])
     arguments = [
         jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         for x in example(*durations, 16, 40, 10)
     ]
-    with backend.assume(platform, kernels=True):
+    with backend.assume(target.platform, kernels=True), targets.lowering(target):
         function = functools.partial(posteriors_and_gradients, durations)
         return jax.jit(function).lower(*arguments).compile().as_text()
 
@@ -173,9 +175,7 @@ def compiled(platform, device):
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2"])
 def test_a_tpu_launches_one_kernel(topology):
-    from tdt_jax.profiling.tpu import devices
-
-    program = compiled("tpu", devices(topology)[0])
+    program = compiled(topology)
     assert program.count('custom_call_target="tpu_custom_call"') == 1
     assert " while(" not in program
 
@@ -186,8 +186,6 @@ def test_a_tpu_launches_one_kernel(topology):
     reason="needs jax's plugin for CUDA, and JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1",
 )
 def test_a_gpu_launches_one_kernel():
-    from tdt_jax.profiling.gpu import devices
-
-    program = compiled("gpu", devices()[0])
+    program = compiled("h100")
     assert program.count('custom_call_target="__gpu$xla.gpu.triton"') == 1
     assert " while(" not in program
