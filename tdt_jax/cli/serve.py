@@ -48,6 +48,12 @@ def add_serve(add: AddCommand) -> None:
         f"in ${KEY_VARIABLE} [no key is needed]",
     )
     access.add_argument(
+        "--tls-certificate", metavar="FILE", help="certificate for https and wss, in PEM [no TLS]"
+    )
+    access.add_argument(
+        "--tls-key", metavar="FILE", help="private key of the certificate [in the same file]"
+    )
+    access.add_argument(
         "--allow-origin",
         action="append",
         default=[],
@@ -84,6 +90,8 @@ def _serve(options: argparse.Namespace) -> int:
         name=options.name or Path(options.checkpoint).name or "tdt-jax",
         host=options.host,
         port=options.port,
+        certificate=options.tls_certificate,
+        private_key=options.tls_key,
         keys=_keys(options.api_key_file),
         origins=tuple(options.allow_origin),
         languages=tuple(options.language),
@@ -107,7 +115,7 @@ def _serve(options: argparse.Namespace) -> int:
         decoder=options.decoder,
     )
     has_keys = "with a key" if settings.keys else "without a key"
-    where = f"http://{settings.host}:{settings.port}"
+    where = f"http{'s' if settings.certificate else ''}://{settings.host}:{settings.port}"
     print(f"tdt-jax: serving {settings.name} at {where} {has_keys}", file=sys.stderr)
     return serve(engine, settings)
 

@@ -91,7 +91,8 @@ class Engine:
             stream = self._streams.open()
         except ValueError:
             raise Busy(f"all {self._settings.streams} live streams are taken") from None
-        live = Live(stream, self._wake.set, self.recogniser.config.features.sample_rate)
+        rate = self.recogniser.config.features.sample_rate
+        live = Live(stream, self._loop, self._wake.set, rate)
         self._lives[stream] = live
         self.metrics.live_streams.set(len(self._lives))
         return live

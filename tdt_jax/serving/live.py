@@ -51,9 +51,14 @@ class Live:
       pushed: seconds of audio received.
     """
 
-    def __init__(self, stream: AnyStream, wake: Callable[[], None], sample_rate: int):
-        self._stream, self._wake, self._rate = stream, wake, sample_rate
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        stream: AnyStream,
+        loop: asyncio.AbstractEventLoop,
+        wake: Callable[[], None],
+        sample_rate: int,
+    ):
+        self._stream, self._loop, self._wake, self._rate = stream, loop, wake, sample_rate
         self._updates: deque[Update] = deque()
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._decoded = 0.0

@@ -51,6 +51,8 @@ def serve(engine: Engine, settings: Settings) -> int:
         access_log=False,  # it would have the clients' queries
         log_level="warning",
         server_header=False,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.private_key,
         ws_max_size=MESSAGE_BYTES,
         ws_max_queue=MESSAGES,
         ws_per_message_deflate=False,

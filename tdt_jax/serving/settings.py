@@ -15,6 +15,8 @@ class Settings:
     name: str = "tdt-jax"  # of the model, for clients
     host: str = LOOPBACK
     port: int = 8000
+    certificate: str | None = None  # file of a TLS certificate, in PEM; none: no TLS
+    private_key: str | None = None  # file of its key; none: in the same file
     keys: tuple[str, ...] = ()  # one of which each request must have; none: no key is needed
     origins: tuple[str, ...] = ()  # of other web pages that may use the server
     languages: tuple[str, ...] = ()  # that the model transcribes, such as "en"; none: unknown

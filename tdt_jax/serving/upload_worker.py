@@ -32,6 +32,7 @@ def main() -> None:
     package.__path__ = [str(Path(__file__).parents[1])]
     sys.modules["tdt_jax"] = package
     from tdt_jax.audio.errors import AudioError
+    from tdt_jax.audio.inputs import File
     from tdt_jax.audio.reading import audio_blocks
 
     while head := requests.read(SIZE.size):
@@ -40,7 +41,7 @@ def main() -> None:
             file.seek(0)
             count, reason = 0, ""
             try:
-                for block in audio_blocks(file, rate, warn=lambda message: None):
+                for block in audio_blocks(File(file, "the file"), rate, warn=lambda message: None):
                     count += len(block)
                     if count > longest * rate:
                         raise AudioError(f"the recording is longer than {longest:g} s")
