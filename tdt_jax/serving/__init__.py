@@ -3,6 +3,7 @@
 app.py              create_app: the FastAPI application; health, readiness, metrics, the page
 settings.py         Settings: address, keys, limits
 server.py           serve: uvicorn, and how it ends
+service.py          Service: what the routes share
 engine.py           Engine: the one thread that owns the device
 live.py             a client's live stream, between the engine's thread and asyncio
 windowed_streams.py live streams of models that are not causal

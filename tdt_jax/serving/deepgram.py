@@ -37,8 +37,9 @@ class DeepgramTalk:
         service.check_languages(query.getlist("language"), "language", must_know=False)
         if query.get("encoding", "linear16") != "linear16":
             raise BadRequest("encoding is linear16", "encoding")
-        if query.get("channels", "1") != "1" or _flag(query, "multichannel"):
-            raise BadRequest("audio has one channel", "channels")
+        for name, value in (("channels", "1"), ("multichannel", "false")):
+            if query.get(name, value) != value:
+                raise BadRequest("audio has one channel", name)
         rate = _number(query, "sample_rate", 16000, RATES.start, RATES.stop - 1)
         self._live = live
         self._pcm = Pcm(rate, service.engine.recogniser.config.features.sample_rate)

@@ -3,34 +3,19 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from tdt_jax.inference.end_of_turn import EndOfTurn
 from tdt_jax.inference.stream_words import StreamEvent
+from tdt_jax.inference.streams import LiveStream
+from tdt_jax.serving.windowed_streams import WindowedStream
 
 AHEAD = 10.0  # seconds that a client may send ahead of what is decoded; then it has to wait
 MOST_UPDATES = 10_000  # that may wait for a client that does not read
 
-
-class AnyStream(Protocol):
-    """What `tdt_jax.inference.streams.LiveStream` and `windowed_streams.WindowedStream` have."""
-
-    is_open: bool
-    num_ended: int
-    end_of_turn: EndOfTurn | None
-
-    @property
-    def pending(self) -> str: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def language(self) -> str | None: ...
-    def push(self, samples: np.ndarray) -> None: ...
-    def flush(self) -> None: ...
-    def finish(self) -> None: ...
-    def close(self) -> None: ...
+AnyStream = LiveStream | WindowedStream
 
 
 class Update(NamedTuple):

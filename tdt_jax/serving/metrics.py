@@ -11,28 +11,35 @@ class Metrics:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        options = dict(registry=self.registry)
-        self.requests = Counter("tdt_requests", "Answered requests", ["path", "status"], **options)
+        registry = self.registry
+        self.requests = Counter(
+            "tdt_requests", "Answered requests", ["path", "status"], registry=registry
+        )
         self.request_seconds = Histogram(
-            "tdt_request_seconds", "Time of a request", ["path"], buckets=SECONDS, **options
+            "tdt_request_seconds", "Time of a request", ["path"], buckets=SECONDS, registry=registry
         )
         self.audio_seconds = Counter(
-            "tdt_audio_seconds", "Seconds of audio transcribed", ["kind"], **options
+            "tdt_audio_seconds", "Seconds of audio transcribed", ["kind"], registry=registry
         )
-        self.live_streams = Gauge("tdt_live_streams", "Live streams", **options)
-        self.live_slots = Gauge("tdt_live_slots", "Most live streams at a time", **options)
+        self.live_streams = Gauge("tdt_live_streams", "Live streams", registry=registry)
+        self.live_slots = Gauge("tdt_live_slots", "Most live streams at a time", registry=registry)
         self.waiting_seconds = Gauge(
-            "tdt_waiting_seconds", "Seconds of audio that wait to be transcribed", **options
+            "tdt_waiting_seconds", "Seconds of audio that wait to be transcribed", registry=registry
         )
-        self.batch_rows = Histogram("tdt_batch_rows", "Windows in a batch", buckets=ROWS, **options)
+        self.batch_rows = Histogram(
+            "tdt_batch_rows", "Windows in a batch", buckets=ROWS, registry=registry
+        )
         self.step_streams = Histogram(
-            "tdt_step_streams", "Live streams decoded in a step", buckets=ROWS, **options
+            "tdt_step_streams", "Live streams decoded in a step", buckets=ROWS, registry=registry
         )
         self.step_seconds = Histogram(
-            "tdt_step_seconds", "Time of a step of the live streams", buckets=SECONDS, **options
+            "tdt_step_seconds",
+            "Time of a step of the live streams",
+            buckets=SECONDS,
+            registry=registry,
         )
         self.failures = Counter(
-            "tdt_device_failures", "Steps and batches that have failed", **options
+            "tdt_device_failures", "Steps and batches that have failed", registry=registry
         )
 
     def text(self) -> bytes:

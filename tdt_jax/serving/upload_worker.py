@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 SIZE, LENGTH = struct.Struct("<Q"), struct.Struct("<I")
 MEMORY = 8 << 30  # bytes of address space
-IN_MEMORY = 16 << 20  # a larger file goes to the disk
 BLOCK = 1 << 20
 
 
@@ -36,7 +35,7 @@ def main() -> None:
     from tdt_jax.audio.reading import audio_blocks
 
     while head := requests.read(SIZE.size):
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
+        with tempfile.TemporaryFile() as file:
             _copy(requests, file, *SIZE.unpack(head))
             file.seek(0)
             count, reason = 0, ""

@@ -61,6 +61,14 @@ def test_folders_patterns_and_files(tree):
             job.find_sources(paths)
 
 
+def test_parts_are_disjoint_and_complete(tree):
+    sources = job.find_sources([str(tree)])
+    for count in (1, 2, 3, 7):
+        parts = [job.part(sources, number, count) for number in range(1, count + 1)]
+        assert sorted(sum(parts, []), key=sources.index) == sources
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
 def test_other_files_of_a_folder_are_counted_and_named(tree):
     messages = []
     job.find_sources([str(tree)], report=messages.append)

@@ -6,7 +6,9 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.testclient import WebSocketDenialResponse
 
-from tdt_jax.serving.guard import keys_of
+from tdt_jax.serving.guard import Guard, keys_of
+from tdt_jax.serving.service import Service
+from tdt_jax.serving.settings import Settings
 
 PATH = "/v1/audio/transcriptions"
 SOCKETS = ("/v1/realtime?intent=transcription", "/v1/listen?encoding=linear16&sample_rate=16000")
@@ -92,16 +94,15 @@ def test_too_many_requests(serving, wav):
         assert client.get("/v1/models").status_code == 200
 
 
-def test_a_body_that_does_not_come(serving):
-    with serving(idle=0.05) as client:
-        guard = client.app.middleware_stack.app  # inside the handler of errors
+def test_a_body_that_does_not_come():
+    service = Service(Settings(idle=0.05), None, None, None)
 
-        async def receive():
-            await asyncio.sleep(60)
+    async def receive():
+        await asyncio.sleep(60)
 
-        with pytest.raises(HTTPException) as error:
-            asyncio.run(guard._limited(receive)())
-        assert error.value.status_code == 408
+    with pytest.raises(HTTPException) as error:
+        asyncio.run(Guard(None, service)._limited(receive)())
+    assert error.value.status_code == 408
 
 
 def test_a_server_that_ends_takes_nothing_new(serving, wav):
