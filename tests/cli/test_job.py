@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_parts_are_disjoint_and_complete(tree):
     sources = job.find_sources([str(tree)])
     for count in (1, 2, 3, 7):
         parts = [job.part(sources, number, count) for number in range(1, count + 1)]
-        assert sorted(sum(parts, []), key=sources.index) == sources
+        assert sorted(itertools.chain(*parts), key=sources.index) == sources
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
