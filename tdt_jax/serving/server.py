@@ -1,6 +1,7 @@
 """Runs the application with uvicorn, and ends it in good order."""
 
 import asyncio
+import logging
 from types import FrameType
 
 import uvicorn
@@ -42,6 +43,7 @@ class _Server(uvicorn.Server):
 
 def serve(engine: Engine, settings: Settings) -> int:
     """Serves until a signal ends it. Returns the exit code: 0, or 1 if the device has failed."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # or a client may fill the log
     app = create_app(engine, settings)
     config = uvicorn.Config(
         app,
