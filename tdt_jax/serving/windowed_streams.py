@@ -62,12 +62,16 @@ class WindowedStream:
         if self._stream is None:
             self._stream = Stream(recogniser)
         self._stream.end_of_turn = self.end_of_turn
-        parts = []
-        while self._waiting and isinstance(self._waiting[0], np.ndarray):
-            parts.append(self._waiting.popleft())
+        parts, end = [], None
+        for _ in range(len(self._waiting)):  # more may come meanwhile
+            each = self._waiting.popleft()
+            if isinstance(each, str):
+                end = each
+                break
+            parts.append(each)
         events = self._stream.push(np.concatenate(parts)) if parts else []
-        if self._waiting:
-            is_end = self._waiting.popleft() == END
+        if end is not None:
+            is_end = end == END
             events += self._stream.finish() if is_end else self._stream.flush()
             self.num_ended += 1
             if is_end:

@@ -20,7 +20,7 @@ from tdt_jax.serving.engine import Engine
 from tdt_jax.serving.metrics import Metrics
 from tdt_jax.serving.server import serve
 from tdt_jax.serving.settings import Settings
-settings = Settings(port={port}, streams=2, decoders=1, grace=5.0)
+settings = Settings(port={port}, streams=2, decoders=1, grace=60.0)
 recogniser = models.make_recogniser(piece_seconds=2.56)
 from tdt_jax.serving.windowed_streams import WindowedStreams
 WindowedStreams.warm_up = lambda self: None
@@ -69,7 +69,7 @@ def test_sigterm(tmp_path):
             assert b"200 OK" in slow.recv(1000)  # what has begun is finished
             live.send('{"type": "CloseStream"}')
             assert "Metadata" in list(live)[-1]
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
     finally:
         process.kill()
         assert b"Traceback" not in process.communicate()[1]
