@@ -218,7 +218,7 @@ def _flag(query: QueryParams, name: str) -> bool:
 
 def _number(query: QueryParams, name: str, default: int, least: int, most: int) -> int:
     text = query.get(name, str(default))
-    if not text.isdecimal() or not least <= int(text[:9]) <= most:
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
         raise BadRequest(f"{name} is a whole number from {least} to {most}", name)
     return int(text)
 

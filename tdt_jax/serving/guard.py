@@ -69,9 +69,10 @@ class Guard:
             return 401, "the API key is missing or wrong", "invalid_api_key"
         if self._service.is_draining and path not in ALWAYS:
             return 503, "the server is about to end", "server_ending"
-        if not headers.get("content-length", "0").isdigit():
+        length = headers.get("content-length", "0")
+        if not length.isdecimal():
             return 400, "the content length is no number", "bad_content_length"
-        if int(headers.get("content-length", "0")) > settings.max_bytes:
+        if len(length) > 18 or int(length) > settings.max_bytes:
             return 413, f"a request may have {settings.max_bytes} bytes", "too_large"
         has_body = method not in ("GET", "HEAD", "OPTIONS")
         if has_body and self._service.num_requests >= settings.max_requests:
