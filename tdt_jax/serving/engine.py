@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,13 @@ log = logging.getLogger(__name__)
 
 LIVE_SECONDS = 0.1  # after which a batch has its turn, however many live streams are ready
 LOOK = 0.5  # seconds between two looks whether a client is still there
+
+
+class _Pool(NamedTuple):
+    """Live streams with one state on the device; a step that fails loses all of them."""
+
+    streams: Streams | WindowedStreams
+    lives: dict[AnyStream, Live]
 
 
 class DeviceError(Exception):
@@ -58,15 +66,14 @@ class Engine:
         self.recogniser, self.metrics = recogniser, metrics
         self.is_live = recogniser.config.predictor is not None
         self.is_ready, self.failure = False, ""
-        self._settings = settings
+        self._settings, self._rate = settings, recogniser.config.features.sample_rate
         self._batches = SharedBatches(
             recogniser, batch_seconds=batch_seconds, piece_seconds=piece_seconds, decoder=decoder
         )
-        self._streams = self._new_streams() if self.is_live else None
-        self._lives: dict[AnyStream, Live] = {}
+        self._pool = self._new_pool() if self.is_live else None
         self._inbox: queue.SimpleQueue[tuple[Callable[[Job], None], Job]] = queue.SimpleQueue()
         self._changed: dict[Job, asyncio.Event] = {}  # of jobs that a client waits for
-        self._waiting = 0.0  # seconds of audio of these
+        self._waiting = 0  # samples of these
         self._wake, self._stopping = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         metrics.live_slots.set(settings.streams if self.is_live else 0)
@@ -85,23 +92,26 @@ class Engine:
 
     def open_live(self) -> Live:
         """Returns a new live stream. Raises Busy if all slots are taken."""
-        if self._streams is None or not self.is_ready:
-            raise Busy("the server is not ready")
+        pool = self._pool
+        if pool is None or not self.is_ready:
+            raise Busy("the server has no live streams" if self.is_ready else "it is not ready yet")
         try:
-            stream = self._streams.open()
+            stream = pool.streams.open()
         except ValueError:
             raise Busy(f"all {self._settings.streams} live streams are taken") from None
-        rate = self.recogniser.config.features.sample_rate
-        live = Live(stream, self._loop, self._wake.set, rate)
-        self._lives[stream] = live
-        self.metrics.live_streams.set(len(self._lives))
+        live = Live(stream, self._loop, self._wake.set, self._rate)
+        pool.lives[stream] = live
+        if pool is not self._pool:  # it has failed meanwhile
+            raise Busy("the device has failed")
+        self.metrics.live_streams.inc()
         return live
 
     def close_live(self, live: Live) -> None:
         """Gives a live stream up; its slot is free at once."""
         live.close()
-        self._lives = {stream: each for stream, each in self._lives.items() if each is not live}
-        self.metrics.live_streams.set(len(self._lives))
+        if self._pool:
+            self._pool.lives.pop(live.stream, None)
+        self.metrics.live_streams.dec()
         self.metrics.audio_seconds.labels("live").inc(live.pushed)
 
     async def decode(
@@ -113,10 +123,11 @@ class Engine:
 
         Raises: Busy if too much audio waits, DeviceError if the device fails.
         """
-        seconds = len(samples) / self.recogniser.config.features.sample_rate
-        if self._waiting and self._waiting + seconds > self._settings.max_waiting:
+        num_samples = len(samples)
+        limit = self._settings.max_waiting * self._rate
+        if self._waiting and self._waiting + num_samples > limit:
             raise Busy("too much audio is waiting to be transcribed")
-        self._count_waiting(seconds)
+        self._count_waiting(num_samples)
         job, changed = None, asyncio.Event()
         try:
             job = await asyncio.to_thread(self._batches.cut, samples)
@@ -135,34 +146,34 @@ class Engine:
                 is_done = job.is_done
                 yield job
         finally:
-            self._count_waiting(-seconds)
+            self._count_waiting(-num_samples)
             if job and not job.is_done:
                 self._send(self._batches.remove, job)
             if job:
                 self._changed.pop(job, None)
-                self.metrics.audio_seconds.labels("batch").inc(seconds)
+                self.metrics.audio_seconds.labels("batch").inc(job.seconds)
 
     @property
     def batches(self) -> SharedBatches:
         return self._batches
 
-    def _count_waiting(self, seconds: float) -> None:
-        self._waiting += seconds
-        self.metrics.waiting_seconds.set(self._waiting)
+    def _count_waiting(self, num_samples: int) -> None:
+        self._waiting += num_samples
+        self.metrics.waiting_seconds.set(self._waiting / self._rate)
 
     def _send(self, action: Callable[[Job], None], job: Job) -> None:
         self._inbox.put((action, job))
         self._wake.set()
 
-    def _new_streams(self) -> Streams | WindowedStreams:
+    def _new_pool(self) -> _Pool:
         kind = Streams if self.recogniser.config.encoder.is_causal else WindowedStreams
-        return kind(self.recogniser, slots=self._settings.streams)
+        return _Pool(kind(self.recogniser, slots=self._settings.streams), {})
 
     def _run(self) -> None:
         try:
             self._batches.warm_up()
-            if self._streams:
-                self._streams.warm_up()
+            if self._pool:
+                self._pool.streams.warm_up()
             self.is_ready = True
             while not self._stopping:
                 self._wake.clear()
@@ -182,12 +193,12 @@ class Engine:
     def _step_streams(self) -> bool:
         """Decodes what the live streams have, for LIVE_SECONDS; returns whether there was any."""
         start, worked = time.perf_counter(), False
-        while self._streams and time.perf_counter() < start + LIVE_SECONDS:
+        while self._pool and time.perf_counter() < start + LIVE_SECONDS:
             before = time.perf_counter()
             try:
-                stepped: list[tuple[AnyStream, list[StreamEvent]]] = [*self._streams.step()]
+                stepped: list[tuple[AnyStream, list[StreamEvent]]] = [*self._pool.streams.step()]
             except Exception:
-                self._fail_streams()
+                self._fail_streams(self._pool)
                 return True
             if not stepped:
                 break
@@ -195,17 +206,16 @@ class Engine:
             self.metrics.step_seconds.observe(time.perf_counter() - before)
             self.metrics.step_streams.observe(len(stepped))
             for stream, events in stepped:
-                if live := self._lives.get(stream):
+                if live := self._pool.lives.get(stream):
                     live.deliver(events)
         return worked
 
-    def _fail_streams(self) -> None:
+    def _fail_streams(self, failed: _Pool) -> None:
         """Gives all live streams up: a step has failed, and their state is lost with it."""
         log.exception("a step of the live streams has failed")
         self.metrics.failures.inc()
-        lives = list(self._lives.values())
-        self._streams = self._new_streams()
-        for live in lives:
+        self._pool = self._new_pool()  # first, as clients come meanwhile
+        for live in list(failed.lives.values()):
             live.fail("the device has failed")
 
     def _step_batches(self) -> None:

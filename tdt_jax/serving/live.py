@@ -33,6 +33,7 @@ class Live:
     """A live stream. All methods but `deliver` are for the event loop's thread.
 
     Attributes:
+      stream: whose audio and words pass through.
       pushed: seconds of audio received.
     """
 
@@ -43,7 +44,7 @@ class Live:
         wake: Callable[[], None],
         sample_rate: int,
     ):
-        self._stream, self._loop, self._wake, self._rate = stream, loop, wake, sample_rate
+        self.stream, self._loop, self._wake, self._rate = stream, loop, wake, sample_rate
         self._updates: deque[Update] = deque()
         self._changed, self._room = asyncio.Event(), asyncio.Event()
         self._decoded = 0.0
@@ -52,36 +53,36 @@ class Live:
 
     @property
     def language(self) -> str | None:
-        return self._stream.language
+        return self.stream.language
 
     def set_rule(self, rule: EndOfTurn | None) -> None:
         """Sets the rule by which a turn is over."""
-        self._stream.end_of_turn = rule
+        self.stream.end_of_turn = rule
 
     async def push(self, samples: np.ndarray) -> None:
         """Takes samples [S]; waits while the client is far ahead of what is decoded."""
         if not len(samples):
             return
-        self._stream.push(samples)
+        self.stream.push(samples)
         self.pushed += len(samples) / self._rate
         self._wake()
-        while self.pushed - self._decoded > AHEAD and self._stream.is_open:
+        while self.pushed - self._decoded > AHEAD and self.stream.is_open:
             self._room.clear()
             await self._room.wait()
 
     def flush(self) -> None:
         """Makes what has come certain; an update with `ended` follows."""
-        self._stream.flush()
+        self.stream.flush()
         self._wake()
 
     def finish(self) -> None:
         """Ends the stream; an update with `closed` follows."""
-        self._stream.finish()
+        self.stream.finish()
         self._wake()
 
     def close(self) -> None:
         """Gives the stream up; its slot is free at once."""
-        self._stream.close()
+        self.stream.close()
 
     async def update(self) -> Update:
         """Returns the next update."""
@@ -92,14 +93,14 @@ class Live:
 
     def deliver(self, events: list[StreamEvent]) -> None:
         """Takes what the engine's thread has decoded of the stream."""
-        stream = self._stream
+        stream = self.stream
         ended, self._num_ended = stream.num_ended > self._num_ended, stream.num_ended
         self._post(Update(events, stream.pending, stream.seconds, ended, not stream.is_open))
 
     def fail(self, reason: str) -> None:
         """Gives the stream up on the engine's thread."""
-        self._stream.close()
-        self._post(Update([], "", self._stream.seconds, closed=True, failed=reason))
+        self.stream.close()
+        self._post(Update([], "", self.stream.seconds, closed=True, failed=reason))
 
     def _post(self, update: Update) -> None:
         self._loop.call_soon_threadsafe(self._take, update)
