@@ -156,7 +156,10 @@ async def _converse(socket: WebSocket, service: Service, live: Live, talk: Talk)
     finally:
         for task in (reader, writer, closing):
             task.cancel()
-        await asyncio.gather(reader, writer, closing, return_exceptions=True)
+        await asyncio.wait({reader, writer, closing})
+        for task in (reader, writer):
+            if not task.cancelled():
+                task.exception()  # of the one that was not looked at
 
 
 async def _deny(socket: WebSocket, response) -> None:

@@ -1,12 +1,13 @@
 """A server of a random model, in this process; what it decodes in batches needs no model."""
 
 import contextlib
+import dataclasses
 
 import pytest
 import stub
 from clients import AUDIO, wait_for, wav_of
 from fastapi.testclient import TestClient
-from models import causal_recogniser
+from models import causal_config, make_recogniser
 
 from tdt_jax.inference import transcription
 from tdt_jax.serving.app import create_app
@@ -24,7 +25,9 @@ def no_model(monkeypatch):
 
 @pytest.fixture(scope="session")
 def recogniser():
-    return causal_recogniser(piece_seconds=2.56)
+    config = causal_config()
+    features = dataclasses.replace(config.features, normalize=(-8.0, 4.0))
+    return make_recogniser(piece_seconds=2.56, encoder=config.encoder, features=features)
 
 
 @pytest.fixture

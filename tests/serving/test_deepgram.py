@@ -40,6 +40,15 @@ def text(events):
     return " ".join(each for each in texts if each)
 
 
+def test_a_mistake_is_an_error_and_the_stream_goes_on(client):
+    with client.websocket_connect(PATH) as socket:
+        for message in ("{", "[]", '{"type": 3}', '{"type": "Sing"}'):
+            socket.send_text(message)
+            assert socket.receive_json()["type"] == "Error"
+        socket.send_json({"type": "CloseStream"})
+        assert until(socket, "Metadata")
+
+
 def test_a_stream_is_transcribed(client, recogniser):
     with client.websocket_connect(PATH + "&endpointing=false&interim_results=true") as socket:
         send(socket, AUDIO[1])
@@ -96,15 +105,6 @@ def test_what_cannot_be_done_is_refused(client, query):
     assert refusal.value.status_code == 400
     assert refusal.value.json()["error"]["param"] == query.partition("=")[0]
     assert "tdt_live_streams 0.0" in client.get("/metrics").text  # its slot is free
-
-
-def test_a_mistake_is_an_error_and_the_stream_goes_on(client):
-    with client.websocket_connect(PATH) as socket:
-        for message in ("{", "[]", '{"type": 3}', '{"type": "Sing"}'):
-            socket.send_text(message)
-            assert socket.receive_json()["type"] == "Error"
-        socket.send_json({"type": "CloseStream"})
-        assert until(socket, "Metadata")
 
 
 class Talk:

@@ -37,6 +37,16 @@ def until(socket, kind):
     return events
 
 
+def test_another_intent(client):
+    with (
+        pytest.raises(WebSocketDenialResponse) as refusal,
+        client.websocket_connect("/v1/realtime?intent=conversation"),
+    ):
+        pass
+    assert refusal.value.status_code == 400
+    assert "tdt_live_streams 0.0" in client.get("/metrics").text  # its slot is free
+
+
 def test_commits(client, recogniser):
     with client.websocket_connect(PATH) as socket:
         updated = configure(socket, turn_detection=None)
@@ -143,13 +153,3 @@ def test_a_client_that_is_silent_is_sent_away(serving):
         with pytest.raises(WebSocketDisconnect) as end:
             socket.receive_json()
         assert end.value.code == 1008
-
-
-def test_another_intent(client):
-    with (
-        pytest.raises(WebSocketDenialResponse) as refusal,
-        client.websocket_connect("/v1/realtime?intent=conversation"),
-    ):
-        pass
-    assert refusal.value.status_code == 400
-    assert "tdt_live_streams 0.0" in client.get("/metrics").text  # its slot is free
