@@ -94,7 +94,7 @@ class Engine:
         """Returns a new live stream. Raises Busy if all slots are taken."""
         pool = self._pool
         if pool is None or not self.is_ready:
-            raise Busy("the server has no live streams" if self.is_ready else "it is not ready yet")
+            raise Busy("this model cannot stream" if self.is_ready else "the model is being loaded")
         try:
             stream = pool.streams.open()
         except ValueError:
