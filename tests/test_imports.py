@@ -33,8 +33,9 @@ ROOMS = {
     "checkpoints.formats": ["tokenizer"],
     "inference": INFERENCE,
     "training": ["config", "runtime", "models", "losses", "data", "inference"],
+    "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
-    "cli": [*ALL, "benchmarks", "__init__"],
+    "cli": [*ALL, "serving", "benchmarks", "__init__"],
     "__init__": [
         *"audio.errors presets config runtime.sharding models losses decoding".split(),
         *"recogniser checkpoints inference".split(),
@@ -74,6 +75,10 @@ PACKAGES = {
     "torch": ["benchmarks.peers", "benchmarks.parity"],
     "transformers": ["benchmarks.peers", "benchmarks.parity"],
     "tqdm": ["cli", "data.prepared"],
+    "fastapi": ["serving"],
+    "starlette": ["serving"],
+    "uvicorn": ["serving"],
+    "prometheus_client": ["serving"],
 }
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),

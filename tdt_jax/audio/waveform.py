@@ -17,6 +17,24 @@ def resample(samples: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     return samples if rate == new_rate else soxr.resample(samples, rate, new_rate)
 
 
+class Resampler:
+    """Resamples samples that come block by block, without end."""
+
+    def __init__(self, rate: int, new_rate: int):
+        import soxr
+
+        self._stream = None if rate == new_rate else soxr.ResampleStream(rate, new_rate, 1)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Takes samples [S] float32. Returns those that are known now; about 20 ms are not yet."""
+        return self._stream.resample_chunk(samples) if self._stream else samples
+
+    def rest(self) -> np.ndarray:
+        """Returns the last samples [S]. Nothing may be pushed after it."""
+        empty = np.zeros(0, np.float32)
+        return self._stream.resample_chunk(empty, last=True) if self._stream else empty
+
+
 def resample_blocks(
     blocks: Iterable[tuple[int, np.ndarray]], sample_rate: int
 ) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ options.py       options that several commands share, progress bar
 transcribe.py    transcribe
 job.py           a job of many recordings: which files it reads, where their transcripts go
 listen.py        listen
+serve.py         serve
 terminal.py      the words of a stream, written as they come
 evaluate.py      evaluate, warmup
 convert.py       convert

@@ -211,6 +211,15 @@ def check_names(sources: Sequence[Source], output: Output) -> None:
             owners[path] = source
 
 
+def part(sources: Sequence[Source], number: int, count: int) -> list[Source]:
+    """Returns the `number`-th, from 1, of `count` parts of the recordings.
+
+    It depends on the list alone, and not on the transcripts that there are already: jobs that run
+    or continue at different times have the same parts.
+    """
+    return list(sources[number - 1 :: count])
+
+
 def check_folder(folder: Path) -> None:
     """Creates the output folder; raises OSError if it cannot be written to."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command line: tdt-jax transcribe, listen, evaluate, warmup, convert, prepare, benchmark."""
+"""The command line tdt-jax: parses its arguments, runs a command, and returns an exit code."""
 
 import argparse
 import contextlib
@@ -10,6 +10,7 @@ from tdt_jax.cli.convert import add_convert
 from tdt_jax.cli.evaluate import add_evaluate, add_warmup
 from tdt_jax.cli.listen import add_listen
 from tdt_jax.cli.prepare import add_prepare
+from tdt_jax.cli.serve import add_serve
 from tdt_jax.cli.transcribe import add_transcribe
 from tdt_jax.runtime import streams
 
@@ -76,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_transcribe(add)
     add_listen(add)
+    add_serve(add)
     add_evaluate(add)
     add_warmup(add)
     add_convert(add)

@@ -103,6 +103,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Returns I/N as two numbers, I from 1 to N."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/4")
+    return int(number), int(count)
+
+
 def load(options: argparse.Namespace, *, on_all: bool = False) -> "Recogniser":
     """Returns the recogniser of `add_model`'s options, on one device.
 

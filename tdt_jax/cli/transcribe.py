@@ -15,6 +15,7 @@ from tdt_jax.cli.options import (
     load,
     positive,
     progress_bar,
+    shard,
 )
 
 
@@ -64,6 +65,14 @@ def add_transcribe(add: AddCommand) -> None:
     )
     output.add_argument(
         "-o", "--output-dir", metavar="FOLDER", help="where files go [standard output]"
+    )
+    output.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="transcribe the I-th of N parts of the recordings, from 1/N to N/N; together they are "
+        "all of them, each once, whichever machines they run on [1/1]",
     )
     output.add_argument(
         "--name",
@@ -142,6 +151,7 @@ def _transcribe(options: argparse.Namespace) -> int:
             job.check_names([*sources, stdin], output)
             sources.append(stack.enter_context(job.spooled(getattr(sys.stdin, "buffer", None))))
         job.check_names(sources, output)
+        sources = job.part(sources, *options.shard)
         if output.folder:
             job.check_folder(output.folder)
             todo = sources if options.overwrite else job.without_transcripts(sources, output)

@@ -4,6 +4,7 @@ recognition.py             samples -> Hypothesis, on one device or by rows on se
 scheduler.py               windows of many recordings -> batches of few shapes -> hypotheses
 long_form.py               long audio -> windows; words of the windows -> words of the recording
 transcription.py           transcribe: recordings -> transcripts; shapes, warm_up
+shared_batches.py          recordings that come and go, in shared batches: for a server
 streaming.py               Stream: transcribes audio while it comes
 cached.py                  streams of causal models: one chunk after another, with a state
 streams.py                 Streams: many live streams at once

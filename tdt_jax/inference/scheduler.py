@@ -111,7 +111,7 @@ def decode_recordings(
             progress((window.last - window.first) / sample_rate)
             if task.position in unfinished:  # or it has failed further on
                 recording = unfinished[task.position]
-                recording.decoded[task.number] = _without_samples(window, hypothesis, sample_rate)
+                recording.decoded[task.number] = without_samples(window, hypothesis, sample_rate)
                 yield from finished(task.position)
 
     def finished(position: int):
@@ -189,7 +189,8 @@ def _read(recordings: Iterable[Iterable[Window]]) -> Iterator[_Task | _End]:
         yield _End(position, number, failure)
 
 
-def _without_samples(window: Window, hypothesis: Hypothesis, sample_rate: int) -> DecodedWindow:
+def without_samples(window: Window, hypothesis: Hypothesis, sample_rate: int) -> DecodedWindow:
+    """Returns a window with its hypothesis in place of its samples."""
     return DecodedWindow(
         window.start / sample_rate,
         window.last / sample_rate,

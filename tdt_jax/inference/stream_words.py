@@ -51,10 +51,14 @@ class Decoded(NamedTuple):
 
 
 class StreamWords:
-    """The words of a stream; attributes as of `LiveText`."""
+    """The words of a stream; attributes as of `LiveText`.
+
+    Attributes:
+      rule: by which a turn is over; may be set at any time.
+    """
 
     def __init__(self, recogniser: Recogniser, *, keep_tags: bool, end_of_turn: EndOfTurn | None):
-        self._recogniser, self._keep_tags, self._rule = recogniser, keep_tags, end_of_turn
+        self._recogniser, self._keep_tags, self.rule = recogniser, keep_tags, end_of_turn
         self._frame = recogniser.config.seconds_per_frame
         self._rate = recogniser.config.features.sample_rate
         self._longest = max(recogniser.config.durations or (1,))
@@ -127,7 +131,7 @@ class StreamWords:
         labels, ends = hypothesis.labels.tolist(), self._recogniser.tokenizer.end_of_utterance
         first = 0
         for stop, label in enumerate(labels, 1):
-            if self._rule is not None and label in ends:
+            if self.rule is not None and label in ends:
                 yield _cut(hypothesis, first, stop), True
                 first = stop
         yield _cut(hypothesis, first, len(labels)), False
@@ -139,17 +143,17 @@ class StreamWords:
         self._num_blanks += int(hypothesis.num_steps) - len(hypothesis.labels)
 
     def _is_over(self) -> bool:
-        if self._rule is None or self._last is None:
+        if self.rule is None or self._last is None:
             return False
         silent = max(self._num_frames - self._silent_from, 0)
         tokens = self._last.tokens
         certainty = sum(token.confidence for token in tokens) / len(tokens)
         reach = min(silent / max(self._num_blanks, 1) / self._longest, 1.0)
-        return self._rule.is_over(silent * self._frame, certainty, reach)
+        return self.rule.is_over(silent * self._frame, certainty, reach)
 
     def _end_turn(self, reason: str) -> None:
         self._settle(math.inf)
-        if self._rule is not None and self._turn:
+        if self.rule is not None and self._turn:
             text = "".join(" " * word.space_before + word.text for word in self._turn).lstrip()
             start, end = self._turn[0].start, max(word.end for word in self._turn)
             time = (self._before + self._num_samples) / self._rate
@@ -162,7 +166,7 @@ class StreamWords:
         for word in certain:
             self._emit(word)
         self.pending = "".join(self._spaced(each) for each in rest)
-        if self._rule is not None and (words := [*certain, *rest]):
+        if self.rule is not None and (words := [*certain, *rest]):
             self._last = words[-1] if self._turn or _is_spoken(words[-1].text) else None
 
     def _emit(self, timed: TimedWord) -> None:
@@ -171,7 +175,7 @@ class StreamWords:
         word = StreamedWord(**vars(word))
         self._events.append(word)
         self._text.append(self._spaced(timed))
-        if self._rule is not None and (self._turn or _is_spoken(word.text)):
+        if self.rule is not None and (self._turn or _is_spoken(word.text)):
             self._turn.append(word)
 
     def _spaced(self, word: TimedWord) -> str:
@@ -186,9 +190,18 @@ class LiveText:
       pending: the words decoded but not certain yet; `text` + `pending` is everything decoded.
       seconds: length of the audio decoded.
       language: the one that tags have named most often; None without any.
+      end_of_turn: the rule by which a turn is over, if any; may be set at any time.
     """
 
     _words: StreamWords
+
+    @property
+    def end_of_turn(self) -> EndOfTurn | None:
+        return self._words.rule
+
+    @end_of_turn.setter
+    def end_of_turn(self, rule: EndOfTurn | None) -> None:
+        self._words.rule = rule
 
     @property
     def text(self) -> str:

@@ -37,6 +37,7 @@ class Stream(LiveText):
       pending: the words decoded but not certain yet; `text` + `pending` is everything decoded.
       seconds: length of the audio decoded.
       language: the one that tags have named most often; None without any.
+      end_of_turn: the rule of the argument; may be set at any time.
       latency: seconds from a sound to its decoding, without computation. With a causal model:
         look-ahead + half a window of the features (12.5 ms); otherwise: chunk + right.
     """

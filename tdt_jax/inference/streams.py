@@ -18,13 +18,15 @@ class LiveStream(LiveText):
     stream's words do not depend on other streams, bit for bit.
 
     Attributes:
-      text, pending, seconds, language, latency: as of `Stream`.
+      text, pending, seconds, language, end_of_turn, latency: as of `Stream`.
+      num_ended: how many calls of `flush`, `finish_turn` and `finish` have been decoded up to.
       is_open: False after `close`, and when all has been decoded after `finish`.
     """
 
     def __init__(self, streams: "Streams", row: int, words: StreamWords, feed: Feed):
         self._streams, self._row, self._words, self._feed = streams, row, words, feed
         self._ended = False
+        self.num_ended = 0
         self.is_open = True
 
     @property
@@ -182,6 +184,7 @@ class Streams:
                 if stream is None or stream._feed is not feed:
                     continue  # closed or reset meanwhile
                 stream._words.add(feed.advance(mark, *result))
+                stream.num_ended += mark is not None
                 if mark is Mark.END:
                     stream._words.end()
                 elif mark is Mark.FLUSH:

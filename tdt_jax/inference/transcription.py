@@ -152,7 +152,7 @@ def transcribe_each(
     recogniser.check_decoder(decoder)
     Request(track=track, damaged=damaged)  # raises ValueError before anything is read
     rate = recogniser.config.features.sample_rate
-    table = _shapes_on_devices(recogniser, batch_seconds, piece_seconds)
+    table = shapes_on_devices(recogniser, batch_seconds, piece_seconds)
     longest = max(shape.seconds for shape in table)
     warnings: dict[int, list[str]] = {}
 
@@ -166,18 +166,21 @@ def transcribe_each(
                 damaged=damaged,
                 warn=warnings.setdefault(position, []).append,
             )
-            yield _windows(blocks, longest, rate)
+            yield cut_windows(blocks, longest, rate)
 
-    start_decoding = functools.partial(_start_decoding, recogniser, decoder)
     for position, decoded in decode_recordings(
-        windows(), table, start_decoding, sample_rate=rate, progress=progress
+        windows(),
+        table,
+        functools.partial(start_decoding, recogniser, decoder),
+        sample_rate=rate,
+        progress=progress,
     ):
         for message in warnings.pop(position):
             warn(message)
         if isinstance(decoded, Exception):
             yield position, _as_audio_error(decoded)
         else:
-            yield position, _result(decoded, recogniser, keep_tags)
+            yield position, build_result(decoded, recogniser, keep_tags)
 
 
 def shapes(
@@ -218,14 +221,14 @@ def warm_up(
     Shapes of more than half a minute, of local attention, are left to when they are needed.
     """
     recogniser.check_decoder(decoder)
-    for shape in _shapes_on_devices(recogniser, batch_seconds, piece_seconds):
+    for shape in shapes_on_devices(recogniser, batch_seconds, piece_seconds):
         if shape.seconds <= PIECE_SECONDS:
             batch = pad_rows([], shape, recogniser.config.features.sample_rate)
-            _start_decoding(recogniser, decoder, *batch)()
+            start_decoding(recogniser, decoder, *batch)()
             yield shape
 
 
-def _shapes_on_devices(
+def shapes_on_devices(
     recogniser: Recogniser, batch_seconds: float | None, piece_seconds: float | None
 ) -> list[Shape]:
     """Returns `shapes` with the rows of all devices that the recogniser lies on."""
@@ -236,7 +239,7 @@ def _shapes_on_devices(
     ]
 
 
-def _windows(blocks: Iterable[np.ndarray], longest: float, sample_rate: int) -> Iterator[Window]:
+def cut_windows(blocks: Iterable[np.ndarray], longest: float, sample_rate: int) -> Iterator[Window]:
     """Cuts a recording into windows of at most `longest` seconds."""
     return long_form.cut(
         blocks,
@@ -246,9 +249,10 @@ def _windows(blocks: Iterable[np.ndarray], longest: float, sample_rate: int) -> 
     )
 
 
-def _start_decoding(
+def start_decoding(
     recogniser: Recogniser, decoder: str, samples: np.ndarray, num_samples: np.ndarray
 ) -> Callable[[], Hypothesis]:
+    """Starts to decode a batch, and returns what waits for it (`scheduler.StartDecoding`)."""
     hypothesis = decode_samples_on_mesh(recogniser.model, samples, num_samples, decoder=decoder)
     return lambda: jax.device_get(hypothesis)
 
@@ -260,10 +264,10 @@ def _as_audio_error(error: Exception) -> AudioError:
     return AudioError(f"a recording cannot be read ({type(error).__name__}: {error})")
 
 
-def _result(
+def build_result(
     windows: Sequence[DecodedWindow], recogniser: Recogniser, keep_tags: bool
 ) -> RecordingResult:
-    """Puts the transcript of a recording together from its windows."""
+    """Returns the transcript of a recording, put together from its windows in order."""
     duration, features = windows[-1].last, recogniser.config.features
     causal = recogniser.config.encoder.causal_subsampling
     words: list[list[TimedWord]] = []

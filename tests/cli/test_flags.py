@@ -13,7 +13,11 @@ ARGUMENTS = {
         --decoder=transducer|ctc PATH --batch-seconds --piece-seconds --track --allow-damaged -f
         --format=txt|srt|vtt|json|tsv|ctm|all -o --output-dir --name --keep-tags --overwrite
         --no-progress --max-chars --max-wide-chars --max-lines --max-seconds --max-gap
-        --highlight-words""",
+        --highlight-words --shard""",
+    "serve": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
+        --decoder=transducer|ctc --batch-seconds --piece-seconds --host --port --name --language
+        --api-key-file --tls-certificate --tls-key --allow-origin --streams --max-requests --max-mb
+        --max-seconds --idle-seconds --decode-seconds --decoders --grace-seconds""",
     "listen": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead source
         --chunk --left --right --keep-tags""",
     "evaluate": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_folders_patterns_and_files(tree):
     for paths, message in (([str(tree / "empty")], "no audio in"), (["*.nothing"], "no file")):
         with pytest.raises(ValueError, match=message):
             job.find_sources(paths)
+
+
+def test_parts_are_disjoint_and_complete(tree):
+    sources = job.find_sources([str(tree)])
+    for count in (1, 2, 3, 7):
+        parts = [job.part(sources, number, count) for number in range(1, count + 1)]
+        assert sorted(itertools.chain(*parts), key=sources.index) == sources
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_other_files_of_a_folder_are_counted_and_named(tree):

@@ -166,3 +166,16 @@ def test_a_decoder_that_the_model_lacks_is_named(folder, capsys):
     command = ["transcribe", "--decoder", "ctc", str(GOLDEN / "parakeet_rnnt")]
     assert main.main([*command, str(folder / "0.wav")]) == 2
     assert "it has transducer" in capsys.readouterr().err
+
+
+def test_shards_share_a_job(loads, folder, tmp_path, capsys):
+    """Each recording is transcribed once, whether or not another shard has begun."""
+    paths = [str(folder / f"{number}.wav") for number in range(3)]
+    command = ["transcribe", "MODEL", *paths, "--output-dir", str(tmp_path), "--name", "{stem}"]
+    for shard, names in (("2/2", ["1.txt"]), ("1/2", ["0.txt", "1.txt", "2.txt"])):
+        assert main.main([*command, "--shard", shard]) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+    for shard in ("0/2", "3/2", "1", "a/b"):
+        with pytest.raises(SystemExit):
+            main.main([*command, "--shard", shard])
+        assert "I/N" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_warm_up_leaves_long_shapes_to_when_they_are_needed(recogniser, monkeypa
         compiled.append(samples.shape)
         return lambda: None
 
-    monkeypatch.setattr(transcription, "_start_decoding", start_decoding)
+    monkeypatch.setattr(transcription, "start_decoding", start_decoding)
     local = tdt.with_attention_context(recogniser, (128, 128))
     warm = list(warm_up(local, batch_seconds=11.0))
     assert [(shape.seconds, shape.rows) for shape in warm] == [
