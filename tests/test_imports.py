@@ -45,7 +45,10 @@ ROOMS = {
 FOLDERS = {
     "data.prepared": (["data.manifest", "data.utterance"], ["data.sources"]),
     "data.telephone": (["data.utterance", "data.buckets"], ["data.task"]),
-    "checkpoints.formats": ([], ["checkpoints.parakeet", "checkpoints.loading"]),
+    "checkpoints.formats": (
+        [],
+        ["checkpoints.parakeet", "checkpoints.loading", "checkpoints.native"],
+    ),
     "checkpoints.parakeet": (["checkpoints.formats"], ["checkpoints.loading"]),
 }
 # Of others: the only places that may import a package.

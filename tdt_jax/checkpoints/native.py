@@ -1,24 +1,30 @@
 """This package's own folders: a recogniser that was saved, or a training run.
 
-folder/config.json      the whole Config of the run that trained it
-folder/tokenizer.model  (or characters.json)
-folder/checkpoints/     orbax checkpoints, by step
+folder/config.json              the whole Config of the run that trained it
+folder/tokenizer.model          (or characters.json)
+folder/checkpoints/             orbax checkpoints, by step
+folder/parameters.safetensors   parameters by name instead, of models without a training state
 """
 
 import dataclasses
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.checkpoints.store import Checkpoints
 from tdt_jax.config import Config
-from tdt_jax.models.transducer import Placement, abstract_model
+from tdt_jax.models.transducer import MismatchError, Placement, Transducer, abstract_model
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime.files import write_atomically
+from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 from tdt_jax.tokenizer import Tokenizer
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
+PARAMETERS = "parameters.safetensors"
 
 
 def load_native(
@@ -43,7 +49,8 @@ def load_native(
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a configuration: {error}") from None
     tokenizer = tokenizers.load(folder)
-    if not (folder / CHECKPOINTS).is_dir():
+    has_parameters = (folder / PARAMETERS).is_file()
+    if not has_parameters and not (folder / CHECKPOINTS).is_dir():
         raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
     piece_seconds = config.model.piece_seconds
     if config.data.train or config.data.telephone:  # a run, not a recogniser that was saved
@@ -51,6 +58,9 @@ def load_native(
     model = dataclasses.replace(
         config.model, dtype=dtype or config.model.dtype, piece_seconds=piece_seconds
     )
+    if has_parameters:
+        like = abstract_model(model, dtype, sharding)
+        return Recogniser(_read_parameters(folder / PARAMETERS, like), tokenizer)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         step = _find_step(checkpoints, which)
         name = "average" if checkpoints.has(step, "average") else "model"
@@ -73,6 +83,22 @@ def save_setup(folder: str | Path, config: Config, tokenizer: Tokenizer) -> None
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
     write_atomically(folder / CONFIG_FILE, configs.to_json(config))
+
+
+def _read_parameters(path: Path, like: Transducer) -> Transducer:
+    """Returns the parameters of a safetensors file with the dtypes and placement of `like`."""
+    from tdt_jax.checkpoints.formats.safetensors import read_safetensors
+
+    leaves, tensors = named_leaves(like), read_safetensors(path)
+    wanted = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if different := sorted(name for name, _ in wanted.items() ^ found.items()):
+        raise MismatchError(f"{path} does not fit its {CONFIG_FILE}: {', '.join(different)}")
+    arrays = {
+        name: jax.device_put(np.asarray(tensors[name].read(), leaf.dtype), leaf.sharding)
+        for name, leaf in leaves.items()
+    }
+    return from_named_leaves(arrays, like)
 
 
 def _find_step(checkpoints: Checkpoints, which: str) -> int:

@@ -52,6 +52,7 @@ class AugmentConfig:
     time_width: float = 0.05  # share of the utterance, at most
     noise_probability: float = 0.0  # share of the utterances that noise is added to
     noise_snr: tuple[float, float] = (10.0, 40.0)  # dB, drawn uniformly
+    room_probability: float = 0.0  # share of the utterances that reverberate as in a room
     # share of the utterances whose level and noise change once, as where two recordings meet
     change_probability: float = 0.0
     # share of the utterances whose longer pauses become nearly silent: zeros, or dither
@@ -65,8 +66,9 @@ class AugmentConfig:
     def __post_init__(self):
         at_least(0, self, "augment.freq_masks", "augment.freq_width", "augment.time_masks")
         share(
-            self, "augment.time_width", "augment.noise_probability", "augment.change_probability",
-            "augment.gate_probability", "augment.band_probability", "augment.silence_probability",
+            self, "augment.time_width", "augment.noise_probability", "augment.room_probability",
+            "augment.change_probability", "augment.gate_probability", "augment.band_probability",
+            "augment.silence_probability",
         )  # fmt: skip
         ordered(self, "augment.noise_snr", "augment.gain")
         speeds(self, "augment.speed")

@@ -3,9 +3,9 @@
 Some functions compute the same sums in one layout on a TPU and in another on a CPU. They choose
 while they are traced.
 
-The lattice and attention have kernels of their own (Pallas) for TPUs and GPUs. Those for GPUs have
-been compiled but not run yet: they are an option. The variable TDT_JAX_KERNELS, "on" or "off" when
-a program is traced, overrides the default.
+The lattice and attention have kernels of their own (Pallas) for TPUs and GPUs. Those for GPUs
+are an option. The variable TDT_JAX_KERNELS, "on" or "off" when a program is traced, overrides the
+default.
 """
 
 import contextlib

@@ -15,6 +15,8 @@ GATE_NOISE = (-8.0, -3.0)  # log10 of the standard deviation of the noise while 
 GATE_OFFSET = (-4.5, -2.0)  # log10 of the constant offset while it is shut, in a quarter of them
 # Upper limits of channels' bands, in Hz.
 TELEPHONE_BAND, WIDE_BAND = (3300.0, 4000.0), (4000.0, 8000.0)
+# Of a room: seconds in which its sound decays by 60 dB, and dB of direct to reverberant energy.
+DECAY, DIRECT = (0.1, 0.7), (0.0, 15.0)
 
 
 def augment_samples(
@@ -29,7 +31,8 @@ def augment_samples(
 
     The noise lies between white and the sum of two neighboring white samples, which has no highest
     frequencies. The signal-to-noise ratio counts as signal the samples that are not digital
-    silence. Level and noise may change once inside an utterance (`change_probability`), as where
+    silence. An utterance may reverberate as in a room (`room_probability`), with its noise beside
+    it. Level and noise may change once inside an utterance (`change_probability`), as where
     two recordings meet. Pauses may be nearly silent (`gate_probability`), and whole batches may
     pass narrow channels (`band_probability`).
 
@@ -40,8 +43,12 @@ def augment_samples(
       key: PRNG key.
       sample_rate: in Hz.
     """
-    noisy = _with_level_and_noise(samples, num_samples, config, key)
     valid = jnp.arange(samples.shape[1])[None, :] < num_samples[:, None]
+    if config.room_probability:
+        room_key = jax.random.fold_in(key, 3)
+        in_room = _in_room(samples, config.room_probability, room_key, sample_rate)
+        samples = jnp.where(valid, in_room, samples)
+    noisy = _with_level_and_noise(samples, num_samples, config, key)
     gate_key, band_key = jax.random.split(jax.random.fold_in(key, 2))
     if config.gate_probability:
         gated = _gated(samples, noisy, config.gate_probability, gate_key, sample_rate)
@@ -90,6 +97,32 @@ def _stretches(key, num_masks: int, size: int, lengths, widest):
     position = jnp.arange(size, dtype=jnp.float32)[None, :, None]
     inside = (position >= starts[:, None]) & (position < (starts + widths)[:, None])
     return jnp.any(inside, axis=-1)
+
+
+def _in_room(samples, probability: float, key, sample_rate: int):
+    """Returns samples [B, S] of which a share `probability` of the rows reverberates.
+
+    The impulse response is the direct sound and, 2 ms later, white noise that decays exponentially.
+    Its energy is one. Rows end where they did.
+    """
+    batch, size = samples.shape
+    keys = jax.random.split(key, 4)
+    length = min(sample_rate // 2, size)
+    low, high = DECAY
+    decay = jax.random.uniform(keys[0], (batch, 1), minval=low, maxval=high)
+    low, high = DIRECT
+    direct = 10 ** (jax.random.uniform(keys[1], (batch, 1), minval=low, maxval=high) / 10)
+    time = jnp.arange(length, dtype=jnp.float32)[None, :] / sample_rate
+    tail = jax.random.normal(keys[2], (batch, length)) * 10 ** (-3 * time / decay)
+    tail = jnp.where(time < 0.002, 0.0, tail)
+    tail /= jnp.sqrt(jnp.sum(jnp.square(tail), axis=1, keepdims=True) * (1 + direct) + 1e-12)
+    response = tail.at[:, 0].set(jnp.sqrt(direct / (1 + direct))[:, 0])
+    padded = size + length
+    padded += padded % 2
+    spectrum = jnp.fft.rfft(samples, padded) * jnp.fft.rfft(response, padded)
+    reverberant = jnp.fft.irfft(spectrum, padded)[:, :size]
+    chosen = jax.random.bernoulli(keys[3], probability, (batch, 1))
+    return jnp.where(chosen, reverberant, samples)
 
 
 def _with_level_and_noise(samples, num_samples, config: AugmentConfig, key):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from parakeet_files import assert_same_leaves
 from run_config import get_config
+from safetensors.numpy import save_file
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
@@ -122,4 +123,16 @@ def test_a_checkpoint_is_chosen_by_step_or_score(copy):
 def test_an_incomplete_folder_is_an_error(copy, spoil, message):
     spoil(copy)
     with pytest.raises(ValueError, match=message):
+        tdt.load(copy)
+
+
+def test_parameters_without_a_training_state(copy, recogniser):
+    """They are read by name; a file that does not fit is refused."""
+    shutil.rmtree(copy / "checkpoints")
+    arrays = {name: np.asarray(leaf) for name, leaf in named_leaves(recogniser.model).items()}
+    save_file(arrays, copy / "parameters.safetensors")
+    assert_same_leaves(tdt.load(copy).model, recogniser.model)
+    arrays.popitem()
+    save_file(arrays, copy / "parameters.safetensors")
+    with pytest.raises(ValueError, match=r"does not fit its config\.json"):
         tdt.load(copy)

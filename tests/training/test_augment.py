@@ -310,3 +310,22 @@ def test_companding_is_that_of_the_standard(law, subtype):
     assert len(np.unique(law(jnp.asarray(samples)))) <= 256
     zero = through_codec(np.zeros(1), 8000, "WAV", subtype)
     np.testing.assert_allclose(law(jnp.zeros(1)), zero, rtol=1e-3)
+
+
+def test_rooms():
+    """A click is followed by sound that decays, of less energy; half of the rows are as before."""
+    samples = np.zeros((200, 16000), np.float32)
+    samples[:, 1000] = 0.5
+    config = AugmentConfig(room_probability=0.5)
+    size = np.full(200, 16000, np.int32)
+    run = jax.jit(functools.partial(augment_samples, config=config, sample_rate=16000))
+    heard = np.asarray(run(samples, size, key=jax.random.key(0)))
+    is_same = np.all(np.abs(heard - samples) < 1e-5, axis=1)
+    assert 70 < is_same.sum() < 130
+    rooms = heard[~is_same]
+    np.testing.assert_allclose(rooms[:, :1000], 0, atol=1e-5)
+    np.testing.assert_allclose(np.square(rooms).sum(axis=1), 0.25, rtol=1e-3)
+    direct = np.square(rooms[:, 1000]) / 0.25
+    assert direct.min() > 0.49 and direct.max() < 0.98  # 0 to 15 dB
+    early, late = (np.square(rooms[:, 1040 + i : 2640 + i]).sum() for i in (0, 3200))
+    assert 0 < late < 0.3 * early
