@@ -85,6 +85,7 @@ def causal(**changes):
     return models.config(encoder=encoder, prompt=CONFIG, **changes)
 
 
+@pytest.mark.slow
 def test_whole_utterances_and_chunks_have_the_same_prompt():
     model, lengths = models.transducer(causal()), np.array([31, 16], np.int32)
     features = np.random.default_rng(2).normal(size=(2, 32, 16)).astype(np.float32)
