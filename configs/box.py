@@ -6,11 +6,10 @@ That trains it on one GPU, from the corpus of synthetic voices that examples/box
 makes; on other speech, `python train.py --config configs/box.py` does. The model is causal and
 looks ahead by 0, 80, 160 or 560 ms.
 
-Status: trained for 65 s (1,423 steps) on an H100, with 5.9 hours of speech, it had a WER of 88 % on
-speakers that it had not heard, 84 % by its CTC head: far too little. From there 600 steps of 48 and
-2,000 of 16 short utterances, with less augmentation and `loss.ctc_weight` 0.5 and 0.6, in 22
-minutes on two CPU cores, led to 82 % and 66 %: it learns, from many small batches. Nobody has
-trained it to the end.
+Status: far from trained. After 65 s (1,423 steps) on an H100 with 5.9 hours of speech its WER on
+speakers that it had not heard was 88 %, by its CTC head 84 % (100 utterances). After 22 minutes
+more on two CPU cores, in 600 steps of 48 and 2,000 of 16 short utterances with less augmentation
+and `loss.ctc_weight` 0.5 and 0.6, it was 82 and 66 % (these and 400 others).
 """
 
 from tdt_jax.config import (
