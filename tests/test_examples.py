@@ -153,3 +153,46 @@ def test_own_network(folder, capsys):
     assert last < first
     assert re.findall(r"^reference   (.*)$", output, re.M) == TEXTS
     assert len(re.findall(r"^transcript ", output, re.M)) == 3
+
+
+@pytest.fixture
+def box(monkeypatch):
+    """Returns a program of examples/box/ as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "box"))
+    yield importlib.import_module
+    for name in ("texts", "evaluate"):
+        sys.modules.pop(name, None)
+
+
+def test_texts_of_the_corpus(box):
+    texts = box("texts")
+
+    def draws(seed):
+        rng = np.random.default_rng(seed)
+        return [texts.draw(rng) for _ in range(300)]
+
+    assert draws(1) == draws(1) != draws(2)
+    kinds, words = zip(*draws(1), strict=True)
+    assert set(kinds) == set(texts.KINDS)
+    assert all(re.fullmatch(r"[a-z']+", word) for each in words for word in each)
+    assert max(map(len, words)) <= texts.MAX_WORDS and len({*map(tuple, words)}) > 200
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Twenty fifteen.", "2 0 1 5"),
+        ("2015", "2 0 1 5"),
+        ("double three", "3 3"),
+        ("$3.50", "3 dollar 5 0 cent"),
+        ("three dollars and fifty cents", "3 dollar 5 0 cent"),
+        ("KV 7", "k v 7"),
+        ("the 21st", "the 2 1 th"),
+        ("twenty first", "2 1 th"),
+        ("two thousand one hundred five", "2 1 0 5"),
+        ("2,105", "2 1 0 5"),
+        ("eight hundred five five five", "8 0 0 5 5 5"),
+    ],
+)
+def test_systems_that_write_numbers_differently_are_compared(box, text, expected):
+    assert box("evaluate").normalized(text) == expected

@@ -65,23 +65,11 @@ def attend(
 ) -> jax.Array:
     """Returns the means of the values by attention weight, [B, S, H, K].
 
-    They are zero for queries that are padding. Frames beyond T <= S are padding as well; with
-    S = `padded_size(T)` nothing is copied.
+    They are zero for queries that are padding.
 
     Args:
-      by_content: [B, S, H, K], queries plus bias u.
-      by_position: [B, S, H, K], queries plus bias v.
-      keys: [B, S, H, K].
-      values: [B, S, H, K].
-      positions: [R, H, K], encodings of the distances t - s from `furthest` down.
-      num_frames: [B]; later frames are padding.
-      visible: [T] each, the first key that a query attends to and the one after its last.
-      furthest: the distance of the first of the positions.
-      rate: of attention dropout.
-      key: turns dropout on. It drops the weights that `dropout` drops on a GPU.
-      mesh: of the devices among which the compiler splits the rows, which it cannot do with a
-        kernel; None: all arrays lie on one device, or the caller has mapped the devices' rows.
-      interpret: runs the kernels by Pallas' interpreter.
+      as of `attention_kernel.attend`, with the weights that `dropout` drops on a GPU. `visible` may
+      come in any order.
     """
     batch, given, num_heads, width = keys.shape
     num_visible = len(visible[0])

@@ -120,15 +120,16 @@ class RealtimeTalk:
         vad = self._vad
         if "turn_detection" in given:
             vad = _mapping(given, "turn_detection")
-            rule = _rule(vad)
-            self._live.set_rule(rule)
+        rule = _rule(vad)
         include = session.get("include") or []
         if not isinstance(include, list) or any(each != LOGPROBS for each in include):
             raise BadRequest(f"include takes {LOGPROBS} only", "session.include")
+        model = _text(wanted, "model") or self._model
+        self._live.set_rule(rule)
         if rate != self._rate:
             self._pcm = None
         self._rate, self._vad, self._include = rate, vad, include
-        self._model = _text(wanted, "model") or self._model
+        self._model = model
         if self._service.settings.languages and language:
             self._language = language
 

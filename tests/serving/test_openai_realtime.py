@@ -1,13 +1,18 @@
 """OpenAI's Realtime API: what a session answers to what its client sends, and what is decoded."""
 
+import asyncio
 import base64
 import json
+import types
 
 import numpy as np
 import pytest
 from clients import AUDIO, pcm, streamed, wait_for
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
+
+from tdt_jax.serving.errors import BadRequest
+from tdt_jax.serving.openai_realtime import RealtimeTalk
 
 PATH = "/v1/realtime?intent=transcription"
 PREFIX = "conversation.item.input_audio_transcription."
@@ -122,6 +127,18 @@ def test_a_mistake_is_an_error_and_the_session_goes_on(client, message, param):
         assert error["type"] == "error" and error["error"]["param"] == param
         socket.send_json({"type": "session.update", "session": {}})
         assert socket.receive_json()["type"] == "session.updated"
+
+
+@pytest.mark.parametrize("wrong", [{"include": ["x"]}, {"model": 3}])
+def test_an_update_with_a_mistake_changes_nothing(client, wrong):
+    rules = []
+    talk = RealtimeTalk(client.app.state.service, types.SimpleNamespace(set_rule=rules.append))
+    given = {"turn_detection": None, "transcription": {"model": wrong.pop("model", "a")}}
+    session = {"audio": {"input": given}, **wrong}
+    event = json.dumps({"type": "session.update", "session": session})
+    with pytest.raises(BadRequest):
+        asyncio.run(talk.take(event))
+    assert len(rules) == 1 and rules[0] is not None  # that of the beginning
 
 
 def test_a_client_that_makes_many_mistakes_is_sent_away(client):
