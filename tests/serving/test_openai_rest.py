@@ -1,5 +1,6 @@
 """OpenAI's transcription API: every field and format, errors in its form."""
 
+import asyncio
 import json
 
 import pytest
@@ -70,7 +71,20 @@ def test_server_sent_events(client, wav, transcript):
     assert found[1]["usage"]["type"] == "tokens"
 
 
-def test_a_long_recording_comes_piece_by_piece(client, recogniser):
+def test_a_long_recording_comes_piece_by_piece(client, recogniser, monkeypatch):
+    engine = client.app.state.service.engine
+    step = engine._step_batches
+
+    async def until_taken():
+        while any(changed.is_set() for changed in engine._changed.values()):
+            await asyncio.sleep(0)
+
+    def step_and_wait():
+        """Without this several batches may end before the event loop looks at the first."""
+        step()
+        asyncio.run_coroutine_threadsafe(until_taken(), engine._loop).result(10)
+
+    monkeypatch.setattr(engine, "_step_batches", step_and_wait)
     wav = wav_of(speech(30.0))
     *deltas, done = events(post(client, wav, stream="true"))
     assert len(deltas) > 1 and "".join(each["delta"] for each in deltas) == done["text"]
