@@ -160,8 +160,11 @@ def test_kernels_are_chosen_by_backend_and_variable(monkeypatch):
 
 @pytest.mark.parametrize(
     ("capability", "expected"),
-    [("9.0", True), ("8.0", True), ("12.1", True), ("7.5", False), ("gfx942", False), (None, False)],
-)
+    [
+        ("9.0", True), ("8.0", True), ("12.1", True), ("7.5", False), ("gfx942", False),
+        (None, False),
+    ],
+)  # fmt: skip
 def test_kernels_are_for_recent_gpus_of_nvidia(capability, expected, monkeypatch):
     monkeypatch.delenv("TDT_JAX_KERNELS", raising=False)
     known = {} if capability is None else {"compute_capability": capability}
