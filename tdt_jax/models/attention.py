@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
-from tdt_jax.models import attention_kernel, attention_kernel_gpu
 from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
 MASKED = -1e9  # attention score of a masked frame
+CUDNN_FRAMES = 64  # with no more, cuDNN's attention has nothing to gain
 
 Length = Any  # an int, or an array where it is drawn
 
@@ -258,11 +258,16 @@ class RelativeAttention(nnx.Module):
         if not backend.uses_kernels():
             return None
         if backend.current() == "tpu":
+            from tdt_jax.models import attention_kernel  # Pallas takes its time to import
+
             fits = attention_kernel.gains(num_frames, *self.content_bias.shape)
             return attention_kernel if fits else None
+        if key is None or not backend.has_triton():
+            return None
+        from tdt_jax.models import attention_kernel_gpu
+
         fits = (
-            key is not None
-            and attention_kernel_gpu.fits(self.content_bias.shape[-1], self.dtype)
+            attention_kernel_gpu.fits(self.content_bias.shape[-1], self.dtype)
             and attention_blocks(mask, num_frames).chunk == num_frames
         )
         return attention_kernel_gpu if fits else None
@@ -392,7 +397,7 @@ class RelativeAttention(nnx.Module):
         By default only as a GPU has shown it: with all frames at once, and not few of them.
         """
         width = self.content_bias.shape[-1]
-        is_proven = num_queries == num_keys > attention_kernel.FEW
+        is_proven = num_queries == num_keys > CUDNN_FRAMES
         return (
             backend.current() == "gpu"
             and self.dtype == jnp.bfloat16

@@ -57,6 +57,15 @@ def _gpu_runs_kernels() -> bool:
     return major.isdigit() and int(major) >= LEAST_CAPABILITY
 
 
+def has_triton() -> bool:
+    """Returns whether this jax lowers kernels for GPUs by Triton, which jax 0.11.2 deprecates."""
+    try:
+        from jax.experimental.pallas import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def interprets_kernels() -> bool:
     """Returns whether kernels are run by Pallas' interpreter, for tests on a CPU."""
     return bool(_interpreted and _interpreted[-1])

@@ -252,19 +252,21 @@ def test_the_layer_trains_by_kernels_on_a_gpu(mask, is_traced, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "mask", "is_trained", "dtype", "expected"),
+    ("num_frames", "mask", "is_trained", "dtype", "has_triton", "expected"),
     [
-        (67, None, False, "bfloat16", ["cudnn"]),
-        (64, None, False, "bfloat16", []),
-        (67, AttentionMask(6, 1, 4), False, "bfloat16", []),
-        (67, None, False, "float32", []),
-        (67, None, True, "bfloat16", ["pallas"]),
-        (67, None, True, "float32", []),
+        (67, None, False, "bfloat16", True, ["cudnn"]),
+        (64, None, False, "bfloat16", True, []),
+        (67, AttentionMask(6, 1, 4), False, "bfloat16", True, []),
+        (67, None, False, "float32", True, []),
+        (67, None, True, "bfloat16", True, ["pallas"]),
+        (67, None, True, "bfloat16", False, []),
+        (67, None, True, "float32", True, []),
     ],
 )
-def test_a_gpus_default(num_frames, mask, is_trained, dtype, expected, monkeypatch):
-    """What an H100 has shown right and faster."""
+def test_a_gpus_default(num_frames, mask, is_trained, dtype, has_triton, expected, monkeypatch):
+    """What an H100 has shown right and faster, as far as this jax has it."""
     monkeypatch.delenv("TDT_JAX_KERNELS", raising=False)
+    monkeypatch.setattr(backend, "has_triton", lambda: has_triton)
     calls, modules = [], {"cudnn": (jax.nn, "dot_product_attention")}
     modules["pallas"] = attention_kernel_gpu, "attend"
     for name, (module, attribute) in modules.items():
