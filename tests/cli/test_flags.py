@@ -29,7 +29,7 @@ ARGUMENTS = {
     "convert": "-h --help IN OUT --to=jax|hf|nemo --dtype=float32|bfloat16 --drop-ctc",
     "prepare": "-h --help",
     "prepare librispeech": "-h --help SOURCE DATA_DIR --no-progress --subsets",
-    "prepare manifest": "-h --help SOURCE DATA_DIR --no-progress --split",
+    "prepare manifest": "-h --help SOURCE DATA_DIR --no-progress --split --keys",
     "prepare must_c": "-h --help SOURCE DATA_DIR --no-progress",
     "prepare telephone": "-h --help SOURCE DATA_DIR --no-progress",
     "benchmark": "-h --help",
