@@ -1,10 +1,11 @@
-"""tdt-jax prepare: librispeech | manifest | must_c | telephone."""
+"""tdt-jax prepare: check | librispeech | manifest | must_c | telephone."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tdt_jax.cli.check import add_check
 from tdt_jax.cli.options import (
     SOURCE_HELP,
     AddCommand,
@@ -25,7 +26,9 @@ def add_prepare(add: AddCommand) -> None:
         "evaluation take a split of it as DATA_DIR:SPLIT.\n\n"
         "Every recording is decoded; one that is damaged, or has no text, is reported and left\n"
         "out, and the exit code is then 1. To continue after an interruption, give the same\n"
-        "command again. Needs pip install 'tdt-jax[data]' (telephone does not).",
+        "command again. Needs pip install 'tdt-jax[data]' (telephone does not).\n\n"
+        "check writes nothing: it says what may spoil a training.",
+        "  tdt-jax prepare check train.jsonl --dev dev.jsonl --model MODEL --html worst.html\n"
         "  tdt-jax prepare librispeech LibriSpeech data --subsets dev-clean,train-clean-100\n"
         "  tdt-jax prepare manifest train.jsonl data --split train\n"
         "  tdt-jax prepare manifest cv-corpus/de/train.tsv data --split train\n"
@@ -42,6 +45,7 @@ def add_prepare(add: AddCommand) -> None:
         add_no_progress(parser)
         return parser
 
+    add_check(kinds)
     _add_librispeech(add_kind)
     _add_manifest(add_kind)
     _add_must_c(add_kind)

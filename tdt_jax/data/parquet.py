@@ -1,6 +1,7 @@
 """Utterances in Parquet files, as `datasets` writes them and the Hugging Face Hub stores them.
 
-The audio is a column of structs {bytes, path}, or of paths relative to the file.
+The audio is a column of structs {bytes, path}, where one of the two may be missing, or of paths
+relative to the file.
 """
 
 import functools
@@ -32,9 +33,9 @@ class File:
     _groups: dict[int, Any] = field(default_factory=dict)
 
     def encoded(self, group: int, row: int) -> bytes:
-        """Returns the bytes of the audio file in a row of a row group.
+        """Returns the bytes of the audio file in a row of a row group, b"" if there are none.
 
-        Raises: AudioError if the Parquet file is damaged, or the row has no bytes.
+        Raises: AudioError if the Parquet file is damaged.
         """
         with self._lock:
             if group not in self._groups:
@@ -46,10 +47,7 @@ class File:
                     raise AudioError(f"{self.path} is damaged: {error}") from None
                 self._groups[group] = table.column(self.column)
             value = self._groups[group][row].as_py()
-        data = value and value["bytes"]
-        if not data:
-            raise AudioError(f"row {row} of row group {group} of {self.path} has no audio")
-        return data
+        return (value and value["bytes"]) or b""
 
     @functools.cached_property
     def _opened(self) -> Any:
@@ -63,6 +61,7 @@ class Row(NamedTuple):
     file: File
     group: int
     row: int  # in its row group
+    path: Path | None  # of the audio file, if its bytes are not in the row
     seconds: float  # 0.0: unknown
     text: str
 
@@ -80,7 +79,12 @@ class Row(NamedTuple):
 
     def encoded(self) -> bytes:
         """Returns the bytes of the audio file; raises AudioError if there are none."""
-        return self.file.encoded(self.group, self.row)
+        data = self.file.encoded(self.group, self.row)
+        if not data and self.path is not None and self.path.is_file():
+            data = self.path.read_bytes()
+        if not data:
+            raise AudioError("the row has no audio" + (f" ({self.path})" if self.path else ""))
+        return data
 
     def measured(self) -> "Row":
         """Returns itself with the length of its audio, if that is unknown and can be read."""
@@ -133,8 +137,10 @@ def read_parquet(
                 raise ValueError(f"{path}: {text} of row {len(items)} is {row[text]!r}, not text")
             words, seconds = nfc(" ".join(row[text].split())), float(row.get("duration") or 0.0)
             if is_struct:
-                name = (row.get(audio) or {}).get("path") or f"row {len(items)}"
-                items.append(Row(f"{path.name}:{name}", file, group, number, seconds, words))
+                name = (row.get(audio) or {}).get("path")
+                id = f"{path.name}:{name or f'row {len(items)}'}"
+                place = path.parent / name if name else None
+                items.append(Row(id, file, group, number, place, seconds, words))
             else:
                 items.append(Entry(row[audio], path.parent / row[audio], seconds, words))
     return items
