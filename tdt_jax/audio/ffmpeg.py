@@ -91,7 +91,8 @@ def _open(
     if probed:
         options |= {"probesize": str(probed[0]), "analyzeduration": str(probed[1])}
     # From version 19 PyAV reads tags whatever their bytes.
-    replacing = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    is_strict = int(av.__version__.split(".")[0]) < 19
+    replacing: Any = {"metadata_errors": "replace"} if is_strict else {}
     file.seek(0)
     try:
         container = av.open(file, options=options, buffer_size=BUFFER, **replacing)
