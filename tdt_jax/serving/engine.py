@@ -6,6 +6,7 @@ device.
 """
 
 import asyncio
+import gc
 import logging
 import queue
 import threading
@@ -28,6 +29,7 @@ from tdt_jax.serving.windowed_streams import WindowedStreams
 log = logging.getLogger(__name__)
 
 LIVE_SECONDS = 0.1  # after which a batch has its turn, however many live streams are ready
+SHORT = 15.0  # seconds of audio that are cut in less time than a thread costs
 LOOK = 0.5  # seconds between two looks whether a client is still there
 
 
@@ -130,7 +132,10 @@ class Engine:
         self._count_waiting(num_samples)
         job, changed = None, asyncio.Event()
         try:
-            job = await asyncio.to_thread(self._batches.cut, samples)
+            if num_samples <= SHORT * self._rate:
+                job = self._batches.cut(samples)
+            else:
+                job = await asyncio.to_thread(self._batches.cut, samples)
             del samples
             self._changed[job] = changed
             self._send(self._batches.add, job)
@@ -174,6 +179,8 @@ class Engine:
             self._batches.warm_up()
             if self._pool:
                 self._pool.streams.warm_up()
+            gc.collect()
+            gc.freeze()  # what is there stays: collecting it again would delay live streams
             self.is_ready = True
             while not self._stopping:
                 self._wake.clear()
