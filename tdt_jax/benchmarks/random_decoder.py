@@ -90,6 +90,7 @@ def find_blank_bias(config: ModelConfig, num_frames: int) -> float:
 
 def balance_blanks(model: Transducer, frames: jax.Array, num_frames: np.ndarray) -> float:
     """Sets and returns blank's bias with which frames [B, T, D], [B] emit LABELS_PER_SECOND."""
+    assert model.joint is not None
     config, bias = model.config, model.joint.token_head.bias
     wanted = LABELS_PER_SECOND * num_frames.sum() * config.seconds_per_frame
     low, high, middle = -20.0, 60.0, 0.0

@@ -9,6 +9,7 @@ file does to it, it does to this process only.
 """
 
 import contextlib
+import io
 import struct
 import sys
 import tempfile
@@ -36,8 +37,9 @@ def main() -> None:
     from tdt_jax.audio.reading import audio_blocks
 
     while head := requests.read(SIZE.size):
-        with tempfile.SpooledTemporaryFile(BLOCK) as file:
-            _copy(requests, file, *SIZE.unpack(head))
+        (size,) = SIZE.unpack(head)
+        with io.BytesIO() if size <= BLOCK else tempfile.TemporaryFile() as file:
+            _copy(requests, file, size)
             file.seek(0)
             count, reason = 0, ""
             try:
