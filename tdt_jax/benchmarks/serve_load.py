@@ -33,7 +33,7 @@ async def play_live(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """Plays recordings into live streams, in real time, until `plan["seconds"]` are over.
 
     Stream i of N plays the recordings i, i + N, ..., again and again, and asks for the final
-    transcript `stop_secs` after the end of speech.
+    transcript `stop_secs` after the end of speech. Streams begin within a second.
 
     Returns of each recording played its index, its `changes` [seconds, certain text, shown text],
     seconds since its beginning, and whether it is `complete`.
@@ -44,7 +44,7 @@ async def play_live(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
     async def caller(number: int) -> None:
         size = plan["streams"]
-        due, index = begin + number / size, number
+        due, index = begin + number / size * min(1.0, plan["seconds"]), number
         while due < begin + plan["seconds"]:
             index %= len(pcm)
             end = plan["recordings"][index]["end"] + plan["stop_secs"]
