@@ -33,6 +33,7 @@ ROOMS = {
     "checkpoints.formats": ["tokenizer"],
     "inference": INFERENCE,
     "training": ["config", "runtime", "models", "losses", "data", "inference"],
+    "cluster": ["audio", "checkpoints", "inference", "recogniser", "runtime"],
     "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
     "cli": [*ALL, "serving", "benchmarks", "__init__"],
@@ -82,6 +83,9 @@ PACKAGES = {
     "starlette": ["serving"],
     "uvicorn": ["serving"],
     "prometheus_client": ["serving"],
+    "ray": ["cluster"],
+    "pyarrow": ["cluster"],
+    "websockets": ["benchmarks.serve_load"],
 }
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),

@@ -119,7 +119,7 @@ def test_delays_are_counted_from_speech():
 
 def test_a_server_that_ends_at_once_is_an_error():
     with (
-        pytest.raises(ValueError, match="the server has ended: .*--nonsense"),
+        pytest.raises(ValueError, match=r"the server has ended: .*--nonsense"),
         serve.serving("MODEL", ["--nonsense"]),
     ):
         pass
