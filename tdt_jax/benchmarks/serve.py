@@ -116,15 +116,16 @@ def live_reports(
     """Plays recordings into a server in real time, and yields a report for each number of streams.
 
     A row holds the number of streams; the recordings played and those whose final transcript did
-    not come (lost); word_error_rate; busy, the share of the time in which the server was in steps;
-    rows, the mean number of streams in a step; holds, whether nothing was lost and 95 % of the
-    final transcripts came within `limit`; and in seconds the median, p95 and p99 of
+    not come (lost); word_error_rate; rows, the mean number of streams in a step; cpu_seconds, those
+    of the server's process for each second of audio (Linux); holds, whether nothing was lost and
+    95 % of the final transcripts came within `limit`; and in seconds the median, p95 and p99 of
 
       ttfs: from the end of speech to the final transcript; `stop_secs` of it is the client's
       first_partial: from the start of speech to the first text
       decoded: from the end of a word to its being in the text, final or interim
 
-    as in `tdt_jax.benchmarks.live`, at the client.
+    as in `tdt_jax.benchmarks.live`, at the client. Each number of streams has a server of its own,
+    with no more places.
 
     Args:
       model: a checkpoint.
@@ -142,35 +143,46 @@ def live_reports(
     """
     recordings = read_recordings(items, sample_rate, failed)
     normalize = make_normalizer(normalizer)
-    options = ["--streams", str(max(streams))]
-    options += [] if lookahead is None else ["--lookahead", str(lookahead)]
     heading = (
-        f"live, up to {max(streams)} streams of a step; final transcripts are asked for "
-        f"{stop_secs:g} s after the end of speech\nmedian/p95/p99 in ms\n"
-        f"streams recordings   lost{'WER':>9s}"
+        f"live; final transcripts are asked for {stop_secs:g} s after the end of speech\n"
+        f"median/p95/p99 in ms\nstreams recordings   lost{'WER':>9s}"
         + "".join(f"{name:>20s}" for name in LIVE_COLUMNS.values())
-        + "     busy  streams a step\n"
+        + "   streams a step   CPU s a second of audio\n"
     )
-    with tempfile.TemporaryDirectory() as folder, serving(model, options) as port:
-        plan: dict[str, Any] = {"port": port, "rate": sample_rate, "stop_secs": stop_secs}
+    with tempfile.TemporaryDirectory() as folder:
+        plan: dict[str, Any] = {"rate": sample_rate, "stop_secs": stop_secs}
         plan["recordings"] = [
             {"path": str(_write_pcm(Path(folder, f"{i}.pcm"), each)), "end": each.end}
             for i, each in enumerate(recordings)
         ]
-        run_load({**plan, "streams": 1, "seconds": 0.1})  # not counted
         for number in streams:
-            before, start = _counts(port), time.monotonic()
-            played = run_load({**plan, "streams": number, "seconds": seconds})
-            taken, after = time.monotonic() - start, _counts(port)
+            options = ["--streams", str(number)]
+            options += [] if lookahead is None else ["--lookahead", str(lookahead)]
+            with serving(model, options) as port:
+                plan["port"] = port
+                run_load({**plan, "streams": 1, "seconds": 0.1})  # not counted
+                before = _counts(port)
+                played = run_load({**plan, "streams": number, "seconds": seconds})
+                after = _counts(port)
             row = {"streams": number, **_delays(recordings, played, normalize)}
-            steps = after["tdt_step_seconds_count"] - before["tdt_step_seconds_count"]
-            rows = after["tdt_step_streams_sum"] - before["tdt_step_streams_sum"]
-            row["busy"] = (after["tdt_step_seconds_sum"] - before["tdt_step_seconds_sum"]) / taken
-            row["rows"] = rows / max(steps, 1.0)
+            row |= _costs(before, after)
             ttfs = row["ttfs"]
             row["holds"] = not row["lost"] and ttfs["p95"] <= stop_secs + limit
             yield Report([row], heading + _live_line(row))
             heading = ""
+
+
+def _costs(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Returns what streams have cost the server between two readings of its metrics."""
+
+    def count(name: str) -> float:
+        return after.get(name, np.nan) - before.get(name, np.nan)
+
+    audio = count('tdt_audio_seconds_total{kind="live"}')
+    return {
+        "rows": count("tdt_step_streams_sum") / max(count("tdt_step_streams_count"), 1.0),
+        "cpu_seconds": count("process_cpu_seconds_total") / audio,
+    }
 
 
 def _write_pcm(path: Path, recording: Recording) -> Path:
@@ -179,7 +191,7 @@ def _write_pcm(path: Path, recording: Recording) -> Path:
 
 
 def _counts(port: int) -> dict[str, float]:
-    """Returns the server's metrics without labels, by name."""
+    """Returns the server's metrics by name."""
     lines = (line.split() for line in _get(port, "/metrics").splitlines())
     return {words[0]: float(words[1]) for words in lines if len(words) == 2}
 
@@ -217,7 +229,7 @@ def _live_line(row: dict[str, Any]) -> str:
         f"{row['streams']:7d}{row['recordings']:11d}{row['lost']:7d}"
         + (f"{'-':>9s}" if wer is None else f"{100 * wer:7.2f} %")
         + "".join(f"{milliseconds(row[name], count=3):>20s}" for name in LIVE_COLUMNS)
-        + f"{100 * row['busy']:7.0f} %{row['rows']:16.1f}"
+        + f"{row['rows']:17.1f}{row['cpu_seconds']:26.4f}"
         + ("" if row["holds"] else "   does not keep up")
     )
 

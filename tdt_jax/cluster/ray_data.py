@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import pyarrow as pa
-import ray.data
+import ray.data  # pyright: ignore[reportMissingImports]  (optional)
 
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.checkpoints import loading
@@ -63,11 +63,11 @@ def transcribe_dataset(
       column: of paths that every host can read, or of the bytes of files.
       hosts: how many actors there are, each of which owns the accelerators of its host; or the
         fewest and the most of them.
-      batch_size: recordings that an actor is given at a time. What it loses if it dies is no more.
+      batch_size: recordings that an actor is given at a time.
       lookahead: of a causal model in seconds; by default its first.
       loading_options, transcribing_options: as of `tdt_jax.load`, and of `tdt_jax.transcribe`.
-      resources: what an actor has for itself, as of `ray.remote`: num_gpus=8, or
-        resources={"TPU": 4}; all of a host's accelerators, so that it has no other actor.
+      resources: what an actor has for itself, and other options of Ray's `map_batches`: num_gpus=8,
+        or resources={"TPU": 4}; all of a host's accelerators, so that the host has no other actor.
 
     Raises: ValueError for a dataset without this column, or with one that actors add.
     """
@@ -88,7 +88,7 @@ def transcribe_dataset(
         batch_format="pyarrow",
         batch_size=batch_size,
         concurrency=hosts,
-        **{"max_task_retries": 10, "scheduling_strategy": "SPREAD", **resources},
+        **resources,
     )
 
 

@@ -76,11 +76,10 @@ def test_options_reach_ray_and_the_actor():
             return fn, options
 
     fn, options = ray_data.transcribe_dataset(
-        Dataset(), "MODEL", column="audio", hosts=(1, 4), num_gpus=8, max_task_retries=1
+        Dataset(), "MODEL", column="audio", hosts=(1, 4), num_gpus=8
     )
     assert fn is ray_data.TranscribingActor
     assert options["concurrency"] == (1, 4) and options["num_gpus"] == 8
-    assert options["max_task_retries"] == 1
     assert options["fn_constructor_kwargs"]["column"] == "audio"
     with pytest.raises(ValueError, match="no column 'path'; it has audio"):
         ray_data.transcribe_dataset(Dataset(), "MODEL")
