@@ -1,8 +1,13 @@
 """Ray Data: transcripts are those of transcribe; an actor that dies loses nothing."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 from clients import AUDIO, wav_of
-from models import make_recogniser
+from models import make_recogniser, speech
+from paths import ROOT
 
 import tdt_jax as tdt
 from tdt_jax.checkpoints import loading
@@ -86,3 +91,52 @@ def test_options_reach_ray_and_the_actor():
     Dataset.columns = lambda self: ["path", "text"]
     with pytest.raises(ValueError, match="text"):
         ray_data.transcribe_dataset(Dataset(), "MODEL")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_nothing(tmp_path):
+    """On a cluster of two hosts; what is transcribed has the words of `transcribe`."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    recogniser = make_recogniser(piece_seconds=2.56)
+    loading.save(recogniser, tmp_path / "model")
+    paths = []
+    for i in range(40):
+        paths.append(str(tmp_path / f"{i}.wav"))
+        Path(paths[-1]).write_bytes(wav_of(speech(0.5 + 0.05 * i, i)))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=2, resources={"accelerator": 1})
+        ray.init(address=cluster.address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+        dataset = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=20)
+        dataset = ray_data.transcribe_dataset(
+            dataset,
+            str(tmp_path / "model"),
+            hosts=2,
+            batch_size=2,
+            resources={"accelerator": 1},
+            num_cpus=1,
+        )
+        rows, killed = [], 0
+        for row in dataset.iter_rows():
+            rows.append(row)
+            if not killed:
+                killed = next(actor for actor in Path("/proc").iterdir() if is_actor(actor))
+                os.kill(int(killed.name), signal.SIGKILL)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert sorted(row["path"] for row in rows) == sorted(paths)
+    texts = {
+        path: one.text for path, one in zip(paths, tdt.transcribe(recogniser, paths), strict=True)
+    }
+    assert {row["path"]: row["text"] for row in rows} == texts
+
+
+def is_actor(process) -> bool:
+    try:
+        return process.joinpath("cmdline").read_bytes().startswith(b"ray::MapWorker")
+    except OSError:
+        return False
