@@ -32,7 +32,17 @@ ROOMS = {
     "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser"],
     "checkpoints.formats": ["tokenizer"],
     "inference": INFERENCE,
-    "training": ["config", "runtime", "models", "losses", "data", "inference"],
+    "training": [
+        "config",
+        "runtime",
+        "audio",
+        "tokenizer",
+        "models",
+        "losses",
+        "data",
+        "recogniser",
+        "inference",
+    ],
     "cluster": ["audio", "checkpoints", "inference", "recogniser", "runtime"],
     "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
@@ -84,7 +94,7 @@ PACKAGES = {
     "uvicorn": ["serving"],
     "prometheus_client": ["serving"],
     "ray": ["cluster"],
-    "pyarrow": ["cluster"],
+    "pyarrow": ["data.parquet", "cluster"],
     "websockets": ["benchmarks.serve_load"],
 }
 WITHOUT_JAX = [

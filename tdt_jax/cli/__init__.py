@@ -10,5 +10,7 @@ terminal.py      the words of a stream, written as they come
 evaluate.py      evaluate, warmup
 convert.py       convert
 prepare.py       prepare
+check.py         prepare check
+check_page.py    a page to listen to the worst pairs
 benchmark.py     benchmark
 """

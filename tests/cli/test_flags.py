@@ -28,8 +28,10 @@ ARGUMENTS = {
         --decoder=transducer|ctc --batch-seconds --piece-seconds""",
     "convert": "-h --help IN OUT --to=jax|hf|nemo --dtype=float32|bfloat16 --drop-ctc",
     "prepare": "-h --help",
+    "prepare check": """-h --help SOURCE --dev --model --worst --html --lowercase --keys
+        --no-progress""",
     "prepare librispeech": "-h --help SOURCE DATA_DIR --no-progress --subsets",
-    "prepare manifest": "-h --help SOURCE DATA_DIR --no-progress --split",
+    "prepare manifest": "-h --help SOURCE DATA_DIR --no-progress --split --keys",
     "prepare must_c": "-h --help SOURCE DATA_DIR --no-progress",
     "prepare telephone": "-h --help SOURCE DATA_DIR --no-progress",
     "benchmark": "-h --help",
