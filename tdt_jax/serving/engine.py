@@ -29,7 +29,7 @@ from tdt_jax.serving.windowed_streams import WindowedStream, WindowedStreams
 log = logging.getLogger(__name__)
 
 LIVE_SECONDS = 0.1  # after which a batch has its turn, however many live streams are ready
-SHORT = 15.0  # seconds of audio that are cut in less time than a thread costs
+SHORT = 15.0  # seconds of audio that are cut without a thread, in some milliseconds
 FAILED = "the device has failed"
 LOOK = 0.5  # seconds between two looks whether a client is still there
 
