@@ -3,8 +3,10 @@
 import asyncio
 import importlib.util
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import types
 
@@ -106,6 +108,22 @@ def test_stream(folder, capsys):
     *words, text = capsys.readouterr().out.splitlines()
     assert words and text
     assert "".join(line.split(maxsplit=4)[4] for line in words) == text.replace(" ", "")
+
+
+@pytest.mark.slow
+def test_run_stablehlo(folder, recogniser, tmp_path):
+    """In a process that finds no tdt_jax; it prints what `transcribe` returns."""
+    tdt.export(recogniser, tmp_path / "out")
+    (tmp_path / "tdt_jax.py").write_text("raise ImportError('no tdt_jax here')")
+    files = [str(folder / f"{n}.wav") for n in (0, 2)]
+    command = [sys.executable, "examples/run_stablehlo.py", str(tmp_path / "out"), *files]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    output = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    transcripts = tdt.transcribe(recogniser, files)
+    assert output.splitlines() == [
+        f"{path}: {each.text}" for path, each in zip(files, transcripts, strict=True)
+    ]
+    assert all(each.text for each in transcripts)
 
 
 def test_align(folder, capsys):
