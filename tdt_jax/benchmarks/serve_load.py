@@ -65,7 +65,7 @@ async def _play_one(
     rate = plan["rate"]
     size = 2 * round(BLOCK * rate)
     path = f"ws://{HOST}:{plan['port']}{AUDIO_PATH}{rate}"
-    async with websockets.connect(path, ping_interval=None, compression=None) as socket:
+    async with await _connect(path) as socket:
         start = time.monotonic()
 
         async def listen() -> None:
@@ -88,6 +88,18 @@ async def _play_one(
             await socket.send(pcm[position : position + size].ljust(size, b"\0"))
         await socket.send('{"type": "Finalize"}')
         await asyncio.wait_for(listening, LATEST)
+
+
+async def _connect(path: str) -> websockets.ClientConnection:
+    """Opens a stream; waits while the place of the stream before is not free yet."""
+    end = time.monotonic() + LATEST
+    while True:
+        try:
+            return await websockets.connect(path, ping_interval=None, compression=None)
+        except websockets.InvalidStatus:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.05)
 
 
 def post_files(plan: dict[str, Any]) -> dict[str, Any]:
