@@ -44,6 +44,7 @@ ROOMS = {
         "inference",
     ],
     "exports": "config runtime tokenizer decoding models recogniser checkpoints inference".split(),
+    "cluster": ["audio", "checkpoints", "inference", "recogniser", "runtime"],
     "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
     "cli": [*ALL, "exports", "serving", "benchmarks", "__init__"],
@@ -93,6 +94,9 @@ PACKAGES = {
     "starlette": ["serving"],
     "uvicorn": ["serving"],
     "prometheus_client": ["serving"],
+    "ray": ["cluster"],
+    "pyarrow": ["data.parquet", "cluster"],
+    "websockets": ["benchmarks.serve_load"],
 }
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),
