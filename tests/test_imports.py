@@ -29,16 +29,17 @@ ROOMS = {
     "losses": ["config", "runtime"],
     "data": ["config", "runtime", "audio", "tokenizer", "orthography"],
     "recogniser": ["config", "runtime", "tokenizer", "models"],
-    "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser"],
+    "vocabulary": ["runtime", "tokenizer", "models", "recogniser"],
+    "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser", "vocabulary"],
     "checkpoints.formats": ["tokenizer"],
     "inference": INFERENCE,
-    "training": ["config", "runtime", "models", "losses", "data", "inference"],
+    "training": ["config", "runtime", "tokenizer", "models", "losses", "data", "inference"],
     "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
     "cli": [*ALL, "serving", "benchmarks", "__init__"],
     "__init__": [
         *"audio.errors presets config runtime.sharding models losses decoding".split(),
-        *"recogniser checkpoints inference".split(),
+        *"recogniser vocabulary checkpoints inference".split(),
     ],
 }
 # Within a room: which of its folders' files may import what of the room, and who may import them.
@@ -47,7 +48,7 @@ FOLDERS = {
     "data.telephone": (["data.utterance", "data.buckets"], ["data.task"]),
     "checkpoints.formats": (
         [],
-        ["checkpoints.parakeet", "checkpoints.loading", "checkpoints.native"],
+        [f"checkpoints.{name}" for name in ("parakeet", "loading", "native", "adapter")],
     ),
     "checkpoints.parakeet": (["checkpoints.formats"], ["checkpoints.loading"]),
 }

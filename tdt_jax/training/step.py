@@ -165,7 +165,7 @@ def train_step(
     gradients = sharding.constrain_parameters(gradients, mesh)
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
-    trained = optax.apply_updates(trained, _scaled(updates, state.step, config))
+    trained = optax.apply_updates(trained, scaled_updates(updates, state.step, config))
     average = state.average
     if average is not None:
         # A short memory at first: with ema_decay 0.999, the decay at step 90 is 0.91.
@@ -270,7 +270,9 @@ def _gradients_of_step(trained, state: State, batch: BatchArrays, key, config: C
     )
 
 
-def _scaled(updates: dict, step, config: Config) -> dict:
+def scaled_updates(
+    updates: dict[str, jax.Array], step: jax.Array, config: Config
+) -> dict[str, jax.Array]:
     """Returns the optimizer's updates times the factors of the parameters' learning rates."""
     tuning = config.tuning
     shapes = {name: update.shape for name, update in updates.items()}
