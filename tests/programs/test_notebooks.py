@@ -93,7 +93,7 @@ def test_functional_api(execute):
     for name in ("plain JAX", "Flax", "Equinox"):
         assert float(re.search(rf"^{name} +(\S+)$", printed, re.M)[1]) < 0.1 * before
     assert float(re.search(r"devices differs by (\S+)", printed)[1]) < 1e-5
-    assert "labels at frames [1 5 9]" in printed
+    assert float(re.search(r"(\S+) % of the labels are aligned", printed)[1]) > 50
 
 
 @pytest.mark.slow
