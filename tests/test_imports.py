@@ -33,13 +33,25 @@ ROOMS = {
     "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser", "vocabulary"],
     "checkpoints.formats": ["tokenizer"],
     "inference": INFERENCE,
-    "training": ["config", "runtime", "tokenizer", "models", "losses", "data", "inference"],
+    "training": [
+        "config",
+        "runtime",
+        "audio",
+        "tokenizer",
+        "models",
+        "losses",
+        "data",
+        "recogniser",
+        "inference",
+    ],
+    "exports": "config runtime tokenizer decoding models recogniser checkpoints inference".split(),
+    "cluster": ["audio", "checkpoints", "inference", "recogniser", "runtime"],
     "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
-    "cli": [*ALL, "serving", "benchmarks", "__init__"],
+    "cli": [*ALL, "exports", "serving", "benchmarks", "__init__"],
     "__init__": [
         *"audio.errors presets config runtime.sharding models losses decoding".split(),
-        *"recogniser vocabulary checkpoints inference".split(),
+        *"recogniser vocabulary checkpoints inference exports".split(),
     ],
 }
 # Within a room: which of its folders' files may import what of the room, and who may import them.
@@ -48,7 +60,10 @@ FOLDERS = {
     "data.telephone": (["data.utterance", "data.buckets"], ["data.task"]),
     "checkpoints.formats": (
         [],
-        [f"checkpoints.{name}" for name in ("parakeet", "loading", "native", "adapter")],
+        [
+            *(f"checkpoints.{name}" for name in ("parakeet", "loading", "native", "adapter")),
+            "exports",
+        ],
     ),
     "checkpoints.parakeet": (["checkpoints.formats"], ["checkpoints.loading"]),
 }
@@ -83,6 +98,9 @@ PACKAGES = {
     "starlette": ["serving"],
     "uvicorn": ["serving"],
     "prometheus_client": ["serving"],
+    "ray": ["cluster"],
+    "pyarrow": ["data.parquet", "cluster"],
+    "websockets": ["benchmarks.serve_load"],
 }
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),

@@ -16,6 +16,16 @@ from tdt_jax.audio.request import Block
 
 MAX_CHANNELS = 32
 INTEGERS = (np.int8, np.int16, np.int32)
+# Suffixes of audio. In a folder other files are left out; a file that is named itself is not.
+SUFFIXES = set(
+    # sound
+    ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .opus .spx .mp1 .mp2 .mp3 .mpa .m4a .m4b .m4r .aac "
+    ".adts .ac3 .eac3 .ec3 .dts .aif .aiff .aifc .au .snd .caf .wma .mka .weba .amr .awb .3ga .dss "
+    ".gsm .g722 .qcp .sph .nist .ape .tta .wv .tak .mpc .shn .ra .voc .dsf .dff .oma "
+    # film
+    ".mp4 .m4v .mov .qt .mkv .mk3d .webm .avi .divx .wmv .asf .ts .m2ts .mts .m2t .mpg .mpeg .vob "
+    ".flv .f4v .f4a .ogv .ogm .3gp .3g2 .rm .rmvb .mxf .dv .wtv".split()
+)
 
 
 class File(NamedTuple):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tdt_jax.cli.options import (
+    SOURCE_HELP,
     AddCommand,
     add_batch,
+    add_keys,
     add_model,
     add_no_progress,
     audio_warnings,
@@ -16,7 +18,6 @@ from tdt_jax.cli.options import (
     load,
     positive,
     progress_bar,
-    two_names,
 )
 from tdt_jax.runtime.streams import printable
 
@@ -32,7 +33,7 @@ def add_evaluate(add: AddCommand) -> None:
         _evaluate,
         "word error rate on manifests or prepared datasets",
         "Transcribe a JSONL manifest (audio_filepath, duration, text, and offset for a part of a\n"
-        "file), or a split of a dataset that tdt-jax prepare made (FOLDER:SPLIT), and report\n"
+        "file), a table, a folder of recordings with texts, or a split of a dataset, and report\n"
         "WER with its 95 % confidence interval (bootstrap over utterances), CER, decoder steps\n"
         "per second of audio, and RTFx: seconds of audio per second from files to texts, without\n"
         "compilation, as on the Open ASR Leaderboard. Several manifests are scored each by\n"
@@ -43,9 +44,7 @@ def add_evaluate(add: AddCommand) -> None:
         "  tdt-jax evaluate MODEL data:test_clean data:test_other --lowercase --format markdown",
     )
     add_model(command)
-    command.add_argument(
-        "sources", nargs="+", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT"
-    )
+    command.add_argument("sources", nargs="+", metavar="MANIFEST", help=SOURCE_HELP)
     add_batch(command)
     command.add_argument(
         "--normalizer",
@@ -60,13 +59,7 @@ def add_evaluate(add: AddCommand) -> None:
     command.add_argument(
         "--lowercase", action="store_true", help="convert the references to lower case"
     )
-    command.add_argument(
-        "--keys",
-        type=two_names,
-        default=("speech", "text"),
-        metavar="AUDIO,TEXT",
-        help="names of the fields of a dataset's records [speech,text]",
-    )
+    add_keys(command)
     command.add_argument(
         "--bleu", action="store_true", help="report BLEU too, of the texts as they are"
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tdt_jax.audio.errors import AudioError, warn
+from tdt_jax.audio.inputs import SUFFIXES
 from tdt_jax.audio.reading import header_seconds
 from tdt_jax.inference.formats import DEFAULT_RULES, FORMATS, SubtitleRules, render
 from tdt_jax.inference.transcript import Transcript
@@ -27,16 +28,6 @@ from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime.files import write_atomically
 from tdt_jax.runtime.streams import printable
 
-# Suffixes of audio. In a folder other files are left out; a file that is named itself is not.
-SUFFIXES = set(
-    # sound
-    ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .opus .spx .mp1 .mp2 .mp3 .mpa .m4a .m4b .m4r .aac "
-    ".adts .ac3 .eac3 .ec3 .dts .aif .aiff .aifc .au .snd .caf .wma .mka .weba .amr .awb .3ga .dss "
-    ".gsm .g722 .qcp .sph .nist .ape .tta .wv .tak .mpc .shn .ra .voc .dsf .dff .oma "
-    # film
-    ".mp4 .m4v .mov .qt .mkv .mk3d .webm .avi .divx .wmv .asf .ts .m2ts .mts .m2t .mpg .mpeg .vob "
-    ".flv .f4v .f4a .ogv .ogm .3gp .3g2 .rm .rmvb .mxf .dv .wtv".split()
-)
 MAX_NAMED = 5  # of the files that are left out
 STANDARD_INPUT = "-"
 DEFAULT_NAME = "{parent}/{stem}"

@@ -18,6 +18,12 @@ MODEL_HELP = (
     "/FILE.nemo appended for one of its archives"
 )
 
+SOURCE_HELP = (
+    "a JSONL manifest; a table (.csv, .tsv as Common Voice has it, metadata.jsonl, .parquet) with "
+    "a column of audio files and one of texts; a folder of recordings with a text beside each "
+    "(a.wav and a.txt); or FOLDER:SPLIT of a prepared dataset or of Parquet files"
+)
+
 AddCommand = Callable[..., argparse.ArgumentParser]  # of a name, its function and texts
 
 
@@ -68,6 +74,18 @@ def add_batch(command: argparse.ArgumentParser) -> None:
         help="longest window, in seconds, that long audio is cut into at its pauses [30, or "
         "what the model was trained on; two hours with --local-attention; less than 5 costs "
         "accuracy]",
+    )
+
+
+def add_keys(command: argparse.ArgumentParser) -> None:
+    """Adds the option of the fields that hold audio and text."""
+    command.add_argument(
+        "--keys",
+        type=two_names,
+        default=("speech", "text"),
+        metavar="AUDIO,TEXT",
+        help="names of the fields of a dataset's records [speech,text], or of the columns of a "
+        "table [the usual names]",
     )
 
 

@@ -1,10 +1,19 @@
-"""tdt-jax prepare: librispeech | manifest | must_c | telephone."""
+"""tdt-jax prepare: check | librispeech | manifest | must_c | telephone."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tdt_jax.cli.options import AddCommand, add_no_progress, complain, hides_progress
+from tdt_jax.cli.check import add_check
+from tdt_jax.cli.options import (
+    SOURCE_HELP,
+    AddCommand,
+    add_keys,
+    add_no_progress,
+    complain,
+    hides_progress,
+)
 
 
 def add_prepare(add: AddCommand) -> None:
@@ -17,9 +26,12 @@ def add_prepare(add: AddCommand) -> None:
         "evaluation take a split of it as DATA_DIR:SPLIT.\n\n"
         "Every recording is decoded; one that is damaged, or has no text, is reported and left\n"
         "out, and the exit code is then 1. To continue after an interruption, give the same\n"
-        "command again. Needs pip install 'tdt-jax[data]' (telephone does not).",
+        "command again. Needs pip install 'tdt-jax[data]' (telephone does not).\n\n"
+        "check writes nothing: it says what may spoil a training.",
+        "  tdt-jax prepare check train.jsonl --dev dev.jsonl --model MODEL --html worst.html\n"
         "  tdt-jax prepare librispeech LibriSpeech data --subsets dev-clean,train-clean-100\n"
         "  tdt-jax prepare manifest train.jsonl data --split train\n"
+        "  tdt-jax prepare manifest cv-corpus/de/train.tsv data --split train\n"
         "  tdt-jax prepare must_c en-de data\n"
         "  tdt-jax prepare telephone configs/quickstart.py data",
     )
@@ -33,6 +45,7 @@ def add_prepare(add: AddCommand) -> None:
         add_no_progress(parser)
         return parser
 
+    add_check(kinds)
     _add_librispeech(add_kind)
     _add_manifest(add_kind)
     _add_must_c(add_kind)
@@ -62,25 +75,29 @@ def _librispeech(options: argparse.Namespace) -> int:
 
 
 def _add_manifest(add_kind) -> None:
-    add_kind(
+    parser = add_kind(
         "manifest",
         _manifest,
-        "a JSONL manifest; FLAC, WAV and Ogg files are copied, parts of files and other formats "
-        "become FLAC",
-        "a file of lines with audio_filepath, duration, text, and offset for a part of a file",
-    ).add_argument(
+        "recordings with their texts, listed in a JSONL manifest or a table, or in a folder; FLAC, "
+        "WAV and Ogg files are copied, parts of files and other formats become FLAC",
+        SOURCE_HELP,
+    )
+    parser.add_argument(
         "--split", required=True, metavar="NAME", help="name of the split to write, such as train"
     )
+    add_keys(parser)
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from tdt_jax.data import manifest
     from tdt_jax.data.prepared import recordings
+    from tdt_jax.data.sources import read_source
 
     if not options.split.isidentifier():
         raise ValueError(f"the split {options.split!r} must be of letters, digits and _")
-    entries = manifest.read_manifest(options.source)
-    scans = {options.split: lambda: recordings.scan(options.split, entries)}
+    items: Any = read_source(options.source, keys=options.keys)
+    if any(not hasattr(item, "encoded") for item in items):
+        raise ValueError(f"{options.source} is a prepared dataset already")
+    scans = {options.split: lambda: recordings.scan(options.split, items)}
     return _prepare(recordings.Speech, scans, options)
 
 

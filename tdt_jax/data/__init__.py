@@ -3,7 +3,10 @@
 utterance.py     StoredUtterance, Utterance; Batch, collate: padding to a bucket's shape
 buckets.py       the samples of a bucket, and the bucket that an utterance fits
 manifest.py      JSONL manifests, read and written
-sources.py       read_source: a manifest, or FOLDER:SPLIT of a prepared dataset
+tables.py        CSV, TSV, JSONL of `datasets`; folders of recordings with texts
+parquet.py       Parquet files of `datasets`
+sources.py       read_source: any of these, or a split of a prepared dataset
+checking.py      what may spoil a training: texts, files, leakage
 selection.py     which utterances can be trained on, and why the others cannot
 batches.py       training batches from files
 mixture.py       training batches from two sources, at a share

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tdt_jax.audio.encoded import flac
+from tdt_jax.audio.errors import AudioError
+from tdt_jax.audio.reading import audio_seconds
 from tdt_jax.audio.segment import Segment
 from tdt_jax.data.utterance import SpokenWord, Utterance
 from tdt_jax.orthography import nfc
@@ -35,6 +37,22 @@ class Entry(NamedTuple):
     def exists(self) -> bool:
         """Returns whether there is a file to read."""
         return self.path.is_file()
+
+    def encoded(self) -> bytes | None:
+        """Returns the bytes of the file, or None if this is only a part of it.
+
+        Raises: AudioError for a file that cannot be read.
+        """
+        return self.path.read_bytes() if self.audio.is_whole() else None
+
+    def measured(self) -> "Entry":
+        """Returns itself with the length of its audio, if that is unknown and can be read."""
+        if self.seconds:
+            return self
+        try:
+            return self._replace(seconds=max(0.0, audio_seconds(self.path) - (self.offset or 0.0)))
+        except AudioError:
+            return self
 
 
 def read_manifest(path: str | os.PathLike) -> list[Entry]:

@@ -8,7 +8,7 @@ from tdt_jax import tokenizer as tokenizers
 from tdt_jax.config import Config, TelephoneConfig
 from tdt_jax.data.batches import Batches, ManifestBatches
 from tdt_jax.data.selection import label_limit, select
-from tdt_jax.data.sources import read_source
+from tdt_jax.data.sources import measured, read_source
 from tdt_jax.data.telephone.batches import TelephoneBatches
 from tdt_jax.data.telephone.compose import Telephone
 from tdt_jax.data.utterance import StoredUtterance, Utterance
@@ -68,7 +68,7 @@ def _source_task(config: Config, tokenizer: Tokenizer | None) -> Task:
     def read(name: str) -> list[StoredUtterance]:
         return read_source(name, folder=data.folder, keys=data.keys, lowercase=data.lowercase)
 
-    train = [entry for name in data.train for entry in read(name)]
+    train = measured([entry for name in data.train for entry in read(name)])
     dev = [entry for name in data.dev for entry in read(name)]
     tests = {"dev": dev} if dev else {}
     tests |= {name: read(name) for name in data.test}

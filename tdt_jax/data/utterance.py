@@ -1,7 +1,7 @@
 """Utterances, stored or in memory, and batches of them padded to a bucket's shape."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class StoredUtterance(Protocol):
 
     def exists(self) -> bool:
         """Returns whether there is a file to read."""
+        ...
+
+    def measured(self) -> Self:
+        """Returns itself with the length of its audio, if that is unknown and can be read."""
         ...
 
 

@@ -164,6 +164,7 @@ def train_step(
     gradients, metrics = _gradients_of_step(trained, state, batch, key, config, mesh)
     gradients = sharding.constrain_parameters(gradients, mesh)
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
+    updates: Any
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
     trained = optax.apply_updates(trained, scaled_updates(updates, state.step, config))
     average = state.average

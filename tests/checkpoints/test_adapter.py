@@ -6,33 +6,18 @@ import jax
 import models
 import numpy as np
 import pytest
+from tuned import make_adapter
 
 import tdt_jax as tdt
-from tdt_jax.checkpoints.adapter import BASE_FILE, Adapter, read_adapter, write_adapter
-from tdt_jax.config import Config, TuningConfig
-from tdt_jax.models.adapters import adapter_shapes, fingerprint, merge_adapters, trained_names
+from tdt_jax.checkpoints.adapter import BASE_FILE, read_adapter, write_adapter
+from tdt_jax.models.adapters import merge_adapters
 from tdt_jax.runtime.pytree import named_leaves
 from tdt_jax.tokenizer import Characters
-from tdt_jax.vocabulary import with_vocabulary
 
 
 def make_base(seed=0) -> tdt.Recogniser:
     config = models.config(ctc=True, vocab_size=5)
     return tdt.Recogniser(models.numpy_model(models.transducer(config, seed)), Characters(" abcd"))
-
-
-def make_adapter(base, source, seed=0, alphabet=" abcd", **tuning) -> Adapter:
-    """An adapter of random numbers, as a run would save it."""
-    options = {"rank": 2, "train": ("ctc.bias",), "scale": 0.5, **tuning}
-    tuned = with_vocabulary(base, Characters(alphabet))
-    shapes = {name: leaf.shape for name, leaf in named_leaves(tuned.model).items()}
-    config = Config(model=tuned.config, tuning=TuningConfig(**options))
-    full, adapted = trained_names(config.tuning, shapes)
-    wanted = {name: shapes[name] for name in full}
-    wanted |= adapter_shapes({name: shapes[name] for name in adapted}, config.tuning.rank)
-    rng = np.random.default_rng(seed)
-    leaves = {name: rng.normal(size=shape).astype(np.float32) for name, shape in wanted.items()}
-    return Adapter(leaves, config, tuned.tokenizer, str(source), fingerprint(base.model))
 
 
 def arrays(recogniser) -> dict[str, np.ndarray]:
@@ -90,7 +75,9 @@ def test_a_base_that_is_gone_is_named(saved, tmp_path):
 
 
 def test_an_adapter_brings_its_tokens(saved, tmp_path):
-    adapter = make_adapter(make_base(), saved / "base", alphabet=" abcdé", vocabulary="extended")
+    adapter = make_adapter(
+        make_base(), saved / "base", tokenizer=Characters(" abcdé"), vocabulary="extended"
+    )
     write_adapter(adapter, tmp_path / "adapter")
     tuned = tdt.load(saved / "base", adapter=tmp_path / "adapter")
     assert tuned.tokenizer == Characters(" abcdé") and tuned.config.vocab_size == 6

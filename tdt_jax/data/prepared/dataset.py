@@ -57,6 +57,10 @@ class Record(NamedTuple):
         """Returns True: a dataset with missing shards is refused when it is opened."""
         return True
 
+    def measured(self) -> "Record":
+        """Returns itself: the index has the lengths."""
+        return self
+
 
 class Serialized(Protocol):
     """Random access to serialized records, for any number of threads."""

@@ -1,17 +1,26 @@
-"""Any recordings with a manifest, as a dataset."""
+"""Any recordings with their texts, as a dataset."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from tdt_jax.audio.encoded import flac
 from tdt_jax.audio.reading import as_samples
 from tdt_jax.data.manifest import Entry
 from tdt_jax.data.prepared.builder import ENCODED, TEXT, Recording, Source, SpeechBuilder
+from tdt_jax.data.utterance import StoredUtterance
 
 SAMPLE_RATE = 16000  # Hz, of recordings that are encoded anew
 SEGMENT_BYTES = 20_000  # of a second of FLAC, approximately
 KEPT = (b"fLaC", b"RIFF", b"OggS")  # the first bytes of files that every libsndfile decodes
+
+
+class StoredFile(StoredUtterance, Protocol):
+    """An utterance of an audio file, such as an entry of a manifest."""
+
+    def encoded(self) -> bytes | None:
+        """Returns the bytes of the file, or None if the utterance is only a part of it."""
+        ...
 
 
 class Speech(SpeechBuilder, skip_registration=True):
@@ -21,10 +30,10 @@ class Speech(SpeechBuilder, skip_registration=True):
     features: ClassVar = {"speech": ENCODED, "text": TEXT, "id": TEXT}
 
 
-def scan(split: str, entries: Sequence[Entry]) -> Source:
-    """Returns the recordings of a manifest."""
-    by_id = {entry.id: entry for entry in entries}
-    recordings = [Recording(entry.id, _size(entry), {"text": entry.text}) for entry in entries]
+def scan(split: str, items: Sequence[StoredFile]) -> Source:
+    """Returns the recordings of a manifest, a table or a folder."""
+    by_id = {item.id: item for item in items}
+    recordings = [Recording(item.id, _size(item), {"text": item.text}) for item in items]
 
     def read(wanted: Sequence[Recording]) -> Iterator[Callable[[], bytes]]:
         for recording in wanted:
@@ -33,18 +42,17 @@ def scan(split: str, entries: Sequence[Entry]) -> Source:
     return Source(split, recordings, read)
 
 
-def _size(entry: Entry) -> int:
-    """Returns the approximate bytes of a recording, 0 if its file is missing."""
-    size = entry.path.stat().st_size if entry.path.is_file() else 0
-    is_part = entry.offset is not None and entry.seconds > 0
-    return min(size, round(entry.seconds * SEGMENT_BYTES)) if is_part else size
+def _size(item: StoredFile) -> int:
+    """Returns the approximate bytes of a recording, 0 if they are not known."""
+    if not isinstance(item, Entry):
+        return round(item.seconds * SEGMENT_BYTES)
+    size = item.path.stat().st_size if item.path.is_file() else 0
+    is_part = item.offset is not None and item.seconds > 0
+    return min(size, round(item.seconds * SEGMENT_BYTES)) if is_part else size
 
 
-def _encoded(entry: Entry) -> bytes:
+def _encoded(item: StoredFile) -> bytes:
     """Returns the file as it is if it can be kept whole, and otherwise its audio as FLAC."""
-    samples = as_samples(entry.audio, SAMPLE_RATE)
-    if entry.audio.is_whole():
-        data = entry.path.read_bytes()
-        if data[:4] in KEPT:
-            return data
-    return flac(samples, SAMPLE_RATE)
+    samples = as_samples(item.audio, SAMPLE_RATE)
+    data = item.encoded()
+    return data if data is not None and data[:4] in KEPT else flac(samples, SAMPLE_RATE)

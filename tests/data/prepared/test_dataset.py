@@ -186,7 +186,9 @@ def test_what_is_no_dataset(tmp_path):
     refused(f"{tmp_path}/gone:dev", "there is no folder .*gone$")
     refused(f"{tmp_path}/gone", "no manifest at .*gone$")
     refused(f"{tmp_path}:dev", r"is no prepared dataset: it has no dataset_info\.json")
-    refused(str(tmp_path), r"is a folder; of a prepared dataset name a split: .*:SPLIT")
+    refused(
+        str(tmp_path), r"no recording with a text .* of a prepared dataset name a split: .*:SPLIT"
+    )
     folder = elsewhere(tmp_path / "a", EXAMPLES)
     refused(
         f"{folder}:dev_clean+test", "has no split 'test'; there are train_clean100, dev_clean|dev"
