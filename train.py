@@ -26,24 +26,42 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
+from tdt_jax.checkpoints.adapter import BASE_FILE, read_base, write_base
 from tdt_jax.checkpoints.loading import load
 from tdt_jax.checkpoints.native import CHECKPOINTS, CONFIG_FILE, save_setup
 from tdt_jax.checkpoints.store import Checkpoints
 from tdt_jax.config import Config
 from tdt_jax.data.batches import iterate
-from tdt_jax.data.task import Task, make_task
+from tdt_jax.data.task import Task
 from tdt_jax.inference.evaluation import Evaluation, evaluate, merged
+from tdt_jax.models.adapters import fingerprint, is_partial
 from tdt_jax.models.transducer import with_parameters
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime import distributed, process, sharding, streams
-from tdt_jax.runtime.pytree import num_parameters
-from tdt_jax.training.memory import with_remat
+from tdt_jax.runtime.pytree import from_named_leaves, named_leaves, num_parameters
+from tdt_jax.training.memory import require_memory, with_remat
 from tdt_jax.training.progress import Progress
-from tdt_jax.training.step import BatchArrays, State, init_state, train_step
+from tdt_jax.training.step import (
+    BatchArrays,
+    State,
+    init_state,
+    train_step,
+    trained_leaves,
+    trained_model,
+    with_trained,
+)
+from tdt_jax.training.tuning import (
+    check_source,
+    describe_tokens,
+    make_tuning_task,
+    with_model_of,
+)
+from tdt_jax.vocabulary import with_vocabulary
 
 MAX_UNCHECKED = 2  # steps that may be under way before the oldest is checked for a NaN
 
@@ -112,6 +130,7 @@ def train(config: Config, stop: distributed.Stop) -> None:
     start = time.perf_counter()
     config, task, initial = prepare_data(config, mesh)
     config = with_remat(config, mesh)
+    require_memory(config, mesh)
 
     # State
     run_key, init_key = jax.random.split(jax.random.key(config.training.seed))
@@ -125,8 +144,11 @@ def train(config: Config, stop: distributed.Stop) -> None:
     del initial  # its parameters need memory
     first, last = int(state.step), config.training.num_steps
     kind = f"{config.model.kind} {config.model.durations or ''}".strip()
+    part = ""
+    if is_partial(config.tuning):
+        part = f"{num_parameters(trained_leaves(state, config)) / 1e6:.2f} M trained, "
     log(
-        f"{kind}, {num_parameters(state.model) / 1e6:.2f} M parameters, "
+        f"{kind}, {num_parameters(state.model) / 1e6:.2f} M parameters, {part}"
         f"{task.tokenizer.vocab_size} tokens, on {describe_devices(mesh)}; "
         f"ready after {time.perf_counter() - start:.0f} s"
     )
@@ -146,6 +168,11 @@ def train(config: Config, stop: distributed.Stop) -> None:
             evaluation = evaluate_on_all(state, task, task.dev, config, stop)
         if evaluation is not None:
             progress.evaluated(done, evaluation)
+            if config.training.init_from and len(config.model.decoders) > 1:
+                ctc = evaluate_on_all(state, task, task.dev, config, stop, decoder="ctc")
+                if ctc is None:
+                    return False
+                progress.evaluated(done, ctc, head="ctc")
             if evaluation.results:
                 checkpoints.rate(done, score(evaluation))
         return evaluation is not None
@@ -179,7 +206,7 @@ def train(config: Config, stop: distributed.Stop) -> None:
                 progress.report(done, failed=getattr(task.batches, "failed", {}))
             if saving:
                 with progress.paused():
-                    checkpoints.save(done, **to_items(state))
+                    checkpoints.save(done, **to_items(state, config))
             stopping = stopping or (evaluating and not evaluate_dev(done))
             if stopping:
                 break
@@ -230,26 +257,55 @@ def prepare_data(config: Config, mesh: Mesh) -> tuple[Config, Task, Recogniser |
     resuming = (folder / CONFIG_FILE).is_file()
     distributed.barrier("whether this run goes on")
     initial = before = tokenizer = None
+    check_source(config)
     if resuming:
         before = configs.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         tokenizer = tokenizers.load(folder)
+        config = with_model_of(config, before.model)
     elif config.training.init_from:
-        initial = load(config.training.init_from, sharding=sharding.replicated(mesh))
+        initial = load_initial(config, mesh)
         tokenizer = initial.tokenizer
+        config = with_model_of(config, initial.config)
     check_tokenizer(config, before, tokenizer)
-    task = make_task(config, tokenizer)
+    task = make_tuning_task(config, tokenizer, is_new=initial is not None)
     model_config = dataclasses.replace(config.model, vocab_size=task.tokenizer.vocab_size)
     config = dataclasses.replace(config, model=model_config)
+    jax.eval_shape(lambda: init_state(config, jax.random.key(0)))  # do the patterns match?
     if before is not None:
         check_model(before, config)
-    elif distributed.is_main_process():
-        save_setup(folder, config, task.tokenizer)
+    else:
+        mark = ""
+        if initial is not None and is_partial(config.tuning):
+            mark = fingerprint(initial.model)
+        if distributed.is_main_process():
+            if mark:
+                write_base(folder, config.training.init_from, mark)
+            save_setup(folder, config, task.tokenizer)
     distributed.assert_same("what they train on", task.report)
     for line in task.report:
         log(line)
     if initial is not None:
-        log(f"tokens: the {task.tokenizer.vocab_size} of {config.training.init_from}")
+        log(describe_tokens(initial.tokenizer, task.tokenizer, config.training.init_from))
+        initial = with_vocabulary(initial, task.tokenizer)
     return config, task, initial
+
+
+def load_initial(config: Config, mesh: Mesh) -> Recogniser:
+    """Returns the recogniser that a run starts from.
+
+    Raises:
+      ValueError: if it cannot be loaded, or is not the base that a resumed run has begun with.
+    """
+    source, base = config.training.init_from, Path(config.training.folder) / BASE_FILE
+    initial = load(source, sharding=sharding.replicated(mesh))
+    if base.is_file():
+        first, mark = read_base(base.parent)
+        if fingerprint(initial.model) != mark:
+            raise ValueError(
+                f"{source} is not the base that {config.training.folder} has begun with: that was "
+                f"{first}, with the fingerprint {mark}"
+            )
+    return initial
 
 
 def prepare_state(
@@ -262,28 +318,42 @@ def prepare_state(
 ) -> tuple[State, bool]:
     """Returns the state to train from, and whether it comes from a checkpoint of this run.
 
-    1. The newest checkpoint of the run that can be read.
+    1. The newest checkpoint of the run that can be read. If the run trains a part of the
+       parameters, the others are those of `training.init_from`.
     2. Without one, a new state with the parameters of `training.init_from` (`initial`, if loaded).
     3. Without that, a new state with random parameters.
     """
-    shapes = jax.eval_shape(lambda: init_state(config, key))
-    newest = checkpoints.restore_newest(**to_items(sharding.sharded_shapes(shapes, mesh)))
+    shapes = sharding.sharded_shapes(jax.eval_shape(lambda: init_state(config, key)), mesh)
+    newest = checkpoints.restore_newest(**to_items(shapes, config))
     if newest is not None:
         step, items = newest
         log(f"going on from step {step} of {config.training.folder}")
-        return from_items(items), True
-    placed = sharding.parameter_shardings(shapes, mesh)
-    state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
-    if config.training.init_from:
-        initial = initial or load(config.training.init_from, sharding=sharding.replicated(mesh))
-        if initial.tokenizer.pieces != task.tokenizer.pieces:
-            raise ValueError(
-                f"training.init_from={config.training.init_from} has other tokens than "
-                f"{config.training.folder}"
-            )
-        model = sharding.shard(with_parameters(state.model, initial.model), mesh)
-        average = None if state.average is None else jax.tree.map(lambda x: x.copy(), model)
-        state = state._replace(model=model, average=average)
+        if not is_partial(config.tuning):
+            return from_items(items, shapes), True
+    else:
+        placed = sharding.parameter_shardings(shapes, mesh)
+        state = jax.jit(init_state, static_argnums=0, out_shardings=placed)(config, key)
+        if not config.training.init_from:
+            return state, False
+    if initial is None:
+        initial = load_initial(config, mesh)
+        if config.tuning.vocabulary != "kept":
+            initial = with_vocabulary(initial, task.tokenizer)
+    if initial.tokenizer.pieces != task.tokenizer.pieces:
+        raise ValueError(
+            f"training.init_from={config.training.init_from} has other tokens than "
+            f"{config.training.folder}"
+        )
+    model = with_parameters(shapes.model, initial.model)
+    model = jax.tree.map(lambda x, like: np.asarray(x).astype(like.dtype), model, shapes.model)
+    model = sharding.shard(model, mesh)
+    if newest is not None:
+        return from_items(newest[1], shapes._replace(model=model)), True
+    state = state._replace(model=model)
+    if state.average is not None:
+        trained = trained_leaves(state, config)
+        average = {name: trained[name].copy() for name in named_leaves(state.average)}
+        state = state._replace(average=from_named_leaves(average, state.average))
     return state, False
 
 
@@ -303,19 +373,19 @@ def report_tests(state: State, task: Task, config: Config, stop: distributed.Sto
 
 
 def evaluate_on_all(
-    state: State, task: Task, items, config: Config, stop: distributed.Stop
+    state: State, task: Task, items, config: Config, stop: distributed.Stop, *, decoder: str = ""
 ) -> Evaluation | None:
     """Returns the evaluation of `items`, of which each process transcribes its share.
 
-    It evaluates the averaged parameters if the run keeps them. Returns None if a single process is
-    asked to stop meanwhile; several finish the evaluation first.
+    It evaluates the averaged parameters if the run keeps them, with adapters merged. Returns None
+    if a single process is asked to stop meanwhile; several finish the evaluation first.
     """
-    model = sharding.local_copies(state.model if state.average is None else state.average)
+    model = sharding.local_copies(trained_model(state, config))
     share = items[jax.process_index() :: jax.process_count()]
     bleu = config.training.metric == "bleu"
     recogniser = Recogniser(model, task.tokenizer)
     try:
-        evaluation = evaluate(recogniser, share, bleu=bleu, progress=stop.check)
+        evaluation = evaluate(recogniser, share, bleu=bleu, decoder=decoder, progress=stop.check)
     except distributed.Stopped:
         return None
     return merged(distributed.all_gather(evaluation), [item.id for item in items])
@@ -326,16 +396,21 @@ def score(evaluation: Evaluation) -> float:
     return -evaluation.words.rate if evaluation.bleu is None else evaluation.bleu.score
 
 
-def to_items(state: State) -> dict:
-    """Returns the items of a checkpoint: what it stores in folders of their own."""
+def to_items(state: State, config: Config) -> dict:
+    """Returns the items of a checkpoint: what it stores in folders of their own.
+
+    The item "model" is what the run trains.
+    """
     rest = {"step": state.step, "optimizer": state.optimizer}
-    return {"model": state.model, "average": state.average, "optimizer": rest}
+    trained = trained_leaves(state, config)
+    return {"model": trained, "average": state.average, "optimizer": rest}
 
 
-def from_items(items: dict) -> State:
-    """Returns the state of a checkpoint's items."""
+def from_items(items: dict, state: State) -> State:
+    """Returns the state of a checkpoint's items; what they lack is that of `state`."""
     rest = items["optimizer"]
-    return State(rest["step"], items["model"], items["average"], rest["optimizer"])
+    state = with_trained(state, items["model"])
+    return state._replace(step=rest["step"], average=items["average"], optimizer=rest["optimizer"])
 
 
 def check_tokenizer(config: Config, before: Config | None, tokenizer) -> None:
@@ -356,13 +431,14 @@ def check_tokenizer(config: Config, before: Config | None, tokenizer) -> None:
                 f"{folder} holds a run with another tokenizer; give this one its own "
                 f"training.folder: {', '.join(different)}"
             )
-    elif tokenizer is not None and asked.model:
+    elif tokenizer is not None and asked.model and config.tuning.vocabulary == "kept":
         pieces = tokenizers.load(asked.model).pieces
         if pieces != tokenizer.pieces:
             source = config.training.init_from if before is None else folder
             raise ValueError(
                 f"{source} has another tokenizer, of {tokenizer.vocab_size} tokens, than "
-                f"tokenizer.model={asked.model}, of {len(pieces)}"
+                f"tokenizer.model={asked.model}, of {len(pieces)}; to train with these: "
+                "--set tuning.vocabulary=replaced, or extended"
             )
 
 

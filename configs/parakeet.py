@@ -32,23 +32,12 @@ The TDT models have the durations 0 to 4; tdt_ctc_110m is a hybrid of TDT and CT
 from tdt_jax import presets
 from tdt_jax.config import Config
 
-CHECKPOINTS = {
-    "tdt_0_6b_v2": (presets.PARAKEET_TDT_0_6B_V2, "nvidia/parakeet-tdt-0.6b-v2"),
-    "tdt_0_6b_v3": (presets.PARAKEET_TDT_0_6B_V3, "nvidia/parakeet-tdt-0.6b-v3"),
-    "tdt_1_1b": (presets.PARAKEET_TDT_1_1B, "nvidia/parakeet-tdt-1.1b"),
-    "tdt_ctc_110m": (presets.PARAKEET_TDT_CTC_110M, "nvidia/parakeet-tdt_ctc-110m"),
-    "rnnt_0_6b": (presets.PARAKEET_RNNT_0_6B, "nvidia/parakeet-rnnt-0.6b"),
-    "rnnt_1_1b": (presets.PARAKEET_RNNT_1_1B, "nvidia/parakeet-rnnt-1.1b"),
-    "ctc_0_6b": (presets.PARAKEET_CTC_0_6B, "nvidia/parakeet-ctc-0.6b"),
-    "ctc_1_1b": (presets.PARAKEET_CTC_1_1B, "nvidia/parakeet-ctc-1.1b"),
-}
-
 
 def get_config(name: str = "") -> Config:
-    if name not in CHECKPOINTS:
+    if name not in presets.CHECKPOINTS:
         problem = f"there is no checkpoint {name!r}" if name else "no checkpoint is named"
         raise ValueError(
-            f"{problem}; choose one of {', '.join(CHECKPOINTS)}, as in "
+            f"{problem}; choose one of {', '.join(presets.CHECKPOINTS)}, as in "
             "--config configs/parakeet.py:tdt_0_6b_v3"
         )
-    return presets.fine_tuning(*CHECKPOINTS[name])
+    return presets.fine_tuning(*presets.CHECKPOINTS[name])

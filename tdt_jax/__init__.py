@@ -11,7 +11,7 @@ Dimensions, in shape comments everywhere:
 from tdt_jax import config, presets
 from tdt_jax.advice.phrases import AdviceWarning
 from tdt_jax.audio.errors import AudioError, AudioWarning
-from tdt_jax.checkpoints.loading import load, save
+from tdt_jax.checkpoints.loading import load, save, save_adapter, with_adapter
 from tdt_jax.config import (
     AugmentConfig,
     Bucket,
@@ -28,6 +28,7 @@ from tdt_jax.config import (
     TelephoneConfig,
     TokenizerConfig,
     TrainingConfig,
+    TuningConfig,
     override,
 )
 from tdt_jax.decoding import (
@@ -78,6 +79,7 @@ from tdt_jax.recogniser import (
     with_lookahead,
 )
 from tdt_jax.runtime import sharding
+from tdt_jax.vocabulary import with_vocabulary
 
 __version__ = "0.1.0"
 
@@ -116,6 +118,7 @@ __all__ = [
     "TrainingConfig",
     "Transcript",
     "Transducer",
+    "TuningConfig",
     "Word",
     "align",
     "config",
@@ -133,6 +136,7 @@ __all__ = [
     "presets",
     "rnnt_loss",
     "save",
+    "save_adapter",
     "sharding",
     "start_decoding",
     "start_encoding",
@@ -140,7 +144,9 @@ __all__ = [
     "tdt_loss",
     "transcribe",
     "transducer_loss",
+    "with_adapter",
     "with_attention_context",
     "with_language",
     "with_lookahead",
+    "with_vocabulary",
 ]

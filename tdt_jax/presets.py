@@ -91,6 +91,17 @@ PARAKEET_RNNT_0_6B = _parakeet(_with_biases(XLARGE), scale_input=True, durations
 PARAKEET_RNNT_1_1B = _parakeet(XXLARGE, scale_input=True, durations=None)
 PARAKEET_CTC_0_6B = _parakeet(_with_biases(XLARGE), scale_input=True, is_ctc=True)
 PARAKEET_CTC_1_1B = _parakeet(XXLARGE, scale_input=True, is_ctc=True)
+# By name: the shape of a checkpoint, and its repository on the Hugging Face Hub.
+CHECKPOINTS = {
+    "tdt_0_6b_v2": (PARAKEET_TDT_0_6B_V2, "nvidia/parakeet-tdt-0.6b-v2"),
+    "tdt_0_6b_v3": (PARAKEET_TDT_0_6B_V3, "nvidia/parakeet-tdt-0.6b-v3"),
+    "tdt_1_1b": (PARAKEET_TDT_1_1B, "nvidia/parakeet-tdt-1.1b"),
+    "tdt_ctc_110m": (PARAKEET_TDT_CTC_110M, "nvidia/parakeet-tdt_ctc-110m"),
+    "rnnt_0_6b": (PARAKEET_RNNT_0_6B, "nvidia/parakeet-rnnt-0.6b"),
+    "rnnt_1_1b": (PARAKEET_RNNT_1_1B, "nvidia/parakeet-rnnt-1.1b"),
+    "ctc_0_6b": (PARAKEET_CTC_0_6B, "nvidia/parakeet-ctc-0.6b"),
+    "ctc_1_1b": (PARAKEET_CTC_1_1B, "nvidia/parakeet-ctc-1.1b"),
+}
 
 
 def fine_tuning(model: ModelConfig, init_from: str) -> Config:

@@ -347,6 +347,40 @@ def train_sentencepiece(
     return SentencePiece(model.getvalue())
 
 
+def extend(tokenizer: Tokenizer, other: Tokenizer) -> Characters | SentencePiece:
+    """Returns `tokenizer` with the pieces of `other` that it does not have, after its own.
+
+    With BPE its own pieces are put together first, as before.
+
+    Raises: ValueError unless both are of characters, or both of SentencePiece.
+    """
+    if isinstance(tokenizer, Characters) and isinstance(other, Characters):
+        new = "".join(c for c in other.alphabet if c not in tokenizer.alphabet)
+        return Characters(tokenizer.alphabet + new)
+    if not (isinstance(tokenizer, SentencePiece) and isinstance(other, SentencePiece)):
+        raise ValueError(
+            f"a tokenizer of {type(tokenizer).__name__} cannot be extended by one of "
+            f"{type(other).__name__}"
+        )
+    from sentencepiece import sentencepiece_model_pb2
+
+    protobuf: Any = sentencepiece_model_pb2  # its classes exist at run time only
+    model, more = (protobuf.ModelProto.FromString(each.model) for each in (tokenizer, other))
+    known, lowest = set(tokenizer.pieces), min(piece.score for piece in model.pieces)
+    types = model.trainer_spec.model_type, more.trainer_spec.model_type
+    is_unigram = set(types) == {model.trainer_spec.UNIGRAM}
+    for piece in more.pieces:
+        if piece.piece in known or piece.type in (UNKNOWN, CONTROL):
+            continue
+        added = model.pieces.add()
+        added.CopyFrom(piece)
+        if not is_unigram and piece.type not in (USER_DEFINED, BYTE):
+            lowest -= 1
+            added.score = lowest
+    model.trainer_spec.vocab_size = len(model.pieces)
+    return SentencePiece(model.SerializeToString())
+
+
 def load(path: str | os.PathLike) -> Characters | SentencePiece:
     """Returns the tokenizer that `save` wrote: `path` is the folder, or its file.
 

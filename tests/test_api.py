@@ -20,14 +20,15 @@ Advice AdviceWarning Alignment AudioError AudioWarning AugmentConfig Bucket Conf
 DecoderState EncoderConfig EncoderState EndOfTurn EndOfUtterance FeatureConfig FeatureState
 Hypothesis JointConfig LossConfig ModelConfig Occupancy OptimizerConfig PredictorConfig PromptConfig
 Recogniser Segment Stream Streams TelephoneConfig Token TokenizerConfig TrainingConfig Transcript
-Transducer Word align ctc_decode decode_chunk encode encode_chunk export greedy_decode load log_mel
-log_mel_chunk occupancy override rnnt_loss save start_decoding start_encoding start_log_mel
-tdt_loss transcribe transducer_loss with_attention_context with_language with_lookahead
+Transducer TuningConfig Word align ctc_decode decode_chunk encode encode_chunk export greedy_decode
+load log_mel log_mel_chunk occupancy override rnnt_loss save save_adapter start_decoding
+start_encoding start_log_mel tdt_loss transcribe transducer_loss with_adapter
+with_attention_context with_language with_lookahead with_vocabulary
 """.split()
 CONFIG = """
 AugmentConfig Bucket Config DataConfig EncoderConfig FeatureConfig JointConfig LossConfig
 ModelConfig OptimizerConfig PredictorConfig PromptConfig REMAT_POLICIES TelephoneConfig
-TokenizerConfig TrainingConfig check_durations from_json load override to_json
+TokenizerConfig TrainingConfig TuningConfig check_durations from_json load override to_json
 """.split()
 PRESETS = """
 LARGE MEDIUM MICRO PARAKEET_CTC_0_6B PARAKEET_CTC_1_1B PARAKEET_RNNT_0_6B PARAKEET_RNNT_1_1B
@@ -108,7 +109,7 @@ def test_fields_of_the_configuration_are_documented(tables):
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     sections = tables.on_page_markdown(page).partition("## All fields")[2].split("\n### ")[1:]
     rows = {section.partition("\n")[0]: section for section in sections}
-    assert len(rows) == 14
+    assert len(rows) == 15
 
     def check(cls, prefix=""):
         hints = typing.get_type_hints(cls)

@@ -30,7 +30,8 @@ ROOMS = {
     "losses": ["config", "runtime"],
     "data": ["config", "runtime", "audio", "tokenizer", "orthography"],
     "recogniser": ["config", "runtime", "tokenizer", "models"],
-    "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser"],
+    "vocabulary": ["runtime", "tokenizer", "models", "recogniser"],
+    "checkpoints": ["config", "runtime", "tokenizer", "models", "recogniser", "vocabulary"],
     "checkpoints.formats": ["tokenizer"],
     "inference": INFERENCE,
     "training": [
@@ -51,7 +52,7 @@ ROOMS = {
     "cli": [*ALL, "exports", "serving", "benchmarks", "__init__"],
     "__init__": [
         *"advice audio.errors presets config runtime.sharding models losses decoding".split(),
-        *"recogniser checkpoints inference exports".split(),
+        *"recogniser vocabulary checkpoints inference exports".split(),
     ],
 }
 # Within a room: which of its folders' files may import what of the room, and who may import them.
@@ -60,7 +61,10 @@ FOLDERS = {
     "data.telephone": (["data.utterance", "data.buckets"], ["data.task"]),
     "checkpoints.formats": (
         [],
-        ["checkpoints.parakeet", "checkpoints.loading", "checkpoints.native", "exports"],
+        [
+            *(f"checkpoints.{name}" for name in ("parakeet", "loading", "native", "adapter")),
+            "exports",
+        ],
     ),
     "checkpoints.parakeet": (["checkpoints.formats"], ["checkpoints.loading"]),
 }

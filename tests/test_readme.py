@@ -20,10 +20,12 @@ from flax import nnx
 from IPython.core.inputtransformer2 import TransformerManager
 from parakeet_files import NEMOTRON
 from paths import ROOT
+from tuned import make_adapter
 
 import tdt_jax as tdt
 from tdt_jax import config as configs
 from tdt_jax import tokenizer as tokenizers
+from tdt_jax.checkpoints.adapter import write_adapter
 from tdt_jax.cli.main import make_parser
 from tdt_jax.models.features import log_mel
 
@@ -32,12 +34,14 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))
 PYTHON_PAGES = [
     "README.md",
     "docs/api.md",
+    "docs/finetuning.md",
     "docs/parakeet.md",
     "docs/streaming.md",
     "docs/transcribing.md",
 ]
 RECORDINGS = ["a.wav", "b.m4a", "talk.mp3"]
 RECOGNISERS = ["runs/quickstart", "nvidia/parakeet-tdt-0.6b-v3"]
+ADAPTERS = ["runs/finetune", "legal"]  # of the last of these
 PLACEHOLDERS = {"CONFIG": "configs/manifest.py", "I": "1", "N": "2"}
 OTHER_PROGRAMS = {"cd", "ffmpeg", "mkdocs", "pre-commit", "."}
 LANGUAGES = {"bash", "python", "json", "text"}  # of fenced blocks; the first two are checked
@@ -74,6 +78,8 @@ def folder(tmp_path_factory):
     for name in RECOGNISERS:
         tdt.save(recogniser, path / name)
     tdt.save(recogniser, path / "model.nemo", format="nemo")
+    for seed, name in enumerate(ADAPTERS):
+        write_adapter(make_adapter(recogniser, path / RECOGNISERS[1], seed), path / name)
     tdt.save(models.causal_recogniser(), path / "runs/quickstart_streaming")
     shutil.copytree(NEMOTRON, path / "nvidia/nemotron-3.5-asr-streaming-0.6b")
     samples = (0.1 * np.random.default_rng(0).normal(size=16000)).astype(np.float32)

@@ -13,6 +13,7 @@ from tdt_jax.benchmarks.report import Report
 from tdt_jax.config import Config
 from tdt_jax.decoding.greedy import turns_in_block
 from tdt_jax.losses.nodes import CHUNK
+from tdt_jax.models.adapters import is_partial
 from tdt_jax.models.subsampling import subsampled_length
 from tdt_jax.models.transducer import abstract_model
 from tdt_jax.profiling import chip as chips
@@ -25,7 +26,14 @@ from tdt_jax.profiling.target import Compiled, Target
 from tdt_jax.runtime import backend, sharding
 from tdt_jax.runtime.pytree import num_parameters
 from tdt_jax.training.memory import SHARE, choose_remat
-from tdt_jax.training.step import BatchArrays, init_state, loss_and_metrics, train_step
+from tdt_jax.training.step import (
+    BatchArrays,
+    gradients_and_metrics,
+    init_state,
+    loss_and_metrics,
+    train_step,
+    trained_leaves,
+)
 
 
 def training_report(config: Config, target: str, shape: Shape | None = None) -> Report:
@@ -64,9 +72,14 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     with backend.assume(device.platform, kernels=False):  # whose products are not counted
         model_flops, all_flops = step_flops(config, shape)
     parameters = num_parameters(abstract_model(config.model))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    trained = num_parameters(
+        jax.eval_shape(lambda key: trained_leaves(init_state(config, key), config), key)
+    )
     row = {
         "target": device.name,
         "parameters": parameters,
+        "trained": trained,
         "kept": kept,
         **aot.figures(compiled, cost, counts),
         "model_flops": model_flops,
@@ -75,6 +88,7 @@ def _step(config: Config, device: Target, shape: Shape, chunk: int) -> tuple[dic
     lines = [
         f"{device.name}: {mesh.size} devices, parameters split among {config.training.fsdp}; "
         f"{parameters / 1e6:.0f} M parameters, {config.model.dtype}",
+        *([f"trained: {trained / 1e6:.1f} M parameters"] if is_partial(config.tuning) else []),
         f"a step of {shape.rows} x {shape.seconds:g} s with {shape.tokens} tokens on each, "
         f"compiled in {compiled.seconds:.0f} s",
         f"  kept of each block of the encoder for the backward pass: {kept}",
@@ -190,7 +204,8 @@ def _num_frames(config: Config, shape: Shape) -> int:
 def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
     """Returns the operations of a step's products on one device: the model's, and all of them.
 
-    In the model's count a gradient takes twice what the value takes. The loss's loops have no
+    In the model's count a gradient takes twice what the value takes, or what there is of it if not
+    all parameters are trained. The loss's loops have no
     length in the jaxpr: the logits of a node cost 2 J (V + 1 + N) once forward, and three times
     backward.
     """
@@ -210,4 +225,23 @@ def step_flops(config: Config, shape: Shape) -> tuple[int, int]:
         nodes = rows * _num_frames(config, shape) * (shape.tokens + 1)
         heads = 2 * config.model.joint.width * num_logits * nodes
     parts = config.training.accumulate
+    if is_partial(config.tuning):
+        needed, both = (_gradient_flops(config, remat, *arguments[1:]) for remat in (False, True))
+        return parts * (needed + 3 * heads), parts * (both + 4 * heads)
     return parts * 3 * (once + heads), parts * (both + 4 * heads)
+
+
+def _gradient_flops(config: Config, remat: bool, batch: BatchArrays, key) -> int:
+    """Returns the operations of the products for the gradient of what is trained, of one part."""
+    encoder = dataclasses.replace(config.model.encoder, remat=remat)
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, encoder=encoder),
+        training=dataclasses.replace(config.training, accumulate=1),
+    )
+    state = jax.eval_shape(lambda key: init_state(config, key), key)
+
+    def gradients(state, batch, key):
+        return gradients_and_metrics(trained_leaves(state, config), state, batch, key, config)
+
+    return product_flops(gradients, state, batch, key)

@@ -1,4 +1,4 @@
-"""load and save: recognisers from and to the disk, and from the Hugging Face Hub.
+"""load, save and adapters: recognisers from and to the disk, and from the Hugging Face Hub.
 
 The files that read and write a kind of checkpoint are imported when one is read or written, so that
 `import tdt_jax` imports neither orbax nor safetensors nor yaml.
@@ -18,6 +18,7 @@ from tdt_jax.recogniser import Recogniser, with_attention_context, with_precisio
 def load(
     source: str | Path,
     *,
+    adapter: str | Path | None = None,
     dtype: str | None = None,
     attention_context: tuple[int, int] | None = None,
     sharding: Placement | None = None,
@@ -30,13 +31,16 @@ def load(
 
         - a folder that `save` or a training run wrote. Of a run it is the newest checkpoint;
           "FOLDER@best" is the best, "FOLDER@1000" that of a step. If the run averaged its
-          parameters, it is their average;
+          parameters, it is their average. Of an adapter, or a run that trained one, it is the base
+          with the adapter merged; the base is looked for where it was found then;
         - a .nemo archive, or a folder that holds one;
         - a folder of transformers;
         - a repository on the Hugging Face Hub, such as "nvidia/parakeet-tdt-0.6b-v3": its
           transformers files if it has any, or else its .nemo archive. A file's name chooses an
           archive: "nvidia/parakeet-tdt-0.6b-v3/parakeet-tdt-0.6b-v3.nemo".
 
+      adapter: a folder that `save_adapter` or a run wrote, also as "FOLDER@best", whose adapter is
+        merged; see `with_adapter`. None: no adapter.
       dtype: "float32" or "bfloat16", of the parameters and the computation; None: parameters in
         float32 and the computation as configured.
       attention_context: frames to the (left, right) that attention is limited to, for audio that is
@@ -48,8 +52,10 @@ def load(
 
     Raises:
       ValueError: if there is no checkpoint, or it is incomplete, damaged, hostile, or does not fit
-        its own configuration; or if both `exact` and another dtype than float32 are given.
+        its own configuration; if the adapter is of another base; or if both `exact` and another
+        dtype than float32 are given.
     """
+    from tdt_jax.checkpoints.adapter import is_adapter, read_base
     from tdt_jax.checkpoints.native import CHECKPOINTS, load_native
     from tdt_jax.checkpoints.parakeet.hugging_face import is_hugging_face, read_hugging_face
     from tdt_jax.checkpoints.parakeet.nemo import read_nemo
@@ -59,7 +65,17 @@ def load(
     if exact:
         dtype = "float32"
     path, which = _find(str(source))
-    if not path.is_dir():
+    if path.is_dir() and is_adapter(path):
+        base, _ = read_base(path)
+        try:
+            recogniser = load(base, dtype=dtype, sharding=sharding)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is an adapter, and its base cannot be loaded: {error}. If it lies "
+                f"elsewhere: tdt_jax.load(BASE, adapter={str(source)!r})"
+            ) from None
+        recogniser = with_adapter(recogniser, source)
+    elif not path.is_dir():
         recogniser = _load_parakeet(path, read_nemo, dtype, sharding)
     elif is_hugging_face(path):
         recogniser = _load_parakeet(path, read_hugging_face, dtype, sharding)
@@ -68,6 +84,8 @@ def load(
         recogniser = _load_parakeet(path / name, read_nemo, dtype, sharding)
     else:
         recogniser = load_native(path, which, dtype, sharding)
+    if adapter is not None:
+        recogniser = with_adapter(recogniser, adapter)
     if attention_context is not None:
         recogniser = with_attention_context(recogniser, attention_context)
     if exact:
@@ -108,6 +126,42 @@ def save(
         write_nemo(recogniser, path)
     else:
         raise ValueError(f"format must be 'jax', 'hf' or 'nemo', got {format!r}")
+
+
+def with_adapter(recogniser: Recogniser, adapter: str | Path) -> Recogniser:
+    """Returns the recogniser with an adapter merged into its parameters.
+
+    The recogniser that is given stays as it is, so that several adapters can be merged into one
+    base, each for a recogniser of its own. Parameters without a change are shared.
+
+    Args:
+      recogniser: the base that the adapter was trained on.
+      adapter: a folder that `save_adapter` or a run wrote, also as "FOLDER@best".
+
+    Raises:
+      ValueError: if the folder holds no adapter, or one of another base.
+    """
+    from tdt_jax.checkpoints.adapter import apply_adapter, read_adapter
+
+    path, which = _find(str(adapter))
+    return apply_adapter(recogniser, read_adapter(path, which), str(adapter))
+
+
+def save_adapter(run: str | Path, folder: str | Path) -> None:
+    """Writes the adapter that a run has trained to a folder of its own, without the base.
+
+    Args:
+      run: the folder of a run that trains adapters or a part of the parameters; "RUN@best" is its
+        best checkpoint.
+      folder: to write to; a few MB.
+
+    Raises:
+      ValueError: if the run trains all parameters, or the folder holds something already.
+    """
+    from tdt_jax.checkpoints.adapter import read_adapter, write_adapter
+
+    path, which = _find(str(run))
+    write_adapter(read_adapter(path, which), Path(folder))
 
 
 def _find(source: str) -> tuple[Path, str]:

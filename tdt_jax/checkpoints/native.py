@@ -8,6 +8,7 @@ folder/parameters.safetensors   parameters by name instead, of models without a 
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,33 +42,50 @@ def load_native(
     Raises:
       ValueError: if the folder is incomplete or damaged, or has no such checkpoint.
     """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
-    try:
-        config = configs.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a configuration: {error}") from None
+    config = read_config(folder)
     tokenizer = tokenizers.load(folder)
-    has_parameters = (folder / PARAMETERS).is_file()
-    if not has_parameters and not (folder / CHECKPOINTS).is_dir():
-        raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
     piece_seconds = config.model.piece_seconds
     if config.data.train or config.data.telephone:  # a run, not a recogniser that was saved
         piece_seconds = piece_seconds or config.data.buckets[-1].seconds
     model = dataclasses.replace(
         config.model, dtype=dtype or config.model.dtype, piece_seconds=piece_seconds
     )
-    if has_parameters:
-        like = abstract_model(model, dtype, sharding)
+    like = abstract_model(model, dtype, sharding)
+    if (folder / PARAMETERS).is_file():
         return Recogniser(_read_parameters(folder / PARAMETERS, like), tokenizer)
+    return Recogniser(restore_item(folder, which, like), tokenizer)
+
+
+def read_config(folder: Path) -> Config:
+    """Returns the configuration in a folder; raises ValueError if there is none."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a tdt_jax checkpoint: it has no {CONFIG_FILE}")
+    try:
+        return configs.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a configuration: {error}") from None
+
+
+def restore_item(folder: Path, which: str, like: Any) -> Any:
+    """Returns what a checkpoint of a run holds of its parameters: averages, if it has them.
+
+    Args:
+      folder: of the run.
+      which: "best", a step, or "" for the newest checkpoint.
+      like: arrays, concrete or abstract, of the names, shapes and placement that are wanted.
+
+    Raises:
+      ValueError: if there is no such checkpoint, it is damaged or of another model.
+    """
+    if not (folder / CHECKPOINTS).is_dir():
+        raise ValueError(f"{folder} has no {CHECKPOINTS} yet")
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         step = _find_step(checkpoints, which)
         name = "average" if checkpoints.has(step, "average") else "model"
-        items = {name: abstract_model(model, dtype, sharding)}
-        newest = None if which else checkpoints.restore_newest(**items)  # that can be read
-        items = newest[1] if newest else checkpoints.restore(step, **items)
-    return Recogniser(items[name], tokenizer)
+        newest = None if which else checkpoints.restore_newest(**{name: like})  # that can be read
+        items = newest[1] if newest else checkpoints.restore(step, **{name: like})
+    return items[name]
 
 
 def save_native(recogniser: Recogniser, folder: Path, config: Config | None) -> None:

@@ -31,6 +31,7 @@ from tdt_jax.config.training import (
     TelephoneConfig,
     TokenizerConfig,
     TrainingConfig,
+    TuningConfig,
 )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "TelephoneConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "TuningConfig",
     "check_durations",
     "from_json",
     "load",

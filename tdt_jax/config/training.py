@@ -1,4 +1,4 @@
-"""The configuration of a run: loss, optimizer, augmentation, tokenizer, data, training."""
+"""The configuration of a run: loss, optimizer, augmentation, tokenizer, data, tuning, training."""
 
 from dataclasses import dataclass, field
 
@@ -149,6 +149,8 @@ class DataConfig:
     train: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()  # evaluated during training, all together
     test: tuple[str, ...] = ()  # evaluated at the end, each by itself
+    replay: tuple[str, ...] = ()  # sources of what a model knew before, against forgetting
+    replay_share: float = 0.25  # of the steps, which train on `replay`
     folder: str = ""  # that relative names in train, dev and test are relative to
     keys: tuple[str, str] = ("speech", "text")  # of audio and text in a dataset's records
     lowercase: bool = False  # convert the text of train, dev and test to lower case
@@ -160,6 +162,7 @@ class DataConfig:
 
     def __post_init__(self):
         seconds = [bucket.seconds for bucket in self.buckets]
+        share(self, "data.replay_share", below_one=True)
         require(len(seconds) > 0, "data.buckets must name at least one bucket")
         require(seconds == sorted(seconds), f"data.buckets must grow in seconds, got {seconds}")
         for name in ("train", "dev", "test"):
@@ -170,6 +173,50 @@ class DataConfig:
                 "utterances of this configuration: to use your own data, add "
                 "--set data.telephone=none",
             )
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """What fine-tuning trains: all of a model, some parameters, or low-rank adapters.
+
+    Patterns are of parameters' names, such as encoder.blocks.attention.* or *.bias; a * stands for
+    any characters, dots included.
+    """
+
+    # patterns of the parameters to train; none: all of them, or with adapters no others
+    train: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()  # patterns of parameters that stay as they are, of those in train
+    frozen_steps: int = 0  # steps at the start in which the encoder stays as it is
+    # the learning rate of an encoder block is that of the block above it times this
+    layer_decay: float = 1.0
+    rates: tuple[tuple[str, float], ...] = ()  # (pattern, factor of the learning rate)
+    # of adapters (Hu et al., 2021, arXiv 2106.09685): W + scale A B in place of a kernel W, with A
+    # [inputs, rank] and B [rank, outputs]; 0: no adapters
+    rank: int = 0
+    scale: float = 2.0
+    # patterns of the kernels with adapters; none: those of attention, feed-forward and pointwise
+    # convolution in the encoder's blocks, of the LSTM, the joint network and the CTC head
+    adapt: tuple[str, ...] = ()
+    base_dtype: str = "float32"  # in memory, of parameters that are not trained; or "bfloat16"
+    # "kept": the tokens of training.init_from. "extended": they, and those of tokenizer.model (or
+    # of a tokenizer that is trained on the text) that are not among them. "replaced": the latter
+    vocabulary: str = "kept"
+    # the architecture is that of training.init_from, whatever `model` says; of `model` count what
+    # only training and speed depend on: dtype, dropout and encoder.remat
+    same_model: bool = False
+
+    def __post_init__(self):
+        at_least(0, self, "tuning.frozen_steps", "tuning.rank")
+        positive(self, "tuning.layer_decay", "tuning.scale")
+        share(self, "tuning.layer_decay")
+        for pattern, factor in self.rates:
+            require(factor > 0, f"tuning.rates need factors above 0, got {factor} of {pattern}")
+        one_of(("float32", "bfloat16"), self, "tuning.base_dtype")
+        one_of(("kept", "extended", "replaced"), self, "tuning.vocabulary")
+        require(
+            not self.adapt or self.rank > 0,
+            f"tuning.adapt={','.join(self.adapt)} needs a tuning.rank above 0, such as 16",
+        )
 
 
 @dataclass(frozen=True)
@@ -206,6 +253,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self):

@@ -12,6 +12,7 @@ predictor.py     Predictor: LSTM layers over the labels
 joint.py         Joint: the token head and the duration head
 prompt.py        Prompt: a language prompt on the encoder's frames
 transducer.py    Transducer, encode, encode_chunk, abstract_model, with_parameters
+adapters.py      what fine-tuning trains of a model; low-rank adapters, merged outside of it
 layers.py        masks, dropout, norms: what several networks use
 """
 

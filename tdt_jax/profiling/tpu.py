@@ -29,8 +29,12 @@ def devices(topology: str) -> list:
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs, so no chip is in use
+    # One chip, as Colab and Kaggle lend it, is less than the host that libtpu assumes.
+    options = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}
     try:
-        description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **options
+        )
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise ValueError(f"libtpu knows no topology {topology!r}: {first}") from None

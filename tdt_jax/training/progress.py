@@ -107,8 +107,16 @@ class Progress:
         for name, value in scalars.items():
             self._writer.add_scalar(f"train/{name}", value, done)
 
-    def evaluated(self, done: int, evaluation: Evaluation) -> None:
-        """Prints an evaluation on the development set after `done` steps; writes its scalars."""
+    def evaluated(self, done: int, evaluation: Evaluation, *, head: str = "") -> None:
+        """Prints an evaluation on the development set after `done` steps; writes its scalars.
+
+        Of a head beside the model's main decoder, which `head` names, these are the word errors.
+        """
+        if head:
+            if self._writer is not None:
+                print(f"step {done}  dev, {head}: {evaluation.summary()}", flush=True)
+                self._writer.add_scalar(f"dev/wer_{head}", evaluation.words.rate, done)
+            return
         self._wer = evaluation.words.rate
         if self._writer is not None:
             print(f"step {done}  dev {evaluation.summary()}", flush=True)

@@ -6,6 +6,7 @@ loss = (1 - w) transducer_loss(joint, frames, states, labels) + w ctc(frames, la
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +19,19 @@ from tdt_jax.config import Config
 from tdt_jax.data.utterance import Batch
 from tdt_jax.losses.ctc import ctc_fits, ctc_loss
 from tdt_jax.losses.tiled import transducer_loss
+from tdt_jax.models.adapters import (
+    AdaptedBlocks,
+    merged_model,
+    new_adapters,
+    rate_factors,
+    trained_names,
+    with_adapters,
+)
 from tdt_jax.models.features import dither, log_mel
 from tdt_jax.models.joint import Joint
 from tdt_jax.models.transducer import Transducer
 from tdt_jax.runtime import sharding
+from tdt_jax.runtime.pytree import from_named_leaves, named_leaves
 from tdt_jax.training.augment import augment_samples, spec_augment
 from tdt_jax.training.optimizer import make_optimizer
 
@@ -56,12 +66,15 @@ class BatchArrays(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a training step changes."""
+    """What a training step changes, and the parameters that it leaves as they are."""
 
     step: jax.Array  # steps done
     model: Transducer
-    average: Transducer | None  # exponential moving average of the parameters, if kept
-    optimizer: Any
+    # exponential moving average of what is trained, if kept: a model if that is all of it,
+    # otherwise arrays by name
+    average: Any
+    optimizer: Any  # of what is trained, by name
+    adapters: dict[str, jax.Array] | None = None  # by name; see `tdt_jax.models.adapters`
 
 
 class Metrics(NamedTuple):
@@ -77,18 +90,63 @@ class Metrics(NamedTuple):
 
 
 def init_state(config: Config, key: jax.Array) -> State:
-    """Returns a new run's state, with random parameters."""
-    model: Any = Transducer(config.model, rngs=nnx.Rngs(key))  # optax's types know no modules
+    """Returns a new run's state, with random parameters.
+
+    Raises:
+      ValueError: if patterns of `config.tuning` match nothing, or nothing is trained.
+    """
+    model = Transducer(config.model, rngs=nnx.Rngs(key))
+    leaves = named_leaves(model)
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    full, adapted = trained_names(config.tuning, shapes)
+    adapters = None
+    if adapted:
+        kernels = {name: shapes[name] for name in adapted}
+        adapters = new_adapters(kernels, config.tuning.rank, jax.random.fold_in(key, 1))
+    kept = {name: leaf.astype(config.tuning.base_dtype) for name, leaf in leaves.items()}
+    model = from_named_leaves(kept | {name: leaves[name] for name in full}, model)
+    state = State(jnp.zeros((), jnp.int32), model, None, None, adapters)
+    average = None
+    if config.optimizer.ema_decay:
+        is_all = len(full) == len(leaves)
+        average = jax.tree.map(jnp.copy, model if is_all else trained_leaves(state, config))
+    trained: Any = trained_leaves(state, config)
+    rate_factors(config.tuning, {name: leaf.shape for name, leaf in trained.items()})
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
-    average = jax.tree.map(jnp.copy, model) if config.optimizer.ema_decay else None
-    return State(jnp.zeros((), jnp.int32), model, average, optimizer.init(model))
+    return state._replace(average=average, optimizer=optimizer.init(trained))
+
+
+def trained_leaves(state: State, config: Config) -> dict[str, jax.Array]:
+    """Returns what a run trains, by name: parameters, and adapters of others."""
+    leaves = named_leaves(state.model)
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    full = trained_names(config.tuning, shapes).full
+    return {name: leaves[name] for name in full} | (state.adapters or {})
+
+
+def with_trained(state: State, trained: Mapping[str, jax.Array]) -> State:
+    """Returns the state with other values of what the run trains."""
+    leaves = {name: trained.get(name, leaf) for name, leaf in named_leaves(state.model).items()}
+    adapters = state.adapters and {name: trained[name] for name in state.adapters}
+    return state._replace(model=from_named_leaves(leaves, state.model), adapters=adapters)
+
+
+def trained_model(state: State, config: Config) -> Transducer:
+    """Returns the model as trained: with averages if the run keeps them, and adapters merged."""
+    if state.adapters is None:
+        tuned = state.average
+        if tuned is None or isinstance(tuned, Transducer):
+            return state.model if tuned is None else tuned
+    else:
+        tuned = state.average or state.adapters
+    return merged_model(state.model, tuned, config.tuning.scale)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"), donate_argnames="state")
 def train_step(
     state: State, batch: BatchArrays, key: jax.Array, *, config: Config, mesh: Mesh | None = None
 ) -> tuple[State, Metrics]:
-    """Returns the state after one update of the parameters, and the batch's metrics.
+    """Returns the state after one update of what is trained, and the batch's metrics.
 
     With `training.accumulate` parts, the gradient is that of the whole batch, computed part by
     part; each part draws its own noise, dropout and attention context.
@@ -102,19 +160,25 @@ def train_step(
         they lie on one device.
     """
     key = jax.random.fold_in(key, state.step)
-    gradients, metrics = _gradients(state.model, batch, key, config, mesh)
+    trained: Any = trained_leaves(state, config)  # optax's types know no dictionaries
+    gradients, metrics = _gradients_of_step(trained, state, batch, key, config, mesh)
     gradients = sharding.constrain_parameters(gradients, mesh)
     optimizer = make_optimizer(config.optimizer, config.training.num_steps)
-    parameters: Any = state.model  # optax's types know no modules
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer, parameters)
-    model: Any = optax.apply_updates(parameters, updates)
+    updates: Any
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
+    trained = optax.apply_updates(trained, scaled_updates(updates, state.step, config))
     average = state.average
     if average is not None:
         # A short memory at first: with ema_decay 0.999, the decay at step 90 is 0.91.
         decay = jnp.minimum(config.optimizer.ema_decay, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, model)
+        averaged = {
+            name: leaf + (1 - decay) * (trained[name] - leaf)
+            for name, leaf in named_leaves(average).items()
+        }
+        average = from_named_leaves(averaged, average)
     metrics = metrics._replace(gradient_norm=optax.tree.norm(gradients))
-    state = State(state.step + 1, model, average, optimizer_state)
+    state = with_trained(state, trained)
+    state = state._replace(step=state.step + 1, average=average, optimizer=optimizer_state)
     return sharding.constrain_parameters(state, mesh), sharding.constrain_replicated(metrics, mesh)
 
 
@@ -131,7 +195,13 @@ def loss_and_metrics(
     model = sharding.gather_parameters(model, mesh, dtype)
 
     def prepare(x, block):
-        return sharding.constrain_rows(x, mesh), sharding.gather_parameters(block, mesh, dtype)
+        if isinstance(block, AdaptedBlocks):
+            adapters = sharding.gather_parameters(block.adapters, mesh)
+            blocks = sharding.gather_parameters(block.blocks, mesh, dtype)
+            block = AdaptedBlocks(blocks, adapters, block.scale).merged()
+        else:
+            block = sharding.gather_parameters(block, mesh, dtype)
+        return sharding.constrain_rows(x, mesh), block
 
     keys = jax.random.split(key, 8)
     samples = augment_samples(
@@ -183,24 +253,78 @@ def loss_and_metrics(
     return mean, metrics
 
 
-def _gradients(model: Transducer, batch: BatchArrays, key, config: Config, mesh: Mesh | None):
-    """Returns the gradient of the batch's mean loss per label, and the batch's metrics."""
+def _gradients_of_step(trained, state: State, batch: BatchArrays, key, config: Config, mesh):
+    """Returns the gradient of what is trained, zero where it is not yet, and the metrics."""
+    if not config.tuning.frozen_steps:
+        return gradients_and_metrics(trained, state, batch, key, config, mesh)
+    first = {name: x for name, x in trained.items() if not name.startswith("encoder.")}
+
+    def without_encoder():
+        gradients, metrics = gradients_and_metrics(first, state, batch, key, config, mesh)
+        zeros = {name: jnp.zeros_like(x) for name, x in trained.items()}
+        return zeros | gradients, metrics
+
+    return jax.lax.cond(
+        state.step < config.tuning.frozen_steps,
+        without_encoder,
+        lambda: gradients_and_metrics(trained, state, batch, key, config, mesh),
+    )
+
+
+def scaled_updates(
+    updates: dict[str, jax.Array], step: jax.Array, config: Config
+) -> dict[str, jax.Array]:
+    """Returns the optimizer's updates times the factors of the parameters' learning rates."""
+    tuning = config.tuning
+    shapes = {name: update.shape for name, update in updates.items()}
+    for name, factor in rate_factors(tuning, shapes).items():
+        updates[name] = updates[name] * jnp.asarray(factor, updates[name].dtype)
+    if tuning.frozen_steps:
+        for name in updates:
+            if name.startswith("encoder."):
+                updates[name] = jnp.where(step < tuning.frozen_steps, 0.0, updates[name])
+    return updates
+
+
+def gradients_and_metrics(
+    trained: dict[str, jax.Array],
+    state: State,
+    batch: BatchArrays,
+    key: jax.Array,
+    config: Config,
+    mesh: Mesh | None = None,
+) -> tuple[dict[str, jax.Array], Metrics]:
+    """Returns the gradient of the batch's mean loss per label, and the batch's metrics.
+
+    The gradient is that of `trained`; the state's other parameters and adapters are constants.
+    """
     num_parts = config.training.accumulate
-    gradient = jax.value_and_grad(loss_and_metrics, has_aux=True)
+
+    def loss(trained, batch, key):
+        leaves, adapters = (
+            {name: trained.get(name, leaf) for name, leaf in each.items()}
+            for each in (named_leaves(state.model), state.adapters or {})
+        )
+        model = from_named_leaves(leaves, state.model)
+        if adapters:
+            model = with_adapters(model, adapters, config.tuning.scale)
+        return loss_and_metrics(model, batch, key, config, mesh)
+
+    gradient = jax.value_and_grad(loss, has_aux=True)
     if num_parts == 1:
-        (_, metrics), gradients = gradient(model, batch, key, config, mesh)
+        (_, metrics), gradients = gradient(trained, batch, key)
         return gradients, metrics
 
     def add(sums, part):
         rows, part_key = part
-        (mean, metrics), gradients = gradient(model, rows, part_key, config, mesh)
+        (mean, metrics), gradients = gradient(trained, rows, part_key)
         weight = metrics.num_labels.astype(jnp.float32)
         terms = jax.tree.map(lambda x: weight * x, (mean, gradients))
         sums = jax.tree.map(jnp.add, sums, sharding.constrain_parameters(terms, mesh))
         return sums, metrics
 
     parts = sharding.microbatches(batch, num_parts, mesh), jax.random.split(key, num_parts)
-    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, model)
+    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained)
     (total, gradients), metrics = jax.lax.scan(add, zeros, parts)
     num_labels = jnp.sum(metrics.num_labels)
     count = jnp.maximum(num_labels, 1).astype(jnp.float32)

@@ -3,10 +3,13 @@
 import re
 import shutil
 
+import models
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from paths import ROOT
+from paths import GOLDEN, ROOT
+
+import tdt_jax as tdt
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "colab").glob("*.ipynb"))
 MAX_LINES = 10
@@ -19,15 +22,21 @@ def read(name: str):
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
     """Runs a notebook in a copy of colab/, train.py and configs/; returns what it printed."""
-    for folder in ("colab", "configs"):
+    for folder in ("colab", "configs", "examples"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     shutil.copy(ROOT / "train.py", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.delenv("XLA_FLAGS")  # a kernel has one device and optimised programs
 
-    def run(name: str) -> tuple[str, int]:
+    def run(name: str, **parameters) -> tuple[str, int]:
         notebook = read(name)
+        for parameter, value in parameters.items():
+            pattern = re.compile(rf"^{parameter} = .*?(?=  #@param)", re.M)
+            changed = [len(pattern.findall(cell.source)) for cell in notebook.cells]
+            assert sum(changed) == 1, f"{name} has no parameter {parameter}"
+            for cell in notebook.cells:
+                cell.source = pattern.sub(f"{parameter} = {value!r}", cell.source)
         resources = {"metadata": {"path": str(tmp_path / "colab")}}
         client = NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=resources)
         client.execute()
@@ -39,8 +48,17 @@ def execute(tmp_path, monkeypatch):
     return run
 
 
+@pytest.fixture
+def recogniser(tmp_path):
+    """A folder with a recogniser of random parameters that emits different labels all along."""
+    tdt.save(models.make_recogniser(piece_seconds=15.0), tmp_path / "recogniser")
+    return tmp_path / "recogniser"
+
+
 def test_there_are_notebooks():
-    assert NOTEBOOKS == ["train_quickstart", "understand_tdt"]
+    assert NOTEBOOKS == [
+        "finetune_parakeet", "functional_api", "train_quickstart", "transcribe", "understand_tdt",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -52,6 +70,36 @@ def test_notebook_is_tidy(name):
         assert not cell.outputs and cell.execution_count is None, f"{cell.id} has outputs"
         assert len(cell.source.splitlines()) <= MAX_LINES, f"{cell.id} is too long"
         assert not re.search(r"^(async def|def|class)\b", cell.source, re.M), f"{cell.id} defines"
+
+
+def test_fine_tuning_takes_ten_short_cells():
+    cells = [cell for cell in read("finetune_parakeet").cells if cell.cell_type == "code"]
+    assert len(cells) <= 10
+
+
+@pytest.mark.slow
+def test_finetune_parakeet(execute):
+    """With a tiny checkpoint in place of the download, and few steps."""
+    printed, _ = execute("finetune_parakeet", MODEL=str(GOLDEN / "parakeet_hybrid.nemo"), STEPS=4)
+    assert "trained, 64 tokens" in printed and "step 4  dev, ctc: WER" in printed
+    assert re.search(r"WER before \S+ %, after \S+ %", printed)
+    assert float(re.search(r"^(\S+) MB$", printed, re.M)[1]) < 1
+
+
+@pytest.mark.slow
+def test_functional_api(execute):
+    printed, _ = execute("functional_api")
+    before = float(re.search(r"(\S+) per label before", printed)[1])
+    for name in ("plain JAX", "Flax", "Equinox"):
+        assert float(re.search(rf"^{name} +(\S+)$", printed, re.M)[1]) < 0.1 * before
+    assert float(re.search(r"devices differs by (\S+)", printed)[1]) < 1e-5
+    assert float(re.search(r"(\S+) % of the labels are aligned", printed)[1]) > 50
+
+
+@pytest.mark.slow
+def test_transcribe(execute, recogniser):
+    printed, images = execute("transcribe", MODEL=str(recogniser))
+    assert " --> " in printed and images == 1
 
 
 @pytest.mark.slow

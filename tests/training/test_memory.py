@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from tdt_jax import presets
-from tdt_jax.config import Bucket, Config
+from tdt_jax.config import Bucket, Config, override
 from tdt_jax.runtime import backend, sharding
 from tdt_jax.training import memory
 
@@ -64,3 +64,29 @@ def test_a_step_fits_into_what_the_compiler_says():
     with jax.numpy_dtype_promotion("standard"):  # which optax counts on
         assert memory.step_fits(config, mesh, 1e12)
         assert not memory.step_fits(config, mesh, 1e4)
+
+
+def test_a_run_that_does_not_fit_says_what_to_reduce(monkeypatch):
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    config = run_config(remat=True)
+    memory.require_memory(config, mesh)  # a CPU does not report its memory
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": 16e9})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(memory, "step_fits", lambda *arguments: True)
+    memory.require_memory(config, mesh)
+    asked = []
+    monkeypatch.setattr(memory, "step_fits", lambda *arguments: bool(asked.append(arguments[2])))
+    tuned = override(config, "training.init_from=base", "tuning.freeze=ctc.*")
+    with pytest.raises(ValueError) as error:
+        memory.require_memory(tuned, mesh)
+    assert asked == [16e9]
+    message = str(error.value)
+    assert message.startswith(
+        "a training step of 2 x 1 s needs more memory than the 16.0 GB of a device; reduce it by"
+    )
+    for advice in (
+        "training.accumulate=2", "less than 1 s in data.buckets", "tuning.rank=16",
+        "tuning.base_dtype=bfloat16", "model.dtype=bfloat16",
+    ):  # fmt: skip
+        assert advice in message
+    assert "fsdp" not in message
