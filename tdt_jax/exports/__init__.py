@@ -1,0 +1,7 @@
+"""Recognisers that leave this package: programs and graphs that others run.
+
+onnx.py            ONNX graphs for onnx-asr and sherpa-onnx
+onnx_networks.py   the networks of a model as ONNX graphs
+onnx_graph.py      builds ONNX graphs node by node
+folder.py          a folder that is written whole or not at all
+"""
