@@ -204,24 +204,34 @@ def _encoder_graph(model: Transducer, consumer: str, weights: str, metadata: dic
 
 def _ctc_graph(model: Transducer, consumer: str, weights: str, metadata: dict) -> Any:
     graph = Graph(weights)
-    frames, _ = _frames(graph, model, consumer, "ctc")
+    frames, num_frames = _frames(graph, model, consumer, "ctc")
     shape = "batch", "frames", model.config.vocab_size + 1
     logprobs = networks.ctc(graph, model, frames)
     if consumer == "sherpa-onnx":
-        logprobs = _without_first(graph, logprobs)
+        logprobs = _without_a_repeat(graph, logprobs, num_frames)
     graph.output("logprobs", logprobs, np.float32, shape)
     return graph.model("ctc", metadata)
 
 
-def _without_first(graph: Graph, logprobs: str) -> str:
-    """Leaves out frame 0 of utterances [B, T, V + 1] whose length is no multiple of 8 features.
+def _without_a_repeat(graph: Graph, logprobs: str, num_frames: str) -> str:
+    """Leaves a frame out of utterances [B, T, V + 1] whose length is no multiple of 8 features.
 
-    Of these sherpa-onnx does not read the last frame, where a word may end.
+    Of these sherpa-onnx does not read the last frame, where a word may end. The last frame whose
+    best token is that of the frame before makes room for it: no label is lost.
     """
-    first = graph.slice(logprobs, 1, 1, END)
-    shifted = graph.op("Concat", first, graph.slice(logprobs, 1, -1, END), axis=1)
+    best = graph.op("ArgMax", logprobs, axis=2, keepdims=0)
+    repeats = graph.op("Equal", graph.slice(best, 1, 1, END), graph.slice(best, 1, 0, -1))
+    none = graph.op("Less", graph.slice(best, 1, 0, 1), np.array([0]))
+    size = graph.size(best, 1)
+    time = graph.expand(graph.range(size), 0)
+    repeats = graph.op("Concat", none, repeats, axis=1)
+    repeats = graph.op("And", repeats, graph.op("Less", time, graph.expand(num_frames, 1)))
+    last = graph.op("ArgMax", graph.cast(repeats, np.int64), axis=1, select_last_index=1)
     is_cut = graph.op("Greater", graph.op("Mod", "length", np.array([8])), np.array([0]))
-    return graph.op("Where", graph.expand(is_cut, 1, 2), shifted, logprobs)
+    is_later = graph.op("And", graph.op("GreaterOrEqual", time, last), graph.expand(is_cut, 1))
+    kept = graph.op("Add", time, graph.cast(is_later, np.int64))
+    kept = graph.op("Min", kept, graph.op("Sub", size, np.array([1])))
+    return graph.op("GatherND", logprobs, graph.expand(kept, 2), batch_dims=1)
 
 
 def _predictor(graph: Graph, model: Transducer, size: int | str) -> str:
