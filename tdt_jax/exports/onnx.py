@@ -63,7 +63,9 @@ def export_onnx(
     import_onnx()
     decoder = decoder or recogniser.config.decoders[0]
     models = _models(recogniser.model, consumer, decoder, weights)
-    if consumer == "sherpa-onnx" and any(num_bytes(each) > LARGEST_FILE for each in models.values()):
+    if consumer == "sherpa-onnx" and any(
+        num_bytes(each) > LARGEST_FILE for each in models.values()
+    ):
         raise ValueError(
             "sherpa-onnx reads a graph from one file, of at most 2 GB, and the encoder is larger: "
             "export int8 or float16 weights"
@@ -77,7 +79,9 @@ def export_onnx(
             (part / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def check(recogniser: Recogniser, consumer: str, decoder: str = "", weights: str = "float32") -> None:
+def check(
+    recogniser: Recogniser, consumer: str, decoder: str = "", weights: str = "float32"
+) -> None:
     """Raises ValueError, with the reason, if a consumer cannot run the model or the export."""
     if consumer not in CONSUMERS:
         raise ValueError(f"no export for {consumer!r}; there is one for {' and '.join(CONSUMERS)}")

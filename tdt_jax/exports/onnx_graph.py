@@ -1,5 +1,6 @@
 """Builds ONNX graphs node by node; the one file that imports onnx."""
 
+import hashlib
 import importlib
 import os
 from collections.abc import Sequence
@@ -54,17 +55,14 @@ class Graph:
         self._outputs.insert(place, self._outputs.pop(names.index(name)))
 
     def constant(self, array: Any, dtype: Any = None) -> str:
-        """Returns the name of a constant; equal small ones are stored once."""
+        """Returns the name of a constant; equal ones are stored once."""
         array = np.asarray(array, dtype)
-        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= 16 else None
+        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
         root = self._root
-        if key in root._constants:
-            return root._constants[key]
-        name = self._new_name("constant")
-        root._initializers.append(self._onnx.numpy_helper.from_array(array, name))
-        if key is not None:
-            root._constants[key] = name
-        return name
+        if key not in root._constants:
+            name = root._constants[key] = self.name("constant")
+            root._initializers.append(self._onnx.numpy_helper.from_array(array, name))
+        return root._constants[key]
 
     def op(self, kind: str, *inputs: Any, outputs: int = 1, **attributes) -> Any:
         """Adds a node. Returns the name of its output, or the names where it has several.
@@ -75,7 +73,7 @@ class Graph:
             and float32 otherwise; "" for one that is left out.
         """
         names = [each if isinstance(each, str) else self._number(each) for each in inputs]
-        results = [self._new_name(kind) for _ in range(outputs)]
+        results = [self.name(kind) for _ in range(outputs)]
         self._nodes.append(self._helper.make_node(kind, names, results, **attributes))
         return results[0] if outputs == 1 else results
 
@@ -171,7 +169,8 @@ class Graph:
     def _type(self, dtype):
         return self._helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
-    def _new_name(self, kind):
+    def name(self, kind: str) -> str:
+        """Returns a new name."""
         self._root._num_names += 1
         return f"{kind}_{self._root._num_names}"
 

@@ -13,7 +13,7 @@ import numpy as np
 from tdt_jax.config import FeatureConfig, ModelConfig
 from tdt_jax.exports.onnx_graph import END, Graph
 from tdt_jax.models.attention import MASKED, AttentionMask, attention_mask
-from tdt_jax.models.features import DECIBELS, LOUD_FRAMES, STD_GUARD
+from tdt_jax.models.features import DECIBELS, LOG_GUARD, LOUD_FRAMES, STD_GUARD, mel_filters
 from tdt_jax.models.transducer import Transducer
 from tdt_jax.runtime.pytree import named_leaves
 
@@ -62,6 +62,32 @@ def normalize(graph: Graph, features: str, lengths: str, config: FeatureConfig) 
     variance = graph.op("Div", squares, graph.op("Max", graph.op("Sub", count, one), one))
     deviation = graph.op("Add", graph.op("Sqrt", variance), np.float32(STD_GUARD))
     return graph.op("Div", centered, deviation)
+
+
+def log_mel(graph: Graph, samples: str, config: FeatureConfig) -> tuple[str, str]:
+    """Returns log-mels [1, M, F] of samples [S], before normalization, and their number [1] int64.
+
+    One of less than a hop has one feature, which is not counted.
+    """
+    size = graph.size(samples, 0)
+    before = graph.op("Concat", np.zeros(1, np.float32), graph.slice(samples, 0, 0, -1), axis=0)
+    before = graph.slice(before, 0, 0, size)
+    scaled = graph.op("Mul", before, np.float32(config.preemphasis))
+    emphasized = graph.expand(graph.op("Sub", samples, scaled), 0, 1)
+    window, hop, num_bins = config.window_length, config.hop_length, config.fft_length // 2 + 1
+    angles = 2 * np.pi / config.fft_length * np.outer(np.arange(num_bins), np.arange(window))
+    waves = np.concatenate([np.cos(angles), np.sin(angles)]) * np.hanning(window)
+    left = (window + 1) // 2
+    parts = graph.op(
+        "Conv", emphasized, graph.constant(waves[:, None], np.float32), kernel_shape=[window],
+        strides=[hop], pads=[left, window - left],
+    )  # fmt: skip
+    count = graph.op("Div", size, np.array([hop]))
+    parts = graph.slice(parts, 2, 0, graph.op("Max", count, np.array([1])))
+    real, imaginary = graph.op("Split", graph.op("Mul", parts, parts), axis=1, outputs=2)
+    power = graph.op("Transpose", graph.op("Add", real, imaginary), perm=[0, 2, 1])
+    mel = graph.op("MatMul", power, mel_filters(config).T)
+    return graph.op("Log", graph.op("Add", mel, np.float32(LOG_GUARD))), count
 
 
 def encode(graph: Graph, model: Transducer, features: str, lengths: str) -> tuple[str, str]:
@@ -119,25 +145,31 @@ def predict(
 
 def join(graph: Graph, model: Transducer, frames: str, states: str) -> str:
     """Returns the logits of frames [B, T, 1, D] and states [B, 1, U, P]: tokens, then durations."""
+    frames = project(graph, model, frames, "frame")
+    return heads(graph, model, frames, project(graph, model, states, "state"))
+
+
+def project(graph: Graph, model: Transducer, x: str, kind: str) -> str:
+    """Returns frames or states [..., D or P] as the joint network adds them; `kind` says which."""
+    leaf, name = parameters(model), f"joint.{kind}_projection"
+    return graph.linear(x, leaf(f"{name}.kernel"), leaf(f"{name}.bias"), exact=True)
+
+
+def heads(graph: Graph, model: Transducer, frames: str, states: str) -> str:
+    """Returns the logits of projected frames and states, whose shapes broadcast to [..., J]."""
     leaf = parameters(model)
-    hidden = graph.op(
-        "Add",
-        *(
-            graph.linear(x, leaf(f"joint.{name}.kernel"), leaf(f"joint.{name}.bias"), exact=True)
-            for x, name in ((frames, "frame_projection"), (states, "state_projection"))
-        ),
-    )
     kernel, bias = leaf("joint.token_head.kernel"), leaf("joint.token_head.bias")
     durations = model.config.durations
     if durations is not None:
         # Those who run the graph take the index for the duration: one for each from 0 to the last.
-        heads = [leaf("joint.duration_head.kernel"), leaf("joint.duration_head.bias")]
+        known = [leaf("joint.duration_head.kernel"), leaf("joint.duration_head.bias")]
         kernels = np.zeros((len(kernel), durations[-1] + 1), np.float32)
         biases = np.full(durations[-1] + 1, MASKED, np.float32)
-        kernels[:, list(durations)], biases[list(durations)] = heads
+        kernels[:, list(durations)], biases[list(durations)] = known
         kernel = np.concatenate([kernel, kernels], axis=1)
         bias = np.concatenate([bias, biases])
-    return graph.linear(graph.op("Relu", hidden), kernel, bias, exact=True)
+    hidden = graph.op("Relu", graph.op("Add", frames, states))
+    return graph.linear(hidden, kernel, bias, exact=True)
 
 
 def _valid(graph, size, lengths):

@@ -148,7 +148,9 @@ def test_the_graphs_of_decoder_and_joint_decode_as_greedy_decode(tmp_path, durat
 
     def separate_step(frame, token, state):
         output, _, *state = predictor.run(None, inputs(token, state))
-        (logits,) = joiner.run(None, dict(encoder_outputs=frame[None, :, None], decoder_outputs=output))
+        (logits,) = joiner.run(
+            None, dict(encoder_outputs=frame[None, :, None], decoder_outputs=output)
+        )
         return logits[0, 0, 0], state
 
     zeros = (np.zeros((2, 1, 8), np.float32),) * 2
