@@ -37,6 +37,7 @@ from tdt_jax.decoding import (
     greedy_decode,
     start_decoding,
 )
+from tdt_jax.exports.exporting import export
 from tdt_jax.inference import (
     EndOfTurn,
     EndOfUtterance,
@@ -118,6 +119,7 @@ __all__ = [
     "decode_chunk",
     "encode",
     "encode_chunk",
+    "export",
     "greedy_decode",
     "load",
     "log_mel",

@@ -1,10 +1,14 @@
 """The programs in examples/ do what they say."""
 
+import asyncio
 import importlib.util
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
+import types
 
 import jax
 import models
@@ -17,14 +21,15 @@ import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 
 PROGRAMS = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+NEEDS = {"pipecat_stt": "pipecat", "ray_serve": "ray"}
 TEXTS = ["one two three", "two", "three one"]
 SECONDS = [1.5, 0.5, 1.0]
 
 
 def program(name: str):
     """Returns a program of examples/ as a module."""
-    if name == "pipecat_stt":
-        pytest.importorskip("pipecat", reason="needs Pipecat, as its docstring says")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"needs {NEEDS[name]}, as its docstring says")
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -105,6 +110,22 @@ def test_stream(folder, capsys):
     assert "".join(line.split(maxsplit=4)[4] for line in words) == text.replace(" ", "")
 
 
+@pytest.mark.slow
+def test_run_stablehlo(folder, recogniser, tmp_path):
+    """In a process that finds no tdt_jax; it prints what `transcribe` returns."""
+    tdt.export(recogniser, tmp_path / "out")
+    (tmp_path / "tdt_jax.py").write_text("raise ImportError('no tdt_jax here')")
+    files = [str(folder / f"{n}.wav") for n in (0, 2)]
+    command = [sys.executable, "examples/run_stablehlo.py", str(tmp_path / "out"), *files]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    output = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    transcripts = tdt.transcribe(recogniser, files)
+    assert output.splitlines() == [
+        f"{path}: {each.text}" for path, each in zip(files, transcripts, strict=True)
+    ]
+    assert all(each.text for each in transcripts)
+
+
 def test_align(folder, capsys):
     assert program("align").main([str(folder / "model"), str(folder / "all.jsonl")]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -124,6 +145,38 @@ def test_check_transcripts(folder, capsys):
     assert len(rows) == 2 and losses == sorted(losses, reverse=True)
     assert summary.startswith("checked 3 of 3 utterances; mean ")
     assert losses[0] >= float(summary.split()[-1]) > 0
+
+
+def test_ray_serve(folder, monkeypatch):
+    """What Ray is given; a replica is ready when all is compiled, and fails with its device."""
+    module = program("ray_serve")
+    found = {}
+    monkeypatch.setattr(module, "Engine", lambda *arguments: arguments)
+    monkeypatch.setattr(module, "create_app", lambda engine, settings: (engine, settings))
+
+    def ingress(make_app):
+        found["app"] = make_app()
+        return lambda cls: cls
+
+    def deployment(**options):
+        found.update(options)
+        return lambda cls: types.SimpleNamespace(bind=lambda: cls)
+
+    monkeypatch.setattr(module.serve, "ingress", ingress)
+    monkeypatch.setattr(module.serve, "deployment", deployment)
+    settings = module.Settings(streams=3, max_requests=5)
+    model = str(folder / "model")
+    replica = module.application(model, settings, replicas=(2, 3), num_gpus=1)()
+    assert found["app"][1] is settings and found["max_ongoing_requests"] == 8
+    assert found["autoscaling_config"]["min_replicas"] == 2
+    assert found["ray_actor_options"]["num_gpus"] == 1
+    engine = types.SimpleNamespace(is_ready=True, failure="")
+    service = types.SimpleNamespace(engine=engine)
+    replica.app = types.SimpleNamespace(state=types.SimpleNamespace(service=service))
+    asyncio.run(replica.check_health())
+    engine.is_ready, engine.failure = False, "RuntimeError"
+    with pytest.raises(RuntimeError, match="the device has failed"):
+        asyncio.run(replica.check_health())
 
 
 def losses_of(output: str) -> list[float]:

@@ -43,12 +43,14 @@ ROOMS = {
         "recogniser",
         "inference",
     ],
+    "exports": "config runtime tokenizer decoding models recogniser checkpoints inference".split(),
+    "cluster": ["audio", "checkpoints", "inference", "recogniser", "runtime"],
     "serving": ["audio", "inference", "recogniser", "__init__"],
     "benchmarks": ALL,
-    "cli": [*ALL, "serving", "benchmarks", "__init__"],
+    "cli": [*ALL, "exports", "serving", "benchmarks", "__init__"],
     "__init__": [
         *"audio.errors presets config runtime.sharding models losses decoding".split(),
-        *"recogniser checkpoints inference".split(),
+        *"recogniser checkpoints inference exports".split(),
     ],
 }
 # Within a room: which of its folders' files may import what of the room, and who may import them.
@@ -57,7 +59,7 @@ FOLDERS = {
     "data.telephone": (["data.utterance", "data.buckets"], ["data.task"]),
     "checkpoints.formats": (
         [],
-        ["checkpoints.parakeet", "checkpoints.loading", "checkpoints.native"],
+        ["checkpoints.parakeet", "checkpoints.loading", "checkpoints.native", "exports"],
     ),
     "checkpoints.parakeet": (["checkpoints.formats"], ["checkpoints.loading"]),
 }
@@ -92,6 +94,9 @@ PACKAGES = {
     "starlette": ["serving"],
     "uvicorn": ["serving"],
     "prometheus_client": ["serving"],
+    "ray": ["cluster"],
+    "pyarrow": ["data.parquet", "cluster"],
+    "websockets": ["benchmarks.serve_load"],
 }
 WITHOUT_JAX = [
     *"config audio tokenizer orthography data inference.transcript inference.formats".split(),

@@ -90,9 +90,12 @@ def _open(
         options["ignore_length"] = "1"
     if probed:
         options |= {"probesize": str(probed[0]), "analyzeduration": str(probed[1])}
+    # From version 19 PyAV reads tags whatever their bytes.
+    is_strict = int(av.__version__.split(".")[0]) < 19
+    replacing: Any = {"metadata_errors": "replace"} if is_strict else {}
     file.seek(0)
     try:
-        container = av.open(file, options=options, metadata_errors="replace", buffer_size=BUFFER)
+        container = av.open(file, options=options, buffer_size=BUFFER, **replacing)
     except (FFmpegError, ValueError) as error:
         raise UnknownFormatError(f"FFmpeg: {_reason(error)}") from None
     if container.streams.audio or probed or not container.streams.video:

@@ -23,6 +23,8 @@ silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change
 live.py            streams as a voice agent uses them: error rates and delays
 turns.py           how soon and how surely a stream detects the ends of turns
+serve.py           a server under load: live streams, and recordings beside transcribe
+serve_load.py      a process that loads a server
 windows.py         streams in windows: which words and times differ from the whole recording's
 recordings.py      recordings read into memory
 near_silence.py    kinds of near silence and narrow channels, for long_form.py

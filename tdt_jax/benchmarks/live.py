@@ -357,13 +357,13 @@ def _accuracy_and_delays(
         words = emitted(each.words)
         certain = [(change.time, change.text.split()) for change in changes]
         shown = [(change.time, change.shown.split()) for change in changes]
-        for end, j in _timed(recording.words, [text for text, *_ in words], normalize):
+        for end, j in timed(recording.words, [text for text, *_ in words], normalize):
             num_timed += 1
-            delays["decoded"].append(_first_time(shown, j, words[j][0]) - end)
-            delays["final"].append(_first_time(certain, j, words[j][0]) - end)
+            delays["decoded"].append(first_time(shown, j, words[j][0]) - end)
+            delays["final"].append(first_time(certain, j, words[j][0]) - end)
             delays["label_delay"].append(words[j][1] - end)
         words = emitted(offline_words)
-        for end, j in _timed(recording.words, [text for text, *_ in words], normalize):
+        for end, j in timed(recording.words, [text for text, *_ in words], normalize):
             delays["offline_label_delay"].append(words[j][1] - end)
     return {
         "timed_words": num_timed,
@@ -397,7 +397,7 @@ def emitted(words: Sequence[Word]) -> list[SpokenWord]:
     return parts
 
 
-def _timed(
+def timed(
     spoken: Sequence[SpokenWord], words: Sequence[str], normalize: Normalize
 ) -> Iterator[tuple[float, int]]:
     """Yields when a word ends, and its place in `words`, of those words that are right."""
@@ -416,7 +416,7 @@ def _timed(
         i, j = i + bool(left), j + bool(right)
 
 
-def _first_time(states: Sequence[tuple[float, list[str]]], place: int, word: str) -> float:
+def first_time(states: Sequence[tuple[float, list[str]]], place: int, word: str) -> float:
     """Returns the first time at which a word is at its place."""
     return next((t for t, words in states if words[place : place + 1] == [word]), states[-1][0])
 

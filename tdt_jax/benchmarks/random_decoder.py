@@ -84,15 +84,20 @@ def iteration_bytes(model: Transducer) -> IterationBytes:
 def find_blank_bias(config: ModelConfig, num_frames: int) -> float:
     """Returns blank's bias with which four utterances emit LABELS_PER_SECOND, by bisection."""
     frames = jax.device_put(make_frames(config, 4, num_frames))
-    lengths = np.full((4,), num_frames, np.int32)
     model = jax.device_put(make_model(config, 0.0))
-    bias = model.joint.token_head.bias
-    wanted = LABELS_PER_SECOND * 4 * num_frames * config.seconds_per_frame
+    return balance_blanks(model, frames, np.full((4,), num_frames, np.int32))
+
+
+def balance_blanks(model: Transducer, frames: jax.Array, num_frames: np.ndarray) -> float:
+    """Sets and returns blank's bias with which frames [B, T, D], [B] emit LABELS_PER_SECOND."""
+    assert model.joint is not None
+    config, bias = model.config, model.joint.token_head.bias
+    wanted = LABELS_PER_SECOND * num_frames.sum() * config.seconds_per_frame
     low, high, middle = -20.0, 60.0, 0.0
     for _ in range(14):
         middle = (low + high) / 2
         bias[...] = bias[...].at[-1].set(middle)
-        result = greedy_decode(model, frames, lengths, max_symbols=config.max_symbols)
+        result = greedy_decode(model, frames, num_frames, max_symbols=config.max_symbols)
         too_many = int(result.num_labels.sum()) > wanted
         low, high = (middle, high) if too_many else (low, middle)
     return middle

@@ -9,6 +9,7 @@ serve.py         serve
 terminal.py      the words of a stream, written as they come
 evaluate.py      evaluate, warmup
 convert.py       convert
+export.py        export
 prepare.py       prepare
 check.py         prepare check
 check_page.py    a page to listen to the worst pairs

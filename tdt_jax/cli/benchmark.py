@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def add_benchmark(add: AddCommand) -> None:
     _add_decode(add_kind)
     _add_long(add_kind)
     _add_live(add_kind)
+    _add_serve(add_kind)
     _add_encoder(add_kind)
     _add_chunk(add_kind)
     _add_parity(add_kind)
@@ -435,6 +437,114 @@ def _windows(text: str) -> list[tuple[float, float, float]]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of LEFT:CHUNK:RIGHT") from None
 
 
+# serve
+
+
+def _add_serve(add_kind) -> None:
+    parser = add_kind(
+        "serve",
+        _serve,
+        "delays of live streams of `tdt-jax serve`, played in real time, and its speed with "
+        "recordings beside transcribe, on loopback (needs the extra serve)",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, as serve takes")
+    parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
+    parser.add_argument(
+        "--case",
+        metavar="NAME",
+        help="serve a causal model of this size instead, 120m or 0.6b, with random weights and "
+        "MODEL's tokenizer",
+    )
+    parser.add_argument(
+        "--streams",
+        type=_counts,
+        default=(1, 8, 32),
+        metavar="A,B",
+        help="numbers of live streams; an empty text for none [1,8,32]",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="how long each number of streams is measured [60]",
+    )
+    parser.add_argument(
+        "--lookahead", type=float, metavar="S", help="of a causal model in seconds [its first]"
+    )
+    parser.add_argument(
+        "--stop-secs",
+        type=float,
+        default=0.2,
+        metavar="S",
+        help="seconds from the end of speech to the request for the final transcript, which a "
+        "detector of voice activity waits for [0.2]",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="seconds from that request within which 95 %% of the final transcripts come if a "
+        "server keeps up [0.5]",
+    )
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=200,
+        metavar="N",
+        help="number of recordings that are posted; 0 for none [200]",
+    )
+    parser.add_argument(
+        "--clients", type=positive, default=32, help="how many recordings at a time [32]"
+    )
+    _add_repeats(parser, 3)
+    _add_normalizer(parser)
+    _add_json(parser, "one JSON object for each row")
+
+
+def _serve(options) -> int:
+    from tdt_jax.benchmarks import serve
+    from tdt_jax.checkpoints import loading
+    from tdt_jax.data.sources import read_source
+    from tdt_jax.runtime import process
+
+    items = read_source(options.manifest)
+    process.set_up()
+    failed: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model, recogniser = options.model, loading.load(options.model)
+        if options.case:
+            recogniser = serve.random_recogniser(options.case, recogniser, items)
+            model = f"{folder}/{options.case}"
+            loading.save(recogniser, model)
+        if options.streams:
+            reports = serve.live_reports(
+                model,
+                items,
+                streams=options.streams,
+                sample_rate=recogniser.config.features.sample_rate,
+                seconds=options.seconds,
+                stop_secs=options.stop_secs,
+                limit=options.limit,
+                lookahead=options.lookahead,
+                normalizer=options.normalizer,
+                failed=failed,
+            )
+            _print(reports, as_json=options.json)
+        if options.requests > 0:
+            report = serve.batch_report(
+                model,
+                recogniser,
+                items[: options.requests],
+                requests=options.requests,
+                clients=options.clients,
+                repeats=options.repeats,
+                failed=failed,
+            )
+            _print([report], as_json=options.json)
+    return _complain_of(failed)
+
+
 # encoder
 
 
@@ -727,6 +837,11 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(number) for number in text.split(",")) if text else ()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Returns A,B,... as whole numbers above 0."""
+    return tuple(positive(number) for number in text.split(",")) if text else ()
 
 
 def _print(reports, *, as_json: bool = False) -> int:

@@ -8,6 +8,7 @@ from tdt_jax import __version__
 from tdt_jax.cli.benchmark import add_benchmark
 from tdt_jax.cli.convert import add_convert
 from tdt_jax.cli.evaluate import add_evaluate, add_warmup
+from tdt_jax.cli.export import add_export
 from tdt_jax.cli.listen import add_listen
 from tdt_jax.cli.prepare import add_prepare
 from tdt_jax.cli.serve import add_serve
@@ -81,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_evaluate(add)
     add_warmup(add)
     add_convert(add)
+    add_export(add)
     add_prepare(add)
     add_benchmark(add)
     return parser

@@ -44,7 +44,7 @@ class DecoderState(NamedTuple):
 def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
     """Returns `new` where `rows` [B] is True and `old` elsewhere; B is at `axis` of `old`."""
     shape = [1] * old.ndim
-    shape[axis] = len(rows)
+    shape[axis] = rows.shape[0]
     return jnp.where(rows.reshape(shape), new, old)
 
 

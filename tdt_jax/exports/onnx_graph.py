@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 OPSET, IR_VERSION = 17, 8  # the oldest with LayerNormalization: ONNX Runtime 1.12 runs it
-# Rows are rounded to 7 bits and not 8: x86 processors without VNNI add pairs of products in 16 bits.
+# Rows are rounded to 7 bits and not 8: processors without VNNI add pairs of products in 16 bits.
 LEVELS, ZERO = 63, 64
 END = np.iinfo(np.int64).max  # of a slice to the end of an axis
 LARGEST_FILE = 2**31 - 2**24  # bytes of a file of protocol buffers; more weights lie beside it

@@ -71,7 +71,8 @@ class StepState(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def _start(model: Transducer, batch_size: int) -> StepState:
+def start_steps(model: Transducer, batch_size: int) -> StepState:
+    """Returns the state before the first step of `batch_size` utterances."""
     return StepState(
         start_log_mel(batch_size, model.config.features),
         start_encoding(model, batch_size),
@@ -79,7 +80,7 @@ def _start(model: Transducer, batch_size: int) -> StepState:
     )
 
 
-def _decode_step(
+def decode_step(
     model: Transducer,
     samples: jax.Array,
     num_samples: jax.Array,
@@ -118,7 +119,7 @@ def _decode_flush(
     The decoder skips the frames that were decoded here, when they have been encoded again with the
     audio that follows.
 
-    The other arguments, and what is returned, are those of `_decode_step`.
+    The other arguments, and what is returned, are those of `decode_step`.
     """
     state = _restarted(model, restart, state)
     hypothesis, num_frames, (_, _, decoder) = _decode(model, samples, num_samples, rows, state)
@@ -141,8 +142,8 @@ def _decode(model, samples, num_samples, last, state):
     return hypothesis, num_frames, StepState(features, encoder, decoder)
 
 
-_step = jax.jit(_decode_step)
-_donating_step = jax.jit(_decode_step, donate_argnames="state")
+_step = jax.jit(decode_step)
+_donating_step = jax.jit(decode_step, donate_argnames="state")
 _flush = jax.jit(_decode_flush)
 _donating_flush = jax.jit(_decode_flush, donate_argnames="state")
 
@@ -158,14 +159,15 @@ class Feed:
     """The samples of a stream that wait to be decoded, with marks where utterances end in them.
 
     Attributes:
+      first, step: samples of an utterance's first step, and of each later one.
       num_samples, num_frames: decoded of the utterance.
       is_new: whether the next step begins an utterance, whatever the state holds.
     """
 
     def __init__(self, config: ModelConfig):
         _, lookahead = config.encoder.chunked_contexts[0]
-        self._first = config.samples_per_frame * lookahead + config.features.window_length // 2
-        self.step = config.samples_per_frame * (lookahead + 1)  # samples of a step but the first
+        self.first = config.samples_per_frame * lookahead + config.features.window_length // 2
+        self.step = config.samples_per_frame * (lookahead + 1)
         self.reset()
 
     def reset(self) -> None:
@@ -187,7 +189,7 @@ class Feed:
 
     @property
     def _wanted(self) -> int:
-        return self.step if self.num_samples else self._first
+        return self.step if self.num_samples else self.first
 
     def push(self, samples: np.ndarray) -> None:
         """Takes samples [S]."""
@@ -298,7 +300,7 @@ class Slots:
 
     def start(self) -> StepState:
         """Returns the state before the first step."""
-        return _start(self._model, batch_size=len(self.feeds))
+        return start_steps(self._model, batch_size=len(self.feeds))
 
     def warm_up(self) -> None:
         """Compiles the programs of a step and of a flush."""

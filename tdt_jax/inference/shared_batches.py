@@ -81,9 +81,9 @@ class SharedBatches:
         self._jobs: deque[Job] = deque()  # that have windows waiting; the first one's turn is next
         self._running: deque[_Batch] = deque()
 
-    def warm_up(self) -> None:
-        """Compiles the programs of all shapes, as `tdt_jax.inference.transcription.warm_up`."""
-        for _ in warm_up(self._recogniser, decoder=self._decoder, **self._options):
+    def warm_up(self, longest: float) -> None:
+        """Compiles the programs of all shapes that recordings of `longest` seconds may need."""
+        for _ in warm_up(self._recogniser, decoder=self._decoder, longest=longest, **self._options):
             pass
 
     def cut(self, samples: np.ndarray) -> Job:

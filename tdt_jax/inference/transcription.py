@@ -215,14 +215,18 @@ def warm_up(
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
+    longest: float = PIECE_SECONDS,
 ) -> Iterator[Shape]:
     """Compiles what `transcribe` may need, and yields each shape when it is compiled.
 
-    Shapes of more than half a minute, of local attention, are left to when they are needed.
+    Shapes that only recordings of more than `longest` seconds need are left to when they are
+    needed; with local attention there are shapes of more than half a minute.
     """
     recogniser.check_decoder(decoder)
-    for shape in shapes_on_devices(recogniser, batch_seconds, piece_seconds):
-        if shape.seconds <= PIECE_SECONDS:
+    table = shapes_on_devices(recogniser, batch_seconds, piece_seconds)
+    needed = min([each.seconds for each in table if each.seconds >= longest], default=math.inf)
+    for shape in table:
+        if shape.seconds <= needed:
             batch = pad_rows([], shape, recogniser.config.features.sample_rate)
             start_decoding(recogniser, decoder, *batch)()
             yield shape

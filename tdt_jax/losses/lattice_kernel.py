@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as mosaic
-from jax.experimental.pallas import triton
 
 from tdt_jax.losses.recursion import NEG_INF, LogProbs, Recursion, Step, skew, unskew
 from tdt_jax.runtime import backend
@@ -41,7 +40,7 @@ GPU_COLUMNS = 1024
 def fits(columns: int, steps: Sequence[Step], recursions: Sequence[Recursion]) -> bool:
     """Returns whether the kernel of the current backend takes lattices of this many columns."""
     if backend.current() == "gpu":
-        return columns <= GPU_COLUMNS
+        return columns <= GPU_COLUMNS and backend.has_triton()
     return _block(columns, steps, recursions) is not None
 
 
@@ -260,6 +259,8 @@ def _on_gpu(leaving, end, steps, recursions):
     nodes = pl.BlockSpec((None, None, *sizes), lambda i, j: (i, j, 0, 0))
     options = {}
     if not backend.interprets_kernels():
+        from jax.experimental.pallas import triton
+
         # One label a thread as far as the multiprocessor's registers go.
         options["compiler_params"] = triton.CompilerParams(
             num_warps=min(max(width // 32, 1), 16), num_stages=1
@@ -283,6 +284,8 @@ def _on_gpu(leaving, end, steps, recursions):
 
 
 def _gpu_program(end_ref, arcs_refs, *result, steps, recursions, width):
+    from jax.experimental.pallas import triton  # which a later jax may not have
+
     diagonals, size = arcs_refs[0].shape
     columns = jnp.arange(width)
     # 1 for alpha, 0 for beta: of two recursions, the first is alpha.

@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from tdt_jax.config import EncoderConfig
-from tdt_jax.models import attention_kernel, attention_kernel_gpu
 from tdt_jax.models.layers import dropout
 from tdt_jax.runtime import backend
 
 MASKED = -1e9  # attention score of a masked frame
+CUDNN_FRAMES = 64  # with no more, cuDNN's attention has nothing to gain
 
 Length = Any  # an int, or an array where it is drawn
 
@@ -252,19 +252,23 @@ class RelativeAttention(nnx.Module):
     def _kernel(self, num_frames, mask, key):
         """Returns the module of the kernel for this attention, or None.
 
-        On a GPU the kernel is for training: cuDNN has attention without dropout, and blocks skip
-        the keys that their queries do not attend to.
+        On a GPU the kernel is for training: without dropout there is cuDNN's, and blocks skip the
+        keys that their queries do not attend to.
         """
         if not backend.uses_kernels():
             return None
         if backend.current() == "tpu":
+            from tdt_jax.models import attention_kernel  # Pallas takes its time to import
+
             fits = attention_kernel.gains(num_frames, *self.content_bias.shape)
             return attention_kernel if fits else None
+        if key is None or not backend.has_triton():
+            return None
+        from tdt_jax.models import attention_kernel_gpu
+
         fits = (
-            key is not None
-            and attention_kernel_gpu.fits(self.content_bias.shape[-1], self.dtype)
+            attention_kernel_gpu.fits(self.content_bias.shape[-1], self.dtype)
             and attention_blocks(mask, num_frames).chunk == num_frames
-            and not self._has_cudnn(key)
         )
         return attention_kernel_gpu if fits else None
 
@@ -382,20 +386,24 @@ class RelativeAttention(nnx.Module):
           padding: [B, T] bool, True on queries that are padding: their output is zero.
         """
         by_distance = _shifted(by_position, positions, first, keys.shape[1])
-        if self._has_cudnn(key):
+        if key is None and self._has_cudnn(padding.shape[1], keys.shape[1]):
             return self._by_cudnn(by_content, keys, values, by_distance, masked, padding)
         scores = _product(by_content, keys) + by_distance
         return _mean(self._weights(scores, masked, padding, key), values)
 
-    def _has_cudnn(self, key):
-        """Returns whether cuDNN has this attention: of heads that fit it, without dropout."""
+    def _has_cudnn(self, num_queries, num_keys):
+        """Returns whether cuDNN computes attention without dropout.
+
+        By default only as a GPU has shown it: with all frames at once, and not few of them.
+        """
+        width = self.content_bias.shape[-1]
+        is_proven = num_queries == num_keys > CUDNN_FRAMES
         return (
             backend.current() == "gpu"
-            and backend.uses_kernels()
             and self.dtype == jnp.bfloat16
-            and self.content_bias.shape[-1] % 8 == 0
-            and self.content_bias.shape[-1] <= 128
-            and (key is None or self.dropout == 0)
+            and width % 8 == 0
+            and width <= 128
+            and backend.uses_kernels(is_proven=is_proven)
         )
 
     def _by_cudnn(self, queries, keys, values, by_distance, masked, padding):
@@ -412,14 +420,15 @@ class RelativeAttention(nnx.Module):
         def padded(x, extra):
             return jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0)))
 
-        mixed = jax.nn.dot_product_attention(
-            padded(queries, extra[0]),
-            padded(keys, extra[1]),
-            padded(values, extra[1]),
-            bias,
-            scale=scale,
-            implementation="xla" if backend.interprets_kernels() else "cudnn",
-        )
+        with jax.numpy_dtype_promotion("standard"):  # which jax.nn counts on
+            mixed = jax.nn.dot_product_attention(
+                padded(queries, extra[0]),
+                padded(keys, extra[1]),
+                padded(values, extra[1]),
+                bias,
+                scale=scale,
+                implementation="xla" if backend.interprets_kernels() else "cudnn",
+            )
         return jnp.where(padding[:, :, None, None], 0, mixed[:, :num_queries])
 
     def _weights(self, scores, masked, padding, key):

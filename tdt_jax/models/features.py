@@ -221,7 +221,7 @@ def _windows(samples, num_frames: int, window_length: int, hop_length: int):
     hops = math.ceil(window_length / hop_length)  # blocks of a hop that one window spans
     total = (num_frames + hops - 1) * hop_length
     samples = jnp.pad(samples, ((0, 0), (0, max(0, total - samples.shape[1]))))
-    blocks = samples[:, :total].reshape(len(samples), num_frames + hops - 1, hop_length)
+    blocks = samples[:, :total].reshape(samples.shape[0], num_frames + hops - 1, hop_length)
     frames = jnp.concatenate([blocks[:, i : i + num_frames] for i in range(hops)], axis=-1)
     return frames[:, :, :window_length]
 

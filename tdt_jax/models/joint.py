@@ -132,7 +132,7 @@ class OneHead:
     ) -> Logits:
         """Returns what `Joint.heads` returns."""
         hidden = dropout(jax.nn.relu(frames + states), self.dropout, key)
-        logits = _with_bias(product(hidden.astype(self.dtype), self.kernel), self.bias)
+        logits = linear(hidden.astype(self.dtype), self.kernel, self.bias)
         num_tokens, num_durations = self.sizes
         tokens, others = jnp.split(logits, [num_tokens], axis=-1)
         return tokens, others[..., :num_durations] if num_durations else None
@@ -145,7 +145,7 @@ class Head(nnx.Linear):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., J] -> [..., V] float32."""
-        return _with_bias(product(x.astype(self.dtype), self.kernel[...]), self.bias[...])
+        return linear(x.astype(self.dtype), self.kernel[...], self.bias[...])
 
     def in_halves(self) -> Callable[[jax.Array], jax.Array]:
         """Returns the same function of x as two products, each with half of the kernel.
@@ -160,7 +160,7 @@ class Head(nnx.Linear):
 
         def head(x):
             x = x.astype(self.dtype)
-            halves = product(x[..., :half], top) + product(x[..., half:], bottom)
+            halves = _logits(x[..., :half], top) + _logits(x[..., half:], bottom)
             return _with_bias(halves, self.bias[...])
 
         return head
@@ -171,12 +171,17 @@ def _with_bias(logits, bias):
 
 
 @jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns x [..., J] @ kernel [J, V], computed in x's dtype and accumulated in float32.
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Returns x [..., J] @ kernel [J, V] + bias [V], computed in x's dtype, summed in float32.
 
-    So are its gradients: the gradient of the logits is float32, and would otherwise make both of
-    the backward pass's products float32.
+    So are its gradients. That of the logits is float32: it would make both of the backward pass's
+    products float32, and is rounded before anything uses it, so that it is in memory in x's dtype
+    alone.
     """
+    return _with_bias(_logits(x, kernel), bias)
+
+
+def _logits(x, kernel):
     return _product(x, kernel.astype(x.dtype), ((x.ndim - 1,), (0,)))
 
 
@@ -190,17 +195,22 @@ def _product(x, y, contracted):
     )
 
 
-def _product_forward(x, kernel):
-    return product(x, kernel), (x, kernel)
+def _linear_forward(x, kernel, bias):
+    return linear(x, kernel, bias), (x, kernel, bias)
 
 
-def _product_backward(residuals, gradient):
-    x, kernel = residuals
+def _linear_backward(residuals, gradient):
+    x, kernel, bias = residuals
     gradient = gradient.astype(x.dtype)
     rows = tuple(range(x.ndim - 1))
     x_gradient = _product(gradient, kernel.astype(x.dtype), ((x.ndim - 1,), (1,)))
     kernel_gradient = _product(x, gradient, (rows, rows))
-    return x_gradient.astype(x.dtype), kernel_gradient.astype(kernel.dtype)
+    bias_gradient = jnp.sum(gradient, axis=rows, dtype=jnp.float32)
+    return (
+        x_gradient.astype(x.dtype),
+        kernel_gradient.astype(kernel.dtype),
+        bias_gradient.astype(bias.dtype),
+    )
 
 
-product.defvjp(_product_forward, _product_backward)
+linear.defvjp(_linear_forward, _linear_backward)

@@ -30,7 +30,7 @@ def mask_time(x: jax.Array, lengths: jax.Array, start: jax.Array | int = 0) -> j
 def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
     """Returns `new` where `rows` [B] is True and `old` elsewhere; B is at `axis` of both."""
     shape = [1] * new.ndim
-    shape[axis] = len(rows)
+    shape[axis] = rows.shape[0]
     return jnp.where(rows.reshape(shape), new, old)
 
 

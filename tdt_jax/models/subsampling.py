@@ -84,7 +84,7 @@ class Subsampling(nnx.Module):
             return self.frames(part, num_features, start // 8)
 
         frames = jax.lax.map(part, jnp.arange(num_parts))  # [parts, B, MAX_FEATURES / 8, D]
-        frames = jnp.moveaxis(frames, 0, 1).reshape(len(features), -1, frames.shape[-1])
+        frames = jnp.moveaxis(frames, 0, 1).reshape(features.shape[0], -1, frames.shape[-1])
         return frames[:, :total], num_frames
 
     def frames(

@@ -3,9 +3,9 @@
 Some functions compute the same sums in one layout on a TPU and in another on a CPU. They choose
 while they are traced.
 
-The lattice and attention have kernels of their own (Pallas) for TPUs and GPUs. Those for GPUs
-are an option. The variable TDT_JAX_KERNELS, "on" or "off" when a program is traced, overrides the
-default.
+The lattice and attention have kernels of their own (Pallas) for TPUs and GPUs. They are the default
+on TPUs and on NVIDIA's GPUs from LEAST_CAPABILITY. The variable TDT_JAX_KERNELS, "on" or "off" when
+a program is traced, overrides the default.
 """
 
 import contextlib
@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator
 
 import jax
+
+LEAST_CAPABILITY = 8  # the major version of a GPU's compute capability: Ampere, which has bfloat16
 
 _assumed: list[str] = []
 _kernels: list[bool] = []
@@ -24,8 +26,12 @@ def current() -> str:
     return _assumed[-1] if _assumed else jax.default_backend()
 
 
-def uses_kernels() -> bool:
+def uses_kernels(*, is_proven: bool = True) -> bool:
     """Returns whether programs for this backend have kernels in place of XLA's operations.
+
+    Args:
+      is_proven: whether a GPU has shown the kernel right and faster. Others are for
+        TDT_JAX_KERNELS=on alone.
 
     Raises:
       ValueError: if TDT_JAX_KERNELS is neither "on" nor "off".
@@ -37,7 +43,27 @@ def uses_kernels() -> bool:
     chosen = os.environ.get("TDT_JAX_KERNELS")
     if chosen not in (None, "on", "off"):
         raise ValueError(f'TDT_JAX_KERNELS must be "on" or "off", got {chosen!r}')
-    return current() == "tpu" if chosen is None else chosen == "on"
+    if chosen is None:
+        return current() == "tpu" or (is_proven and _gpu_runs_kernels())
+    return chosen == "on"
+
+
+def _gpu_runs_kernels() -> bool:
+    """Returns whether the GPU is NVIDIA's and recent enough; those that are assumed are."""
+    if _assumed:
+        return True
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")  # "9.0"; AMD's: "gfx942"
+    major = str(capability).partition(".")[0]
+    return major.isdigit() and int(major) >= LEAST_CAPABILITY
+
+
+def has_triton() -> bool:
+    """Returns whether this jax lowers kernels for GPUs by Triton, which jax 0.11.2 deprecates."""
+    try:
+        from jax.experimental.pallas import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def interprets_kernels() -> bool:

@@ -6,6 +6,7 @@ device.
 """
 
 import asyncio
+import gc
 import logging
 import queue
 import threading
@@ -23,11 +24,13 @@ from tdt_jax.serving.errors import Busy
 from tdt_jax.serving.live import AnyStream, Live
 from tdt_jax.serving.metrics import Metrics
 from tdt_jax.serving.settings import Settings
-from tdt_jax.serving.windowed_streams import WindowedStreams
+from tdt_jax.serving.windowed_streams import WindowedStream, WindowedStreams
 
 log = logging.getLogger(__name__)
 
 LIVE_SECONDS = 0.1  # after which a batch has its turn, however many live streams are ready
+SHORT = 15.0  # seconds of audio that are cut without a thread, in some milliseconds
+FAILED = "the device has failed"
 LOOK = 0.5  # seconds between two looks whether a client is still there
 
 
@@ -102,7 +105,7 @@ class Engine:
         live = Live(stream, self._loop, self._wake.set, self._rate)
         pool.lives[stream] = live
         if pool is not self._pool:  # it has failed meanwhile
-            raise Busy("the device has failed")
+            raise Busy(FAILED)
         self.metrics.live_streams.inc()
         return live
 
@@ -130,7 +133,10 @@ class Engine:
         self._count_waiting(num_samples)
         job, changed = None, asyncio.Event()
         try:
-            job = await asyncio.to_thread(self._batches.cut, samples)
+            if num_samples <= SHORT * self._rate:
+                job = self._batches.cut(samples)
+            else:
+                job = await asyncio.to_thread(self._batches.cut, samples)
             del samples
             self._changed[job] = changed
             self._send(self._batches.add, job)
@@ -171,9 +177,11 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._batches.warm_up()
+            self._batches.warm_up(self._settings.max_seconds)
             if self._pool:
                 self._pool.streams.warm_up()
+            gc.collect()
+            gc.freeze()  # what is there stays: collecting it again would delay live streams
             self.is_ready = True
             while not self._stopping:
                 self._wake.clear()
@@ -206,7 +214,11 @@ class Engine:
             self.metrics.step_seconds.observe(time.perf_counter() - before)
             self.metrics.step_streams.observe(len(stepped))
             for stream, events in stepped:
-                if live := self._pool.lives.get(stream):
+                if isinstance(stream, WindowedStream) and stream.has_failed:
+                    self.metrics.failures.inc()
+                    if live := self._pool.lives.get(stream):
+                        live.fail(FAILED)
+                elif live := self._pool.lives.get(stream):
                     live.deliver(events)
         return worked
 
@@ -216,7 +228,7 @@ class Engine:
         self.metrics.failures.inc()
         self._pool = self._new_pool()  # first, as clients come meanwhile
         for live in list(failed.lives.values()):
-            live.fail("the device has failed")
+            live.fail(FAILED)
 
     def _step_batches(self) -> None:
         rows, jobs = self._batches.step()

@@ -1,6 +1,13 @@
 """What a server counts, in Prometheus' text format."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -12,6 +19,7 @@ class Metrics:
     def __init__(self):
         self.registry = CollectorRegistry()
         registry = self.registry
+        ProcessCollector(registry=registry)  # CPU time and memory, on Linux
         self.requests = Counter(
             "tdt_requests", "Answered requests", ["path", "status"], registry=registry
         )

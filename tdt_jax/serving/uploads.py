@@ -100,9 +100,13 @@ async def _send(process: asyncio.subprocess.Process, file: BinaryIO, size: int) 
     assert process.stdin
     file.seek(0)
     process.stdin.write(SIZE.pack(size))
-    while data := await asyncio.to_thread(file.read, BLOCK):
-        process.stdin.write(data)
-        await process.stdin.drain()
+    if size <= BLOCK:  # it is in memory
+        process.stdin.write(file.read())
+    else:
+        while data := await asyncio.to_thread(file.read, BLOCK):
+            process.stdin.write(data)
+            await process.stdin.drain()
+    await process.stdin.drain()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

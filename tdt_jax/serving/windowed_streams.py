@@ -4,6 +4,7 @@ The programs are those of `tdt_jax.Stream`, compiled once for all. Beside causal
 streams are rows of one step, this is slow: each stream pays for itself.
 """
 
+import logging
 import threading
 from collections import deque
 
@@ -13,6 +14,8 @@ from tdt_jax.inference.end_of_turn import EndOfTurn
 from tdt_jax.inference.stream_words import StreamEvent
 from tdt_jax.inference.streaming import Stream
 from tdt_jax.recogniser import Recogniser
+
+log = logging.getLogger(__name__)
 
 FLUSH, END = "flush", "end"
 
@@ -26,6 +29,7 @@ class WindowedStream:
         self._waiting: deque[np.ndarray | str] = deque()
         self.num_ended = 0
         self.is_open = True
+        self.has_failed = False
         self.end_of_turn: EndOfTurn | None = None
 
     @property
@@ -105,10 +109,21 @@ class WindowedStreams:
             return stream
 
     def step(self) -> list[tuple[WindowedStream, list[StreamEvent]]]:
-        """Decodes what has come of every stream."""
+        """Decodes what has come of every stream. One that fails is closed; the others go on."""
         with self._lock:
             ready = [stream for stream in self._streams if stream.is_ready]
-        return [(stream, stream.step(self._recogniser)) for stream in ready if stream.is_open]
+        stepped: list[tuple[WindowedStream, list[StreamEvent]]] = []
+        for stream in ready:
+            if not stream.is_open:
+                continue
+            try:
+                stepped.append((stream, stream.step(self._recogniser)))
+            except Exception:
+                log.exception("a live stream has failed")
+                stream.has_failed = True
+                stream.close()
+                stepped.append((stream, []))
+        return stepped
 
     def remove(self, stream: WindowedStream) -> None:
         """Frees the slot of a stream."""

@@ -27,6 +27,8 @@ ARGUMENTS = {
     "warmup": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
         --decoder=transducer|ctc --batch-seconds --piece-seconds""",
     "convert": "-h --help IN OUT --to=jax|hf|nemo --dtype=float32|bfloat16 --drop-ctc",
+    "export": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
+        --decoder=transducer|ctc OUT --to=stablehlo --platforms --seconds --rows""",
     "prepare": "-h --help",
     "prepare check": """-h --help SOURCE --dev --model --worst --html --lowercase --keys
         --no-progress""",
@@ -44,6 +46,9 @@ ARGUMENTS = {
         --piece-seconds --normaliser=none|whisper --json""",
     "benchmark live": """-h --help MODEL MANIFEST --lookahead --stop-secs --streams --end-of-turn
         --windows --cuts --real-time --normalizer=none|whisper --normaliser=none|whisper --json""",
+    "benchmark serve": """-h --help MODEL MANIFEST --case --streams --seconds --lookahead
+        --stop-secs --limit --requests --clients --repeats --normalizer=none|whisper
+        --normaliser=none|whisper --json""",
     "benchmark encoder": """-h --help --case --seconds --batch --local-attention --aot --json
         --dtype=float32|bfloat16 --repeats --peers""",
     "benchmark chunk": """-h --help --case --batch --right --aot --json --dtype=float32|bfloat16

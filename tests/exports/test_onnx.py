@@ -135,7 +135,8 @@ def test_the_graphs_of_decoder_and_joint_decode_as_greedy_decode(tmp_path, durat
 
     def inputs(token, state):
         names = "targets", "target_length", "input_states_1", "input_states_2"
-        return dict(zip(names, (np.array([[token]], np.int32), np.ones(1, np.int32), *state)))
+        values = np.array([[token]], np.int32), np.ones(1, np.int32), *state
+        return dict(zip(names, values, strict=True))
 
     def joint_step(frame, token, state):
         names = ["outputs", "output_states_1", "output_states_2"]
@@ -187,7 +188,7 @@ def test_the_metadata_are_as_sherpa_onnx_reads_them(tmp_path):
         )  # fmt: skip
         assert expected.items() <= metadata.items()
         outputs = session(str(files["decoder.onnx"])).get_outputs()
-        assert [output.name for output in outputs][0] == "outputs"
+        assert outputs[0].name == "outputs"
 
 
 def test_ctc_labels_are_those_of_the_model(tmp_path):

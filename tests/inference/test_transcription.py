@@ -132,6 +132,8 @@ def test_warm_up_leaves_long_shapes_to_when_they_are_needed(recogniser, monkeypa
         (2.56, 1), (2.56, 4), (5.12, 1), (5.12, 2), (10.24, 1), (20.48, 1), (30.72, 1),
     ]  # fmt: skip
     assert compiled == [(shape.rows, round(shape.seconds * 16000)) for shape in warm]
+    longest = [each.seconds for each in warm_up(local, batch_seconds=11.0, longest=100.0)][-3:]
+    assert longest == [30.72, 61.44, 122.88]  # recordings of 100 seconds need the last
 
 
 def test_an_rnnt_transcribes_too():

@@ -3,11 +3,13 @@
 import functools
 import importlib.util
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas
 from jax.sharding import SingleDeviceSharding
 from lattice_oracle import brute_force, log_softmax
 
@@ -150,6 +152,13 @@ def test_a_loss_and_its_gradient_are_one_launch(platform, labels, launches):
         found = list(operations(jax.make_jaxpr(function)(*arcs, *lengths).jaxpr))
     counts = {name: found.count(name) for name in ("pallas_call", "scan", "while")}
     assert {name: count for name, count in counts.items() if count} == launches
+
+
+def test_a_jax_without_triton_scans(monkeypatch):
+    monkeypatch.delattr(pallas, "triton", raising=False)
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    with backend.assume("gpu", kernels=True):
+        assert not lattice_kernel.fits(6, [], BOTH)
 
 
 def test_long_utterances_fit_a_tpu():

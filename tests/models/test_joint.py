@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from tdt_jax.config import JointConfig
+from tdt_jax.models import joint as joints
 from tdt_jax.models.joint import Joint
 from tdt_jax.runtime import backend
 
@@ -94,3 +95,18 @@ def test_dropout_comes_with_a_key_only():
     np.testing.assert_allclose(pairs(None), joint()(*inputs())[0], atol=1e-6)
     np.testing.assert_array_equal(pairs(key(0)), pairs(key(0)))
     assert np.any(pairs(key(0)) != pairs(None)) and np.any(pairs(key(0)) != pairs(key(1)))
+
+
+def test_the_gradient_of_the_logits_is_rounded_before_anything_uses_it():
+    rng = np.random.default_rng(0)
+    x, kernel, bias, gradient = (
+        rng.normal(size=size).astype(np.float32) for size in ((9, 4), (4, 5), (5,), (9, 5))
+    )
+    _, pull = jax.vjp(joints.linear, x.astype("bfloat16"), kernel, bias)
+    to_x, to_kernel, to_bias = pull(jnp.asarray(gradient))
+    rounded = gradient.astype("bfloat16").astype(np.float32)
+    np.testing.assert_allclose(to_bias, rounded.sum(0), rtol=1e-6)
+    np.testing.assert_allclose(
+        to_kernel, x.astype("bfloat16").astype(np.float32).T @ rounded, atol=1e-5
+    )
+    assert (to_x.dtype, to_kernel.dtype, to_bias.dtype) == ("bfloat16", "float32", "float32")

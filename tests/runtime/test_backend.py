@@ -3,6 +3,8 @@
 Tests that call `backend.assume` are in this file where they can be, since it clears jax's caches.
 """
 
+import types
+
 import jax
 import jax.numpy as jnp
 import models
@@ -142,7 +144,9 @@ def test_kernels_are_chosen_by_backend_and_variable(monkeypatch):
     for platform in "cpu", "gpu", "tpu":
         with backend.assume(platform):
             found[platform] = backend.uses_kernels()
-    assert found == {"cpu": False, "gpu": False, "tpu": True}
+    assert found == {"cpu": False, "gpu": True, "tpu": True}
+    with backend.assume("gpu"):
+        assert not backend.uses_kernels(is_proven=False)
     for name, expected in ("on", True), ("off", False):
         monkeypatch.setenv("TDT_JAX_KERNELS", name)
         with backend.assume("gpu"):
@@ -152,6 +156,23 @@ def test_kernels_are_chosen_by_backend_and_variable(monkeypatch):
     monkeypatch.setenv("TDT_JAX_KERNELS", "yes")
     with backend.assume("gpu"), pytest.raises(ValueError, match="'yes'"):
         backend.uses_kernels()
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ("9.0", True), ("8.0", True), ("12.1", True), ("7.5", False), ("gfx942", False),
+        (None, False),
+    ],
+)  # fmt: skip
+def test_kernels_are_for_recent_gpus_of_nvidia(capability, expected, monkeypatch):
+    monkeypatch.delenv("TDT_JAX_KERNELS", raising=False)
+    known = {} if capability is None else {"compute_capability": capability}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(**known)])
+    assert backend.uses_kernels() is expected
+    monkeypatch.setenv("TDT_JAX_KERNELS", "on")
+    assert backend.uses_kernels()
 
 
 # The decoder

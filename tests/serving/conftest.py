@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 
 import pytest
 import stub
@@ -18,7 +19,11 @@ from tdt_jax.serving.settings import Settings
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch):
-    """Batches are decoded without a model; live streams compile nothing before they are used."""
+    """Batches are decoded without a model; live streams compile nothing before they are used.
+
+    So there is no garbage of compilation, which takes a moment to collect.
+    """
+    monkeypatch.setattr(gc, "collect", lambda: 0)
     monkeypatch.setattr(transcription, "decode_samples_on_mesh", stub.decode)
     monkeypatch.setattr("tdt_jax.inference.streams.Streams.warm_up", lambda self: None)
 

@@ -4,12 +4,13 @@ import concurrent.futures
 
 import pytest
 from clients import AUDIO, pcm, wait_for, wav_of
-from models import speech
+from models import make_recogniser, speech
 from starlette.websockets import WebSocketDisconnect
 
 import tdt_jax as tdt
 from tdt_jax.inference import transcription
 from tdt_jax.inference.streams import Streams
+from tdt_jax.serving.windowed_streams import WindowedStream, WindowedStreams
 
 PATH = "/v1/audio/transcriptions"
 LISTEN = "/v1/listen?encoding=linear16&sample_rate=16000"
@@ -60,6 +61,30 @@ def test_a_step_that_fails_ends_the_live_streams(client, monkeypatch):
     with client.websocket_connect(LISTEN) as one, client.websocket_connect(LISTEN):
         one.send_json({"type": "CloseStream"})
         assert one.receive_json()["type"] == "Metadata"
+
+
+def test_a_windowed_stream_that_fails_ends_alone(serving, monkeypatch):
+    """Its client is told; the other's stream goes on."""
+    step, failing = WindowedStream.step, []
+
+    def fail_first(self, recogniser):
+        failing.append(self)
+        if self is failing[0]:
+            raise RuntimeError("out of memory")
+        return []
+
+    monkeypatch.setattr(WindowedStreams, "warm_up", lambda self: None)
+    with serving(make_recogniser(piece_seconds=2.56)) as client:
+        monkeypatch.setattr(WindowedStream, "step", fail_first)
+        with client.websocket_connect(LISTEN) as bad, client.websocket_connect(LISTEN) as good:
+            bad.send_bytes(pcm(AUDIO[0]))
+            with pytest.raises(WebSocketDisconnect) as end:
+                bad.receive_json()
+            assert end.value.code == 1011
+            monkeypatch.setattr(WindowedStream, "step", step)
+            good.send_json({"type": "CloseStream"})
+            assert good.receive_json()["type"] == "Metadata"
+        assert "tdt_device_failures_total 1.0" in client.get("/metrics").text
 
 
 def test_a_thread_that_ends_is_seen(serving, recogniser, monkeypatch):

@@ -58,3 +58,18 @@ def test_audio_may_come_during_a_step(streams):
     streams.step()
     streams.step()
     assert calls == [3, 9]
+
+
+def test_a_stream_that_fails_ends_alone(streams):
+    bad, good = streams.open(), streams.open()
+    recorded(bad), recorded(good)
+
+    def fail(samples):
+        raise RuntimeError("out of memory")
+
+    bad._stream.push = fail
+    for stream in (bad, good):
+        stream.push(np.zeros(3, np.float32))
+    assert streams.step() == [(bad, []), (good, [])]
+    assert bad.has_failed and not bad.is_open and good.is_open and not good.has_failed
+    assert streams.open().is_open  # in the place of the one that failed

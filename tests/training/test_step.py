@@ -7,6 +7,7 @@ The model is as small as can be, and one compiled gradient of its loss serves mo
 import dataclasses
 import itertools
 import re
+from importlib.metadata import version
 from typing import NamedTuple
 
 import jax
@@ -238,9 +239,11 @@ def test_rows_of_a_frame_or_less_have_no_gradient(compiled):
         batch._replace(num_samples=changed(batch.num_samples, row1=0, row2=0, row4=0))
     )
     assert expected_metrics.num_impossible == 0
+    # Elsewhere sums are in another order.
+    is_exact = backend.current() == "cpu" and version("jaxlib").startswith("0.10.")
+    rounding = 0 if is_exact else 1e-6
     for name, leaf in gradient.items():
         assert np.all(np.isfinite(leaf)), name
-        rounding = 0 if backend.current() == "cpu" else 1e-6  # sums in another order
         np.testing.assert_allclose(leaf, expected[name], rtol=rounding, err_msg=name)
 
 

@@ -1,0 +1,81 @@
+"""tdt-jax export: a recogniser for programs that are not this package."""
+
+import argparse
+from pathlib import Path
+
+from tdt_jax.cli.options import AddCommand, add_model, load, positive
+
+
+def add_export(add: AddCommand) -> None:
+    command = add(
+        "export",
+        _export,
+        "a recogniser for other programs to run",
+        "Write a recogniser as a program from samples to labels, times and durations, with its\n"
+        "vocabulary and parameters in one folder. JAX alone runs StableHLO; see\n"
+        "examples/run_stablehlo.py. Needs pip install 'tdt-jax[export]'.",
+        "  tdt-jax export MODEL out --to stablehlo\n"
+        "  tdt-jax export MODEL out --to stablehlo --platforms cuda,tpu --seconds 10,30 --rows 16",
+    )
+    command.set_defaults(writes_files=lambda options: True)
+    add_model(command)
+    command.add_argument("target", metavar="OUT", help="a folder that does not exist, or is empty")
+    command.add_argument("--to", choices=["stablehlo"], required=True, help="format to write")
+    command.add_argument(
+        "--platforms",
+        type=_names,
+        default=("cpu",),
+        metavar="A,B",
+        help="platforms to export for, of cpu, cuda and tpu [cpu]",
+    )
+    command.add_argument(
+        "--seconds",
+        type=_lengths,
+        default=(),
+        metavar="S,S",
+        help="lengths of the audio, a program each [any length on a CPU with attention over all "
+        "frames; 5,10,20,30 elsewhere]",
+    )
+    command.add_argument(
+        "--rows",
+        type=_numbers,
+        default=(),
+        metavar="N,N",
+        help="numbers of utterances in a batch of fixed length, a program each; streams have the "
+        "first [1,8]",
+    )
+
+
+def _export(options: argparse.Namespace) -> int:
+    from tdt_jax.exports.exporting import export
+
+    target = Path(options.target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"{target} exists already")
+    files = export(
+        load(options),
+        target,
+        format=options.to,
+        platforms=options.platforms,
+        seconds=options.seconds,
+        rows=options.rows,
+        decoder=options.decoder,
+    )
+    size = sum(path.stat().st_size for path in target.iterdir())
+    print(f"{target}: {', '.join(files)}; {size / 1e6:.1f} MB")
+    return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(positive(part) for part in _names(text))
+
+
+def _lengths(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers of seconds") from None
