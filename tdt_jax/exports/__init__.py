@@ -1,5 +1,6 @@
 """Recognisers that leave this package: programs and graphs that others run.
 
+exporting.py       export: a recogniser in a format of these
 stablehlo.py       samples to labels and times in one program, serialized by jax.export
 onnx.py            ONNX graphs for onnx-asr and sherpa-onnx
 onnx_whole.py      samples to labels and times in one ONNX graph
