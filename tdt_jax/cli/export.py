@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tdt_jax.cli.options import AddCommand, add_model, load, positive
 
-
 STABLEHLO = "platforms", "seconds", "rows"  # options of that format
 
 
@@ -16,8 +15,8 @@ def add_export(add: AddCommand) -> None:
         "a recogniser for other programs to run",
         "Write a recogniser as a program from samples to labels, times and durations, with its\n"
         "vocabulary and parameters in one folder. JAX alone runs StableHLO; see\n"
-        "examples/run_stablehlo.py. Needs pip install 'tdt-jax[export]'. ONNX (tdt-jax[onnx]) is for\n"
-        "onnx-asr or sherpa-onnx, or one graph with --whole.",
+        "examples/run_stablehlo.py. Needs pip install 'tdt-jax[export]'. ONNX, by\n"
+        "tdt-jax[onnx], is for onnx-asr or sherpa-onnx, or one graph with --whole.",
         "  tdt-jax export MODEL out --to stablehlo\n"
         "  tdt-jax export MODEL out --to stablehlo --platforms cuda,tpu --seconds 10,30 --rows 16\n"
         "  tdt-jax export MODEL out --to onnx --for sherpa-onnx --int8\n"

@@ -77,7 +77,9 @@ class Graph:
         self._nodes.append(self._helper.make_node(kind, names, results, **attributes))
         return results[0] if outputs == 1 else results
 
-    def linear(self, x: str, kernel: np.ndarray, bias: np.ndarray | None, *, exact=False) -> str:
+    def linear(
+        self, x: str, kernel: np.ndarray, bias: np.ndarray | None, *, exact: bool = False
+    ) -> str:
         """Returns x [..., N] times kernel [N, M], plus a bias [M].
 
         With `exact`, weights are float32 or float16 where others are int8.
