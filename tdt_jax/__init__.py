@@ -9,6 +9,7 @@ Dimensions, in shape comments everywhere:
 """
 
 from tdt_jax import config, presets
+from tdt_jax.advice.phrases import AdviceWarning
 from tdt_jax.audio.errors import AudioError, AudioWarning
 from tdt_jax.checkpoints.loading import load, save
 from tdt_jax.config import (
@@ -30,6 +31,7 @@ from tdt_jax.config import (
     override,
 )
 from tdt_jax.decoding import (
+    Advice,
     DecoderState,
     Hypothesis,
     ctc_decode,
@@ -80,6 +82,8 @@ from tdt_jax.runtime import sharding
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
+    "AdviceWarning",
     "Alignment",
     "AudioError",
     "AudioWarning",

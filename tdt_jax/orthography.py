@@ -139,6 +139,11 @@ def width(text: str) -> int:
     return len(text) + sum(map(is_wide, text))
 
 
+def fold(text: str) -> str:
+    """Returns the text without case, in Unicode's form NFC."""
+    return nfc(nfc(text).casefold())
+
+
 def nfc(text: str) -> str:
     """Returns the text in Unicode's form NFC.
 
@@ -146,6 +151,15 @@ def nfc(text: str) -> str:
     they must be the same to a tokenizer and in an error rate.
     """
     return unicodedata.normalize("NFC", text)
+
+
+@functools.lru_cache(1 << 12)
+def is_boundary(character: str) -> bool:
+    """Returns whether a word may end beside a character: it is no letter, mark or digit.
+
+    In languages without spaces a word may end beside any character.
+    """
+    return unicodedata.category(character)[0] not in "LMN" or _is_unspaced(character)
 
 
 @functools.lru_cache(1 << 12)

@@ -16,9 +16,9 @@ from tdt_jax import presets
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 # Names that users have: none of them goes.
 PUBLIC = """
-Alignment AudioError AudioWarning AugmentConfig Bucket Config DataConfig DecoderState
-EncoderConfig EncoderState EndOfTurn EndOfUtterance FeatureConfig FeatureState Hypothesis
-JointConfig LossConfig ModelConfig Occupancy OptimizerConfig PredictorConfig PromptConfig
+Advice AdviceWarning Alignment AudioError AudioWarning AugmentConfig Bucket Config DataConfig
+DecoderState EncoderConfig EncoderState EndOfTurn EndOfUtterance FeatureConfig FeatureState
+Hypothesis JointConfig LossConfig ModelConfig Occupancy OptimizerConfig PredictorConfig PromptConfig
 Recogniser Segment Stream Streams TelephoneConfig Token TokenizerConfig TrainingConfig Transcript
 Transducer Word align ctc_decode decode_chunk encode encode_chunk export greedy_decode load log_mel
 log_mel_chunk occupancy override rnnt_loss save start_decoding start_encoding start_log_mel

@@ -11,7 +11,7 @@ from paths import ROOT
 
 PACKAGE = ROOT / "tdt_jax"
 GROUND = "config runtime audio tokenizer orthography decoding profiling".split()
-INFERENCE = "config runtime audio tokenizer orthography decoding models recogniser".split()
+INFERENCE = "config runtime audio tokenizer orthography decoding advice models recogniser".split()
 ALL = [*INFERENCE, *"losses data checkpoints inference training presets plot profiling".split()]
 
 # Of the package: what each room may import beside itself. A longer name has a row of its own.
@@ -23,6 +23,7 @@ ROOMS = {
     "decoding": ["runtime"],
     "profiling": [],
     "tokenizer": ["orthography"],
+    "advice": ["tokenizer", "orthography", "decoding"],
     "presets": ["config"],
     "plot": ["config"],
     "models": ["config", "runtime"],
@@ -49,7 +50,7 @@ ROOMS = {
     "benchmarks": ALL,
     "cli": [*ALL, "exports", "serving", "benchmarks", "__init__"],
     "__init__": [
-        *"audio.errors presets config runtime.sharding models losses decoding".split(),
+        *"advice audio.errors presets config runtime.sharding models losses decoding".split(),
         *"recogniser checkpoints inference exports".split(),
     ],
 }

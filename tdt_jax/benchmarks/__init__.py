@@ -21,6 +21,7 @@ device.py          the first ten minutes on an accelerator, stage by stage, to b
 device_stages.py   its stages: parity with the CPU, and the speed of every part
 silence.py         a TDT beside an RNN-T, with more and more silence
 long_form.py       recordings joined, after silence, and live: which words change
+boost.py           boosted phrases: how often they are right, and what they cost other words
 live.py            streams as a voice agent uses them: error rates and delays
 turns.py           how soon and how surely a stream detects the ends of turns
 serve.py           a server under load: live streams, and recordings beside transcribe

@@ -8,6 +8,7 @@ listen.py        listen
 serve.py         serve
 terminal.py      the words of a stream, written as they come
 evaluate.py      evaluate, warmup
+lm.py            lm
 convert.py       convert
 export.py        export
 prepare.py       prepare

@@ -33,6 +33,7 @@ def add_benchmark(add: AddCommand) -> None:
     _add_decode(add_kind)
     _add_long(add_kind)
     _add_live(add_kind)
+    _add_boost(add_kind)
     _add_serve(add_kind)
     _add_encoder(add_kind)
     _add_chunk(add_kind)
@@ -313,6 +314,52 @@ def _long(options) -> int:
     )
     _print(reports, as_json=options.json)
     return _complain_of(failed)
+
+
+# boost
+
+
+def _add_boost(add_kind) -> None:
+    parser = add_kind(
+        "boost",
+        _boost,
+        "precision, recall and F1 of boosted phrases in noise, WER of utterances without them, and "
+        "what is emitted where nobody speaks, for some weights",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint, as transcribe takes")
+    parser.add_argument("manifest", metavar="MANIFEST", help="a JSONL file, or FOLDER:SPLIT")
+    parser.add_argument("phrases", metavar="PHRASES", help="a text file with a phrase on each line")
+    for name, default, help in (
+        ("--weights", (0.0, 0.5, 1.0, 2.0, 4.0), "weights of all phrases [0,0.5,1,2,4]"),
+        ("--snr", (0.0, 10.0), "noise in the utterances, dB below the speech [0,10]"),
+    ):
+        parser.add_argument(name, type=_numbers, default=default, metavar="A,B", help=help)
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="of audio in which nobody speaks [10]"
+    )
+    _add_normalizer(parser)
+    _add_json(parser, "one JSON object for each line")
+
+
+def _boost(options) -> int:
+    from tdt_jax.benchmarks.boost import boost_report
+    from tdt_jax.checkpoints import loading
+    from tdt_jax.data.sources import read_source
+    from tdt_jax.runtime import process
+
+    phrases = Path(options.phrases).read_text(encoding="utf-8").splitlines()
+    process.set_up()
+    report = boost_report(
+        loading.load(options.model),
+        read_source(options.manifest),
+        [phrase for phrase in phrases if phrase.strip()],
+        weights=options.weights,
+        snrs=options.snr,
+        minutes=options.minutes,
+        normalizer=options.normalizer,
+    )
+    _print([report], as_json=options.json)
+    return 0
 
 
 # live

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from tdt_jax.cli.options import (
     SOURCE_HELP,
     AddCommand,
+    add_advice,
     add_batch,
     add_keys,
     add_model,
     add_no_progress,
+    advice,
     audio_warnings,
     complain,
     hides_progress,
@@ -46,6 +48,7 @@ def add_evaluate(add: AddCommand) -> None:
     add_model(command)
     command.add_argument("sources", nargs="+", metavar="MANIFEST", help=SOURCE_HELP)
     add_batch(command)
+    add_advice(command)
     command.add_argument(
         "--normalizer",
         "--normaliser",
@@ -99,6 +102,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         read_source(source, keys=options.keys, lowercase=options.lowercase)
         for source in options.sources
     ]
+    told = advice(options)
     total = sum(entry.seconds for entries in sources for entry in entries)
     recogniser = load(options, on_all=True)
     with audio_warnings(), progress_bar(total, hidden=hides_progress(options)) as advance:
@@ -109,6 +113,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                 batch_seconds=options.batch_seconds,
                 piece_seconds=options.piece_seconds,
                 decoder=options.decoder,
+                **told,
                 normalizer=options.normalizer,
                 bleu=options.bleu,
                 progress=advance,

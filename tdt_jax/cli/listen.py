@@ -5,7 +5,16 @@ import functools
 import shutil
 import sys
 
-from tdt_jax.cli.options import AddCommand, add_model, has_colors, is_terminal, load
+from tdt_jax.cli.options import (
+    AddCommand,
+    add_advice,
+    add_model,
+    advice,
+    audio_warnings,
+    has_colors,
+    is_terminal,
+    load,
+)
 
 
 def add_listen(add: AddCommand) -> None:
@@ -34,6 +43,7 @@ def add_listen(add: AddCommand) -> None:
         ("right", "after a chunk that the encoder sees [1.6]"),
     ):
         command.add_argument(f"--{name}", type=float, metavar="S", help=f"seconds {what}")
+    add_advice(command)
     command.add_argument(
         "--keep-tags",
         action="store_true",
@@ -53,6 +63,7 @@ def _listen(options: argparse.Namespace) -> int:
     is_microphone = options.source == "microphone"
     if not is_microphone and getattr(sys.stdin, "buffer", None) is None:
         raise ValueError("standard input is closed")
+    told = advice(options)
     recogniser = load(options)
     rate = recogniser.config.features.sample_rate
     blocks = microphone(rate) if is_microphone else pcm_blocks(sys.stdin.buffer, rate)
@@ -62,15 +73,17 @@ def _listen(options: argparse.Namespace) -> int:
             print("tdt-jax: listening; Ctrl-C ends", file=sys.stderr)
         yield from blocks
 
-    terminal.write_words(
-        recogniser,
-        after_prompt(),
-        functools.partial(print, end="", flush=True),
-        columns=shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0,
-        ansi=has_colors(sys.stdout),
-        chunk=options.chunk,
-        left=options.left,
-        right=options.right,
-        keep_tags=options.keep_tags,
-    )
+    with audio_warnings():
+        terminal.write_words(
+            recogniser,
+            after_prompt(),
+            functools.partial(print, end="", flush=True),
+            columns=shutil.get_terminal_size().columns if is_terminal(sys.stdout) else 0,
+            ansi=has_colors(sys.stdout),
+            chunk=options.chunk,
+            left=options.left,
+            right=options.right,
+            **told,
+            keep_tags=options.keep_tags,
+        )
     return 0

@@ -10,6 +10,7 @@ from tdt_jax.cli.convert import add_convert
 from tdt_jax.cli.evaluate import add_evaluate, add_warmup
 from tdt_jax.cli.export import add_export
 from tdt_jax.cli.listen import add_listen
+from tdt_jax.cli.lm import add_lm
 from tdt_jax.cli.prepare import add_prepare
 from tdt_jax.cli.serve import add_serve
 from tdt_jax.cli.transcribe import add_transcribe
@@ -80,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_listen(add)
     add_serve(add)
     add_evaluate(add)
+    add_lm(add)
     add_warmup(add)
     add_convert(add)
     add_export(add)

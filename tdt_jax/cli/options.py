@@ -7,9 +7,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from tdt_jax.advice.phrases import Phrase
     from tdt_jax.recogniser import Recogniser
 
 MODEL_HELP = (
@@ -75,6 +76,90 @@ def add_batch(command: argparse.ArgumentParser) -> None:
         "what the model was trained on; two hours with --local-attention; less than 5 costs "
         "accuracy]",
     )
+
+
+def add_advice(command: argparse.ArgumentParser) -> None:
+    """Adds the options of what the decoder is told to expect."""
+    group = command.add_argument_group("what to expect, of a transducer")
+    group.add_argument(
+        "--boost",
+        action="append",
+        metavar="PHRASE[=WEIGHT]",
+        help="a phrase that is likely, such as a name, whatever its case; a weight above 1 makes "
+        "it likelier, below 0 unlikely; may repeat [=1]",
+    )
+    group.add_argument(
+        "--boost-file",
+        action="append",
+        metavar="FILE",
+        help="a text file with a PHRASE[=WEIGHT] on each line; may repeat",
+    )
+    group.add_argument(
+        "--allowed",
+        action="append",
+        metavar="PHRASE",
+        help="transcribe nothing but this and other allowed phrases, such as yes and no; may "
+        "repeat; digits: nothing but digits",
+    )
+    group.add_argument(
+        "--language",
+        action="append",
+        metavar="CODE",
+        help="the language spoken, such as de: the prompt of a model that has one; others emit no "
+        "letters of other scripts; may repeat",
+    )
+    group.add_argument(
+        "--lm",
+        metavar="FILE",
+        help="an n-gram language model over the model's labels, an ARPA file as tdt-jax lm writes",
+    )
+    group.add_argument(
+        "--lm-weight",
+        type=float,
+        default=0.3,
+        metavar="W",
+        help="what the logarithms of its probabilities are multiplied with [%(default)s]",
+    )
+
+
+def advice(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of `add_advice` that were given as those of `tdt_jax.transcribe`.
+
+    Raises: ValueError for a file without phrases.
+    """
+    languages = options.language
+    given = dict(
+        boost=boosted(options),
+        allowed="digits" if options.allowed == ["digits"] else options.allowed,
+        language=languages[0] if languages and len(languages) == 1 else languages,
+        lm=options.lm,
+        lm_weight=options.lm_weight if options.lm else None,
+    )
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def boosted(options: argparse.Namespace) -> "list[Phrase] | None":
+    """Returns the phrases of `add_advice`'s options; None without any.
+
+    Raises: ValueError for a file without phrases.
+    """
+    lines = list(options.boost or ())
+    for file in options.boost_file or ():
+        with open(file, encoding="utf-8-sig") as text:
+            found = [line.strip() for line in text if line.strip()]
+        if not found:
+            raise ValueError(f"there are no phrases in {file}")
+        lines += found
+    return list(map(phrase, lines)) or None
+
+
+def phrase(text: str) -> "Phrase":
+    """Returns PHRASE[=WEIGHT] as a phrase and its weight, 1 without."""
+    words, equals, weight = text.rpartition("=")
+    try:
+        return (words, float(weight)) if equals and words.strip() else (text, 1.0)
+    except ValueError:
+        return text, 1.0
 
 
 def add_keys(command: argparse.ArgumentParser) -> None:
@@ -165,15 +250,17 @@ def complain(text: str) -> None:
 
 @contextlib.contextmanager
 def audio_warnings() -> Iterator[None]:
-    """Prints every AudioWarning within it as a line on standard error."""
+    """Prints every warning about audio or advice within it as a line on standard error."""
+    from tdt_jax.advice.phrases import AdviceWarning
     from tdt_jax.audio.errors import AudioWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", AudioWarning)
+        for category in (AdviceWarning, AudioWarning):
+            warnings.simplefilter("always", category)
         show = warnings.showwarning
 
         def complain_or_show(message, category, *place, **options):
-            if issubclass(category, AudioWarning):
+            if issubclass(category, AudioWarning | AdviceWarning):
                 complain(str(message))
             else:
                 show(message, category, *place, **options)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from tdt_jax.cli.options import (
     AddCommand,
+    add_advice,
     add_batch,
     add_model,
     add_no_progress,
+    advice,
+    audio_warnings,
     complain,
     hides_progress,
     load,
@@ -42,6 +45,7 @@ def add_transcribe(add: AddCommand) -> None:
         "paths", nargs="+", metavar="PATH", help="a file, folder, glob pattern, or -"
     )
     add_batch(command)
+    add_advice(command)
     command.add_argument(
         "--track",
         type=positive,
@@ -127,7 +131,9 @@ def add_transcribe(add: AddCommand) -> None:
 
 def _transcribe(options: argparse.Namespace) -> int:
     from tdt_jax.cli import job
+    from tdt_jax.inference.advised import with_prompt
     from tdt_jax.inference.formats import FORMATS, SubtitleRules
+    from tdt_jax.inference.transcription import guides_of
 
     output = job.Output(
         formats=FORMATS if options.format == "all" else (options.format,),
@@ -143,6 +149,7 @@ def _transcribe(options: argparse.Namespace) -> int:
         ),
         highlight_words=options.highlight_words,
     )
+    told = advice(options)
     with contextlib.ExitStack() as stack:
         paths = [path for path in options.paths if path != job.STANDARD_INPUT]
         sources = job.find_sources(paths, report=complain)
@@ -162,6 +169,11 @@ def _transcribe(options: argparse.Namespace) -> int:
         if not sources:
             return 0
         recogniser = load(options, on_all=True)
+        if told:
+            recogniser, told["language"] = with_prompt(recogniser, told.get("language"))
+            with audio_warnings():
+                guide_of = guides_of(recogniser, len(sources), decoder=options.decoder, **told)
+            told = dict(guide_of=guide_of)
         hidden = hides_progress(options)
         total = 0.0 if hidden else job.total_seconds(sources)
         failed = job.run(
@@ -177,6 +189,7 @@ def _transcribe(options: argparse.Namespace) -> int:
             piece_seconds=options.piece_seconds,
             decoder=options.decoder,
             keep_tags=options.keep_tags,
+            **told,
         )
     if failed:
         complain(f"{failed} of {len(sources)} could not be transcribed")

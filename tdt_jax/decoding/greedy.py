@@ -13,6 +13,9 @@ A turn may evaluate a window of frames in one product: steps that end in a blank
 as it is, so they are followed within the window up to the next label. A TDT hardly ever emits a
 blank after a blank, and an RNN-T mostly does: its window is wider. An iteration of the loop takes a
 block of turns, one by one.
+
+With advice (`advice.py`) the token is the best after the advice is added; durations, scores and
+entropies are the model's own.
 """
 
 import functools
@@ -21,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tdt_jax.decoding.advice import Advice, best_token
 from tdt_jax.decoding.hypothesis import (
     DecoderState,
     Hypothesis,
@@ -41,6 +45,7 @@ def greedy_decode(
     *,
     max_symbols: int = 10,
     window: int | None = None,
+    advice: Advice | None = None,
 ) -> Hypothesis:
     """Returns the labels of the most probable token and duration at each decoder step.
 
@@ -56,6 +61,7 @@ def greedy_decode(
       max_symbols: most labels at one frame.
       window: frames that a turn evaluates; affects speed only. None: 1 for a TDT, 4 for an
         RNN-T.
+      advice: what to expect, for each row. Any other of the same sizes runs the same program.
 
     Returns:
       a Hypothesis with room for L = T * max_symbols labels (T where every duration is above 0).
@@ -63,16 +69,17 @@ def greedy_decode(
     Raises:
       ValueError: if the shapes don't fit, or max_symbols or window is below 1.
     """
-    start = start_decoding(model, frames.shape[0])
-    options = dict(max_symbols=max_symbols, window=window)
+    start = start_decoding(model, frames.shape[0], advice)
+    options = dict(max_symbols=max_symbols, window=window, advice=advice)
     return decode_chunk(model, frames, num_frames, start, **options)[0]
 
 
-def start_decoding(model: Any, batch_size: int) -> DecoderState:
+def start_decoding(model: Any, batch_size: int, advice: Advice | None = None) -> DecoderState:
     """Returns the decoder's state before the first frame of `batch_size` utterances."""
     blank = jnp.full((batch_size,), model.config.blank, jnp.int32)
     output, state = model.predictor.step(blank, model.predictor.start(batch_size))
-    return DecoderState(jnp.zeros_like(blank), state, model.joint.project_states(output))
+    skip, states = jnp.zeros_like(blank), advice.start() if advice else ()
+    return DecoderState(skip, state, model.joint.project_states(output), states)
 
 
 @functools.partial(jax.jit, static_argnames=("max_symbols", "window"))
@@ -84,14 +91,15 @@ def decode_chunk(
     *,
     max_symbols: int = 10,
     window: int | None = None,
+    advice: Advice | None = None,
 ) -> tuple[Hypothesis, DecoderState]:
     """Decodes a chunk of frames, from the state after the chunk before it.
 
     Chunk after chunk this gives what `greedy_decode` gives for the whole.
 
     Args:
-      model, frames, num_frames, max_symbols, window: as in `greedy_decode`.
-      state: from `start_decoding`, or from the chunk before.
+      model, frames, num_frames, max_symbols, window, advice: as in `greedy_decode`.
+      state: from `start_decoding` with this advice, or from the chunk before.
 
     Returns:
       the Hypothesis of these frames, its times counted from their start, and the state after them.
@@ -111,9 +119,15 @@ def decode_chunk(
             "decoding needs frames [B, T > 0, D], num_frames [B] and a state of B utterances, got "
             f"{frames.shape}, {num_frames.shape} and {state.skip.shape}"
         )
+    if len(state.advice) != (len(advice.automata) if advice else 0):
+        raise ValueError(
+            "decoding needs a state of the same advice: it has states of "
+            f"{len(state.advice)} automata, and the advice has "
+            f"{len(advice.automata) if advice else 0}"
+        )
     batch, size = frames.shape[:2]
     if batch == 1 and backend.current() != "cpu":
-        options = dict(max_symbols=max_symbols, window=window)
+        options = dict(max_symbols=max_symbols, window=window, advice=advice)
         return _decode_twice(model, frames, num_frames, state, options)
     durations = model.config.durations
     capacity = size * (1 if durations is not None and durations[0] > 0 else max_symbols)
@@ -121,6 +135,7 @@ def decode_chunk(
     projected_frames = model.joint.project_frames(frames)  # once, [B, T, J]
     heads = model.joint.heads_in_loop(batch * window)
     step_predictor = _predictor_in_loop(model, state.predictor)
+    follow_advice = _advice_in_loop(advice)
     rows = jnp.arange(batch)
 
     def logits_at(times: jax.Array, projected: jax.Array):
@@ -130,7 +145,7 @@ def decode_chunk(
 
     def turn(state: _State, _) -> tuple[_State, _Turn]:
         logits = logits_at(state.time[:, None] + jnp.arange(window)[None], state.projected)
-        best = _best(logits, model.config)
+        best = _best(logits, model.config, state.advised)
         emits, offset, num_steps = _skip_blanks(best, model.config.blank, num_frames - state.time)
         at = rows, jnp.minimum(offset, window - 1)
         token, duration = best.token[at], best.duration[at]
@@ -146,6 +161,7 @@ def decode_chunk(
             num_steps=state.num_steps + num_steps,
             predictor=predictor,
             projected=projected,
+            advised=follow_advice(emits, token, state.advised),
         ), _Turn(emits, token, state.time + offset, duration, node)
 
     def decode_block(loop: _Loop) -> _Loop:
@@ -154,7 +170,8 @@ def decode_chunk(
             token_logits = turns.node
         else:
             token_logits = logits_at(turns.time[..., None], turns.node)[0][:, :, 0]
-        certainty = jnp.stack(score_and_entropy(token_logits))
+        token = None if advice is None else turns.token
+        certainty = jnp.stack(score_and_entropy(token_logits, token))
         emissions = jnp.stack([turns.token, turns.time, turns.duration])
         position = loop.num_labels[None] + jnp.cumsum(turns.emits, axis=0) - 1
         position = jnp.where(turns.emits, position, capacity)  # beyond the end: dropped
@@ -166,8 +183,11 @@ def decode_chunk(
         )
 
     zeros = jnp.zeros((batch,), jnp.int32)
+    advised = _Advised(state.advice, *advice.weigh(state.advice)) if advice else None
     loop = _Loop(
-        state=_State(state.skip, zeros, zeros, _by_layer(state.predictor), state.projected),
+        state=_State(
+            state.skip, zeros, zeros, _by_layer(state.predictor), state.projected, advised
+        ),
         num_labels=zeros,
         emissions=jnp.zeros((3, batch, capacity), jnp.int32),
         certainty=jnp.zeros((2, batch, capacity)),
@@ -182,7 +202,9 @@ def decode_chunk(
     )
     skip = loop.state.time - num_frames.astype(jnp.int32)
     predictor = _stacked(loop.state.predictor, state.predictor)
-    return hypothesis, DecoderState(skip, predictor, loop.state.projected)
+    advised = loop.state.advised
+    states = advised.states if advised else ()
+    return hypothesis, DecoderState(skip, predictor, loop.state.projected, states)
 
 
 def turns_in_block(platform: str, batch_size: int, num_frames: int) -> int:
@@ -197,6 +219,14 @@ def turns_in_block(platform: str, batch_size: int, num_frames: int) -> int:
     return max(1, min(BLOCK_TURNS, BLOCK_ROWS // batch_size, num_frames // BLOCK_TURNS))
 
 
+class _Advised(NamedTuple):
+    """The states of the advice, and what they add to the labels' logits."""
+
+    states: tuple[jax.Array, ...]  # [B] each
+    rank: jax.Array  # [B, V]
+    lift: jax.Array  # [B, V]
+
+
 class _State(NamedTuple):
     """The state between turns."""
 
@@ -205,6 +235,7 @@ class _State(NamedTuple):
     num_steps: jax.Array  # [B]
     predictor: list[tuple[jax.Array, ...]]  # `_by_layer`: together they would be copied each turn
     projected: jax.Array  # [B, J]
+    advised: _Advised | None
 
 
 class _Turn(NamedTuple):
@@ -250,9 +281,12 @@ class _Best(NamedTuple):
     duration: jax.Array  # [B, W]
 
 
-def _best(logits, config) -> _Best:
+def _best(logits, config, advised: _Advised | None) -> _Best:
     token_logits, duration_logits = logits
-    token = jnp.argmax(token_logits, axis=-1).astype(jnp.int32)
+    if advised is None:
+        token = jnp.argmax(token_logits, axis=-1).astype(jnp.int32)
+    else:
+        token = best_token(token_logits, advised.rank[:, None], advised.lift[:, None])
     if duration_logits is None:
         duration = jnp.where(token == config.blank, 1, 0)
     else:
@@ -312,6 +346,26 @@ def _predictor_in_loop(model, like):
     return step_if_any if backend.current() == "cpu" else step_rows
 
 
+def _advice_in_loop(advice: Advice | None):
+    """Returns the function that follows the advice where a label is emitted.
+
+    It takes `emits` [B], labels [B] and what was advised, and returns what is advised then.
+    """
+
+    if advice is None:
+        return lambda emits, labels, advised: None
+
+    def follow(emits, labels, advised):
+        states = advice.advance(advised.states, jnp.where(emits, labels, 0))
+        new = _Advised(states, *advice.weigh(states))
+        return jax.tree.map(functools.partial(select_rows, emits, axis=0), new, advised)
+
+    def follow_if_any(emits, labels, advised):
+        return jax.lax.cond(jnp.any(emits), lambda: follow(emits, labels, advised), lambda: advised)
+
+    return follow_if_any if backend.current() == "cpu" else follow
+
+
 def _decode_twice(model, frames, num_frames, state: DecoderState, options):
     """Decodes one utterance as a batch of two, both the same.
 
@@ -321,11 +375,15 @@ def _decode_twice(model, frames, num_frames, state: DecoderState, options):
 
     def map_state(function, state):
         predictor = jax.tree.map(functools.partial(function, axis=1), state.predictor)
-        skip, projected = function(state.skip, axis=0), function(state.projected, axis=0)
-        return DecoderState(skip, predictor, projected)
+        rest = state.skip, state.projected, state.advice
+        skip, projected, states = jax.tree.map(functools.partial(function, axis=0), rest)
+        return DecoderState(skip, predictor, projected, states)
 
     twice = functools.partial(jnp.repeat, repeats=2)
     first = functools.partial(jax.lax.slice_in_dim, start_index=0, limit_index=1)
+    if (advice := options["advice"]) is not None:
+        chosen = tuple(twice(each, axis=0) for each in advice.chosen)
+        options = options | dict(advice=advice._replace(chosen=chosen))
     both = twice(frames, axis=0), twice(num_frames, axis=0), map_state(twice, state)
     hypothesis, state = decode_chunk(model, *both, **options)
     return jax.tree.map(first, hypothesis), map_state(first, state)

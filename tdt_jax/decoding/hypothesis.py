@@ -27,18 +27,22 @@ class DecoderState(NamedTuple):
     skip: jax.Array  # [B] int32, frames to skip: how far the last duration reached beyond
     predictor: tuple  # the predictor's state
     projected: jax.Array  # [B, J] its projected output
+    advice: tuple[jax.Array, ...] = ()  # [B] each: the states of the advice, if there is any
 
     def restart(self, rows: jax.Array, start: "DecoderState") -> "DecoderState":
         """Returns the state with a new utterance in the rows where `rows` [B] is True.
 
-        `start` is the state of `start_decoding`, of one row or of B.
+        `start` is the state of `start_decoding`, of one row or of B (of B if there is advice).
         """
         predictor = jax.tree.map(
             lambda *both: select_rows(rows, *both, axis=1), start.predictor, self.predictor
         )
         skip = select_rows(rows, start.skip, self.skip, axis=0)
         projected = select_rows(rows, start.projected, self.projected, axis=0)
-        return DecoderState(skip, predictor, projected)
+        advice = jax.tree.map(
+            lambda *both: select_rows(rows, *both, axis=0), start.advice, self.advice
+        )
+        return DecoderState(skip, predictor, projected, advice)
 
 
 def select_rows(rows: jax.Array, new: jax.Array, old: jax.Array, *, axis: int) -> jax.Array:
@@ -54,8 +58,15 @@ def take(hypothesis: Hypothesis, row: int) -> Hypothesis:
     return Hypothesis(*(field[: one.num_labels] if field.ndim else field for field in one))
 
 
-def score_and_entropy(token_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the best token's log-probability [...] and the entropy [...] of logits [..., V+1]."""
+def score_and_entropy(
+    token_logits: jax.Array, token: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns a token's log-probability [...] and the entropy [...] of logits [..., V+1].
+
+    The token [...] is the best if None is given.
+    """
     log_probs = jax.nn.log_softmax(token_logits.astype(jnp.float32), axis=-1)
     entropy = -jnp.sum(jnp.exp(log_probs) * jnp.maximum(log_probs, -1e30), axis=-1)
-    return jnp.max(log_probs, axis=-1), entropy
+    if token is None:
+        return jnp.max(log_probs, axis=-1), entropy
+    return jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0], entropy

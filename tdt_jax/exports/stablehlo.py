@@ -178,7 +178,7 @@ def _stream_programs(model: Transducer, platform: str, rows: int, exported) -> l
         before: StepState = from_named_leaves(leaves, state)
         model_ = from_named_leaves(parameters, model)
         hypothesis, num_frames, after = decode_step(
-            model_, samples, num_samples, last, restart, before
+            model_, samples, num_samples, last, restart, None, before
         )
         return _outputs(hypothesis), num_frames, named_leaves(after)
 

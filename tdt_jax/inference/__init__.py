@@ -1,6 +1,7 @@
 """Audio -> transcripts, and how good they are.
 
 recognition.py             samples -> Hypothesis, on one device or by rows on several
+advised.py                 the advice of a batch, from that of its rows
 scheduler.py               windows of many recordings -> batches of few shapes -> hypotheses
 long_form.py               long audio -> windows; words of the windows -> words of the recording
 transcription.py           transcribe: recordings -> transcripts; shapes, warm_up

@@ -19,9 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tdt_jax.advice.guide import Guide
 from tdt_jax.config import ModelConfig
+from tdt_jax.decoding.advice import Advice
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
+from tdt_jax.inference.advised import batch_advice, kinds_of
 from tdt_jax.inference.stream_words import Decoded
 from tdt_jax.models.encoder import EncoderState
 from tdt_jax.models.features import FeatureState, log_mel_chunk, start_log_mel
@@ -86,6 +89,7 @@ def decode_step(
     num_samples: jax.Array,
     last: jax.Array,
     restart: jax.Array,
+    advice: Advice | None,
     state: StepState,
 ) -> tuple[Hypothesis, jax.Array, StepState]:
     """Decodes the next chunk of each utterance.
@@ -96,13 +100,14 @@ def decode_step(
       num_samples: [B], how many; 0 for a row that waits.
       last: [B] bool, True in rows whose utterance ends with these samples.
       restart: [B] bool, True in rows where an utterance begins with these samples.
+      advice: of each row.
       state: after the step before.
 
     Returns the Hypothesis of the chunk, its times counted from the chunk's start; the frames
     decoded, [B]; and the state.
     """
-    state = _restarted(model, restart, state)
-    return _decode(model, samples, num_samples, last, state)
+    state = _restarted(model, restart, advice, state)
+    return _decode(model, samples, num_samples, last, advice, state)
 
 
 def _decode_flush(
@@ -111,6 +116,7 @@ def _decode_flush(
     num_samples: jax.Array,
     rows: jax.Array,
     restart: jax.Array,
+    advice: Advice | None,
     state: StepState,
 ) -> tuple[Hypothesis, jax.Array, StepState]:
     """Decodes, in the `rows` [B], as if the utterance ended with these samples; but it goes on.
@@ -121,23 +127,27 @@ def _decode_flush(
 
     The other arguments, and what is returned, are those of `decode_step`.
     """
-    state = _restarted(model, restart, state)
-    hypothesis, num_frames, (_, _, decoder) = _decode(model, samples, num_samples, rows, state)
+    state = _restarted(model, restart, advice, state)
+    arrays = samples, num_samples, rows
+    hypothesis, num_frames, (_, _, decoder) = _decode(model, *arrays, advice, state)
     decoder = decoder._replace(skip=decoder.skip + num_frames)
     return hypothesis, num_frames, state._replace(decoder=decoder)
 
 
-def _restarted(model: Transducer, rows: jax.Array, state: StepState) -> StepState:
-    return state.restart(rows, start_decoding(model, 1)).bounded(model.config.samples_per_frame)
+def _restarted(
+    model: Transducer, rows: jax.Array, advice: Advice | None, state: StepState
+) -> StepState:
+    start = start_decoding(model, 1)._replace(advice=advice.start() if advice else ())
+    return state.restart(rows, start).bounded(model.config.samples_per_frame)
 
 
-def _decode(model, samples, num_samples, last, state):
+def _decode(model, samples, num_samples, last, advice, state):
     (features, encoder, decoder), config = state, model.config
     mels, num_mels, features = log_mel_chunk(samples, num_samples, features, config.features, last)
     frames, num_frames, encoder = encode_chunk(model, mels, num_mels, encoder, last)
     frames = frames[:, : encoder.chunk]  # a step completes one chunk at most
     hypothesis, decoder = decode_chunk(
-        model, frames, num_frames, decoder, max_symbols=config.max_symbols
+        model, frames, num_frames, decoder, max_symbols=config.max_symbols, advice=advice
     )
     return hypothesis, num_frames, StepState(features, encoder, decoder)
 
@@ -162,9 +172,11 @@ class Feed:
       first, step: samples of an utterance's first step, and of each later one.
       num_samples, num_frames: decoded of the utterance.
       is_new: whether the next step begins an utterance, whatever the state holds.
+      guide: advice for the stream.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, guide: Guide | None = None):
+        self.guide = guide
         _, lookahead = config.encoder.chunked_contexts[0]
         self.first = config.samples_per_frame * lookahead + config.features.window_length // 2
         self.step = config.samples_per_frame * (lookahead + 1)
@@ -294,6 +306,7 @@ class Slots:
         self._model = with_separate_blocks(model) if is_on_cpu else model
         self._step, self._flush = (_donating_step, _donating_flush) if donate else (_step, _flush)
         self._step_size = Feed(config).step
+        self._vocab_size, self._guides, self._advice = config.vocab_size, [], None
         self.feeds: list[Feed | None] = [None] * size
         self.latency = config.lookaheads[0] + half / config.features.sample_rate
         self.state = self.start()
@@ -341,20 +354,33 @@ class Slots:
         for row, feed, part, mark in parts:
             samples[row, : len(part)] = part
             num_samples[row], marked[row], restart[row] = len(part), mark is not None, feed.is_new
+        self._follow_guides()
         arrays = samples, num_samples, marked, restart
-        *results, state = program(self._model, *arrays, self.state)
+        *results, state = program(self._model, *arrays, self._advice, self.state)
         hypothesis, num_frames = jax.device_get(results)
         self.state = state  # not before, lest a chunk be decoded twice after an interrupt
         return hypothesis, num_frames
+
+    def _follow_guides(self) -> None:
+        """Takes the advice of streams that have come, and forgets that of those that have gone."""
+        guides = [feed and feed.guide for feed in self.feeds]
+        if guides == self._guides:
+            return
+        advice, decoder = batch_advice(guides, self._vocab_size), self.state.decoder
+        before = dict(zip(kinds_of(self._guides), decoder.advice, strict=True))
+        starts = zip(kinds_of(guides), advice.start() if advice else (), strict=True)
+        states = tuple(before.get(kind, start) for kind, start in starts)
+        self.state = self.state._replace(decoder=decoder._replace(advice=states))
+        self._guides, self._advice = guides, advice
 
 
 class Cached:
     """Decodes one stream of a causal model; `latency` as of `Slots`."""
 
-    def __init__(self, recogniser: Recogniser):
+    def __init__(self, recogniser: Recogniser, guide: Guide | None = None):
         # The state is not donated: Ctrl-C may interrupt a step, and the stream can be finished.
         self._slots = Slots(recogniser, 1, donate=False)
-        self._feed = Feed(recogniser.config)
+        self._feed = Feed(recogniser.config, guide)
         self._slots.feeds[0] = self._feed
         self.latency = self._slots.latency
 

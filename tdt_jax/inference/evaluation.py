@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tdt_jax.advice.phrases import Phrase, phrase_weights
 from tdt_jax.inference import metrics
-from tdt_jax.inference.metrics import Bleu, ErrorRate
+from tdt_jax.inference.advised import with_prompt
+from tdt_jax.inference.metrics import Bleu, ErrorRate, PhraseRates
 from tdt_jax.inference.normalizers import MERGING, NOT_SCORED, make_normalizer
 from tdt_jax.inference.transcript import Transcript
-from tdt_jax.inference.transcription import RecordingResult, transcribe_each
+from tdt_jax.inference.transcription import RecordingResult, guides_of, transcribe_each
 from tdt_jax.orthography import tidy
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.runtime.process import compile_seconds
@@ -60,6 +62,8 @@ class Evaluation(NamedTuple):
     not_scored: int  # utterances whose reference normalization left empty: in no error rate
     bleu: Bleu | None = None  # of the texts as they are, if it was asked for
     normalizer: str = "none"  # by which words were compared
+    boosted: tuple[str, ...] = ()  # phrases
+    phrases: PhraseRates | None = None  # of the boosted phrases, if there were any
 
     @property
     def steps_per_second(self) -> float:
@@ -91,8 +95,12 @@ class Evaluation(NamedTuple):
         low, high = (100 * end for end in self.interval)
         not_scored = f" ({self.not_scored} not scored)" if self.not_scored else ""
         translated = f"BLEU {self.bleu.score:.2f} ({self.bleu.signature})  " if self.bleu else ""
+        phrases = ""
+        if self.phrases:
+            shares = (100 * share for share in self.phrases[:3])
+            phrases = "phrases: precision {:.1f} %, recall {:.1f} %, F1 {:.1f} %  ".format(*shares)
         return (
-            f"{translated}WER {100 * self.words.rate:.2f} % ({low:.2f} to {high:.2f})  "
+            f"{translated}{phrases}WER {100 * self.words.rate:.2f} % ({low:.2f} to {high:.2f})  "
             f"CER {100 * self.characters.rate:.2f} %  "
             f"{len(self.results)} utterances{not_scored}, {self.audio_seconds:.0f} s  "
             f"decoder steps per second {self.steps_per_second:.2f} "
@@ -113,6 +121,11 @@ class Evaluation(NamedTuple):
             "bleu": self.bleu.score if self.bleu and self.results else None,
             "bleu_signature": self.bleu.signature if self.bleu else None,
             "words": self.words._asdict() | {"rate": finite(self.words.rate)},
+            "phrases": self.phrases
+            and {
+                name: finite(value) if isinstance(value, float) else value
+                for name, value in self.phrases._asdict().items()
+            },
             "not_scored": self.not_scored,
             "audio_seconds": self.audio_seconds,
             "decoder_steps_per_second": self.steps_per_second,
@@ -182,9 +195,11 @@ def evaluate(
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
+    boost: Sequence[Phrase] | None = None,
     normalizer: str = "none",
     bleu: bool = False,
     progress: Callable[[float], object] = lambda seconds: None,
+    **advice: Any,
 ) -> Evaluation:
     """Transcribes every utterance, of any length, and compares the transcript with its text.
 
@@ -196,17 +211,25 @@ def evaluate(
         one.
       batch_seconds, piece_seconds, decoder, progress: as of
         `tdt_jax.inference.transcription.transcribe_each`.
+      boost: phrases that are likely, as of `tdt_jax.transcribe`; how they were recognized is
+        reported, of the texts as they were compared.
       normalizer: one of `normalizers.NORMALIZERS`, for references and transcripts alike; see
         `score`.
       bleu: compute corpus BLEU too, of the texts as they are.
 
-    Raises: ValueError for a decoder that the model does not have, for an unknown normalizer, or
-    without the package that the normalizer or `bleu` needs; all of it before anything runs.
+      advice: allowed, language, lm and lm_weight, as of `tdt_jax.transcribe`.
+
+    Raises: ValueError for a decoder that the model does not have, for advice that cannot be
+    followed, for an unknown normalizer, or without the package that the normalizer or `bleu` needs;
+    all of it before anything runs.
     """
     recogniser.check_decoder(decoder)
     make_normalizer(normalizer)
     if bleu:
         metrics.bleu([], [])
+    recogniser, language = with_prompt(recogniser, advice.pop("language", None))
+    advice |= dict(boost=boost, language=language)
+    guide_of = guides_of(recogniser, len(items), decoder=decoder, **advice)
     start, compiling = time.perf_counter(), compile_seconds()
     results: dict[int, Result] = {}
     failed: dict[str, str] = {}
@@ -216,6 +239,7 @@ def evaluate(
         batch_seconds=batch_seconds,
         piece_seconds=piece_seconds,
         decoder=decoder,
+        guide_of=guide_of,
         progress=progress,
     ):
         item = items[position]
@@ -228,6 +252,7 @@ def evaluate(
         [results[position] for position in sorted(results)],
         normalizer=normalizer,
         bleu=bleu,
+        boosted=tuple(phrase_weights(boost)) if boost else (),
         seconds=max(seconds - compiling, 0.0),
         compile_seconds=compiling,
         failed=failed,
@@ -239,6 +264,7 @@ def score(
     *,
     normalizer: str = "none",
     bleu: bool = False,
+    boosted: tuple[str, ...] = (),
     seconds: float = 0.0,
     compile_seconds: float = 0.0,
     failed: Mapping[str, str] | None = None,
@@ -254,6 +280,7 @@ def score(
     Args:
       results: of the utterances, scored or not.
       normalizer, bleu: as of `evaluate`.
+      boosted: the phrases that were boosted.
       seconds, compile_seconds, failed: as in an Evaluation.
     """
     references, transcripts = normalized_texts(results, normalizer)
@@ -280,6 +307,8 @@ def score(
         not_scored=len(results) - len(rows),
         bleu=metrics.bleu(*_texts(results)) if bleu else None,
         normalizer=normalizer,
+        boosted=boosted,
+        phrases=metrics.phrase_rates(references, transcripts, boosted) if boosted else None,
     )
 
 
@@ -294,6 +323,7 @@ def merged(parts: Sequence[Evaluation], ids: Sequence[str]) -> Evaluation:
         sorted(results, key=lambda result: place[result.id]),
         normalizer=parts[0].normalizer,
         bleu=parts[0].bleu is not None,
+        boosted=parts[0].boosted,
         seconds=max(part.seconds for part in parts),
         compile_seconds=max(part.compile_seconds for part in parts),
         failed={name: why for part in parts for name, why in part.failed.items()},

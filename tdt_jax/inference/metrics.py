@@ -5,12 +5,14 @@ normalized (`tdt_jax.inference.normalizers` does).
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from tdt_jax.inference.normalizers import plain
+from tdt_jax.orthography import fold, is_boundary
 
 DRAWN_AT_ONCE = 1 << 20  # utterances of the bootstrap: 16 MB of indices and counts
 KINDS = ("substitute", "delete", "insert")  # jiwer's names
@@ -32,6 +34,17 @@ class Bleu(NamedTuple):
 
     score: float  # 0 to 100
     signature: str  # of sacrebleu: how it was computed
+
+
+class PhraseRates(NamedTuple):
+    """How phrases were recognized, each occurrence counted."""
+
+    precision: float  # of those in transcripts, how many are in the references; NaN of none
+    recall: float  # of those in references, how many are in the transcripts; NaN of none
+    f1: float
+    correct: int
+    in_transcripts: int
+    in_references: int
 
 
 def word_error_rate(
@@ -89,6 +102,45 @@ def word_errors(
     """
     counts = word_counts(references, hypotheses, merge_compounds=merge_compounds)
     return counts[:, :3].sum(1), counts[:, 3]
+
+
+def phrase_rates(
+    references: Sequence[str], hypotheses: Sequence[str], phrases: Sequence[str]
+) -> PhraseRates:
+    """Returns how often phrases are in both texts of an utterance, without case.
+
+    A phrase begins and ends where a word does. Of its occurrences in the two texts of an utterance
+    as many are correct as the text with fewer has.
+
+    Raises: ValueError if the two differ in length or are single strings.
+    """
+    _check_pairs(references, hypotheses)
+    folded = sorted({fold(" ".join(phrase.split())) for phrase in phrases})
+    correct = in_hypotheses = in_references = 0
+    for pair in zip(references, hypotheses, strict=True):
+        texts = [fold(" ".join(text.split())) for text in pair]
+        for phrase in folded:
+            expected, found = (count_phrase(phrase, text) for text in texts)
+            correct += min(expected, found)
+            in_references, in_hypotheses = in_references + expected, in_hypotheses + found
+    precision, recall = (
+        correct / total if total else math.nan for total in (in_hypotheses, in_references)
+    )
+    total = in_hypotheses + in_references
+    f1 = 2 * correct / total if total else math.nan
+    return PhraseRates(precision, recall, f1, correct, in_hypotheses, in_references)
+
+
+def count_phrase(phrase: str, text: str) -> int:
+    """Returns how often a phrase is in a text, from a word's beginning to a word's end."""
+    count, at = 0, text.find(phrase)
+    while at >= 0:
+        end = at + len(phrase)
+        begins = at == 0 or is_boundary(text[at - 1]) or is_boundary(phrase[0])
+        ends = end == len(text) or is_boundary(text[end]) or is_boundary(phrase[-1])
+        count += begins and ends
+        at = text.find(phrase, end if begins and ends else at + 1)
+    return count
 
 
 def pooled(counts: np.ndarray) -> ErrorRate:

@@ -57,9 +57,10 @@ def pad_rows(
     return batch, num_samples
 
 
-# Takes a batch and its numbers of samples, as of `pad_rows`. Starts to decode it and returns at
-# once; the function that it returns waits for the hypothesis, of NumPy's arrays.
-StartDecoding = Callable[[np.ndarray, np.ndarray], Callable[[], Hypothesis]]
+# Takes a batch and its numbers of samples, as of `pad_rows`, and the position of each row's
+# recording. Starts to decode it and returns at once; the function that it returns waits for the
+# hypothesis, of NumPy's arrays.
+StartDecoding = Callable[[np.ndarray, np.ndarray, list[int]], Callable[[], Hypothesis]]
 
 
 class DecodedWindow(NamedTuple):
@@ -259,4 +260,5 @@ class _Batches:
         tasks, queue.tasks = queue.tasks, []
         shape = next(shape for shape in queue.shapes if shape.rows >= len(tasks))
         batch = pad_rows([task.window.samples for task in tasks], shape, self._sample_rate)
-        self._running.append((tasks, self._start_decoding(*batch)))
+        positions = [task.position for task in tasks]
+        self._running.append((tasks, self._start_decoding(*batch, positions)))

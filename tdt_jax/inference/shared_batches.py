@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tdt_jax.advice.guide import Guide
 from tdt_jax.decoding.hypothesis import Hypothesis, take
 from tdt_jax.inference.long_form import NEAR, Window
 from tdt_jax.inference.scheduler import DecodedWindow, Shape, pad_rows, without_samples
@@ -34,6 +35,7 @@ class Job:
       starts: seconds at which its windows start.
       seconds: length of the audio.
       waiting: windows that are not in a batch yet, with their numbers.
+      guide: advice for the decoder.
       decoded: windows by their numbers.
       error: why a batch with a window of it failed, if one did.
     """
@@ -41,6 +43,7 @@ class Job:
     starts: list[float]
     seconds: float
     waiting: deque[tuple[int, Window]]
+    guide: Guide | None = None
     decoded: dict[int, DecodedWindow] = field(default_factory=dict)
     error: Exception | None = None
 
@@ -86,11 +89,11 @@ class SharedBatches:
         for _ in warm_up(self._recogniser, decoder=self._decoder, longest=longest, **self._options):
             pass
 
-    def cut(self, samples: np.ndarray) -> Job:
+    def cut(self, samples: np.ndarray, guide: Guide | None = None) -> Job:
         """Returns the job of a recording's samples [S]. Any thread may call this."""
         windows = list(cut_windows([samples], self._shapes[-1].seconds, self._rate))
         starts = [window.start / self._rate for window in windows]
-        return Job(starts, len(samples) / self._rate, deque(enumerate(windows)))
+        return Job(starts, len(samples) / self._rate, deque(enumerate(windows)), guide)
 
     @property
     def is_idle(self) -> bool:
@@ -117,7 +120,8 @@ class SharedBatches:
             shape = next(each for each in self._like(windows[0][2]) if each.rows >= len(windows))
             samples = pad_rows([window.samples for _, _, window in windows], shape, self._rate)
             try:
-                wait = start_decoding(self._recogniser, self._decoder, *samples)
+                guides = [job.guide for job, _, _ in windows]
+                wait = start_decoding(self._recogniser, self._decoder, *samples, guides)
             except Exception as error:
                 return self._failed(windows, error)
             self._running.append(_Batch(windows, wait))

@@ -4,9 +4,14 @@ A causal model encodes every chunk once (`cached.py`), any other one encodes win
 (`windowed.py`). `stream_words.py` makes words of the labels, for both.
 """
 
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tdt_jax.advice.guide import LM_WEIGHT
+from tdt_jax.advice.phrases import Phrase
 from tdt_jax.audio.reading import as_samples
+from tdt_jax.inference.advised import guide_for, with_prompt
 from tdt_jax.inference.cached import Cached
 from tdt_jax.inference.end_of_turn import EndOfTurn, EndOfUtterance
 from tdt_jax.inference.stream_words import LiveText, StreamedWord, StreamWords
@@ -50,6 +55,11 @@ class Stream(LiveText):
         chunk: float | None = None,
         left: float | None = None,
         right: float | None = None,
+        boost: Iterable[Phrase] | None = None,
+        allowed: str | Iterable[str] | None = None,
+        language: str | Sequence[str] | None = None,
+        lm: str | os.PathLike | None = None,
+        lm_weight: float = LM_WEIGHT,
         keep_tags: bool = False,
         end_of_turn: EndOfTurn | None = None,
     ):
@@ -64,6 +74,7 @@ class Stream(LiveText):
           left: seconds that the encoder sees before a chunk; None: 8, or less for a model trained
             on shorter audio than left + chunk + right.
           right: seconds that it sees after a chunk; None: 1.6.
+          boost, allowed, language, lm, lm_weight: advice, as of `tdt_jax.transcribe`.
           keep_tags: as of `tdt_jax.transcribe`.
           end_of_turn: the rule by which the stream detects that a turn is over. The words of the
             turn are certain then, and an `EndOfUtterance` follows them. The encoder and the decoder
@@ -72,9 +83,18 @@ class Stream(LiveText):
 
         Raises: ValueError for a CTC model, a look-ahead or context that the model does not have, a
         look-ahead for a model that is not causal, chunk, left or right for one that is, a chunk of
-        less than a frame, or a negative length.
+        less than a frame, a negative length, or advice that cannot be followed.
         """
+        recogniser, language = with_prompt(recogniser, language)
         config = recogniser.config
+        guide = guide_for(
+            recogniser,
+            boost=boost,
+            allowed=allowed,
+            language=language,
+            lm=lm,
+            lm_weight=lm_weight,
+        )
         if config.encoder.is_causal:
             if (chunk, left, right) != (None, None, None):
                 raise ValueError(
@@ -83,7 +103,7 @@ class Stream(LiveText):
                     f"chunk {chunk}, left {left} and right {right}"
                 )
             recogniser = causal(recogniser, lookahead)
-            self._engine = Cached(recogniser)
+            self._engine = Cached(recogniser, guide)
         elif lookahead is not None:
             raise ValueError(
                 "a look-ahead needs a causal model (encoder.is_causal), and this one encodes audio "
@@ -92,7 +112,7 @@ class Stream(LiveText):
             )
         else:
             _check_transducer(recogniser)
-            self._engine = Windowed(recogniser, chunk, left, right)
+            self._engine = Windowed(recogniser, chunk, left, right, guide)
         self.latency = self._engine.latency
         self._rate = config.features.sample_rate
         self._words = StreamWords(recogniser, keep_tags=keep_tags, end_of_turn=end_of_turn)

@@ -3,7 +3,9 @@
 import threading
 from typing import Any
 
+from tdt_jax.advice.guide import Guide
 from tdt_jax.audio.reading import as_samples
+from tdt_jax.inference.advised import guide_for, with_prompt
 from tdt_jax.inference.cached import Feed, Mark, Slots
 from tdt_jax.inference.end_of_turn import EndOfTurn, EndOfUtterance
 from tdt_jax.inference.stream_words import LiveText, StreamedWord, StreamWords
@@ -81,7 +83,7 @@ class LiveStream(LiveText):
         """
         with self._streams._lock:
             self._check("reset() was called")
-            self._feed = self._streams._start(self._row)
+            self._feed = self._streams._start(self._row, self._feed.guide)
             self._words.reset()
 
     def close(self) -> None:
@@ -122,6 +124,7 @@ class Streams:
         lookahead: float | None = None,
         keep_tags: bool = False,
         end_of_turn: EndOfTurn | None = None,
+        **advice: Any,
     ):
         """Starts without streams.
 
@@ -129,15 +132,19 @@ class Streams:
           recogniser: with a causal transducer.
           slots: the most streams at a time. Memory and the time of a step grow with it.
           lookahead, keep_tags, end_of_turn: as of `Stream`, for all streams.
+          advice: boost, allowed, language, lm, lm_weight: as of `Stream`, for all streams that are
+            opened without.
 
         Raises: ValueError for a model that is no causal transducer, a look-ahead that it does not
-        have, or less than one slot.
+        have, advice that cannot be followed, or less than one slot.
         """
         if slots < 1:
             raise ValueError(f"streams need at least one slot, got {slots}")
+        recogniser, language = with_prompt(recogniser, advice.pop("language", None))
         self._recogniser = causal(recogniser, lookahead)
         self._config = self._recogniser.config
         self._keep_tags, self._end_of_turn = keep_tags, end_of_turn
+        self._guide = guide_for(recogniser, language=language, **advice)
         self._slots = Slots(self._recogniser, slots, donate=True)
         self._streams: list[LiveStream | None] = [None] * slots
         self._lock = threading.Lock()  # of all that is on the host
@@ -147,11 +154,15 @@ class Streams:
         """Compiles the programs that `step` runs."""
         self._slots.warm_up()
 
-    def open(self) -> LiveStream:
-        """Returns a new stream.
+    def open(self, **advice: Any) -> LiveStream:
+        """Returns a new stream, with advice of its own (as of `Stream`) or that of all streams.
 
-        Raises: ValueError if all slots are taken.
+        The first with advice of a kind compiles the step anew; others do not, unless theirs is
+        much larger. A language is that of models without a prompt.
+
+        Raises: ValueError if all slots are taken, or for advice that cannot be followed.
         """
+        guide = guide_for(self._recogniser, **advice) or self._guide
         with self._lock:
             if None not in self._streams:
                 raise ValueError(
@@ -162,7 +173,7 @@ class Streams:
             words = StreamWords(
                 self._recogniser, keep_tags=self._keep_tags, end_of_turn=self._end_of_turn
             )
-            stream = LiveStream(self, row, words, self._start(row))
+            stream = LiveStream(self, row, words, self._start(row, guide))
             self._streams[row] = stream
             return stream
 
@@ -195,9 +206,9 @@ class Streams:
                 stepped.append((stream, stream._words.take()))
         return stepped
 
-    def _start(self, row: int) -> Feed:
+    def _start(self, row: int, guide: Guide | None) -> Feed:
         """Starts a new stream in a row."""
-        feed = self._slots.feeds[row] = Feed(self._config)
+        feed = self._slots.feeds[row] = Feed(self._config, guide)
         return feed
 
     def _free(self, row: int) -> None:

@@ -5,8 +5,8 @@ audio  ->  samples  ->  windows  ->  hypotheses  ->  words  ->  transcripts
                                      recognition
 """
 
-import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from tdt_jax.advice.guide import LM_WEIGHT, Guide
+from tdt_jax.advice.phrases import Phrase
 from tdt_jax.audio.errors import AudioError, warn
 from tdt_jax.audio.inputs import is_single
 from tdt_jax.audio.reading import audio_blocks
@@ -21,6 +23,7 @@ from tdt_jax.audio.request import Request
 from tdt_jax.config import ModelConfig
 from tdt_jax.decoding.hypothesis import Hypothesis
 from tdt_jax.inference import long_form
+from tdt_jax.inference.advised import batch_advice, guide_for, with_prompt
 from tdt_jax.inference.long_form import PIECE_SECONDS, Window
 from tdt_jax.inference.recognition import decode_samples_on_mesh, devices_of
 from tdt_jax.inference.scheduler import DecodedWindow, Shape, decode_recordings, pad_rows
@@ -59,6 +62,11 @@ def transcribe(
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
+    boost: Iterable[Phrase] | Sequence[list[Phrase] | None] | None = None,
+    allowed: str | Iterable[str] | None = None,
+    language: str | Sequence[str] | None = None,
+    lm: str | os.PathLike | None = None,
+    lm_weight: float = LM_WEIGHT,
     keep_tags: bool = False,
     sample_rate: int | None = None,
     track: int | None = None,
@@ -86,6 +94,14 @@ def transcribe(
         by default as suits the device.
       piece_seconds: length of the longest window in seconds; by default as suits the model.
       decoder: "transducer" or "ctc", for a model that has both; by default the transducer if any.
+      boost: phrases that are likely: texts, or tuples of a text and its weight (1 without;
+        negative: unlikely). Case makes no difference. Or a list of them for each recording.
+      allowed: phrases that alone are transcribed, any number one after another, such as "yes" and
+        "no"; or "digits".
+      language: code of the language spoken ("de"), or several. A model with a language prompt is
+        given it; others emit no letters of other scripts.
+      lm: path of an n-gram language model in an ARPA file over the model's labels (`tdt-jax lm`).
+      lm_weight: what the logarithms of its probabilities are multiplied with.
       keep_tags: keep labels that are no speech ("<|en|>", "<unk>") as words.
       sample_rate: of arrays that come without one, in Hz; by default the recogniser's.
       track: which of a file's audio tracks, from 1; by default the main one, and an AudioWarning
@@ -98,8 +114,9 @@ def transcribe(
     Returns: the transcript of one recording, a list of those of many.
     Raises:
       AudioError: for audio that cannot be read, unless `failed` is given.
-      ValueError: for a decoder that the model does not have.
+      ValueError: for a decoder that the model does not have, or advice that cannot be followed.
     """
+    recogniser, language = with_prompt(recogniser, language)
     is_one = is_single(audio)
     recordings = [audio] if is_one else list(audio)
     transcripts: list[Transcript | None] = [None] * len(recordings)
@@ -109,6 +126,16 @@ def transcribe(
         batch_seconds=batch_seconds,
         piece_seconds=piece_seconds,
         decoder=decoder,
+        guide_of=guides_of(
+            recogniser,
+            len(recordings),
+            decoder=decoder,
+            boost=boost,
+            allowed=allowed,
+            language=language,
+            lm=lm,
+            lm_weight=lm_weight,
+        ),
         keep_tags=keep_tags,
         sample_rate=sample_rate,
         track=track,
@@ -130,6 +157,7 @@ def transcribe_each(
     batch_seconds: float | None = None,
     piece_seconds: float | None = None,
     decoder: str = "",
+    guide_of: Callable[[int], Guide | None] = lambda position: None,
     keep_tags: bool = False,
     sample_rate: int | None = None,
     track: int | None = None,
@@ -143,6 +171,7 @@ def transcribe_each(
       recogniser, batch_seconds, piece_seconds, decoder, keep_tags, sample_rate, track, damaged: as
         of `transcribe`.
       audio: the recordings, iterated over in a thread while the device is at work.
+      guide_of: returns the advice for the recording at a position.
       progress: called with the seconds of audio that are transcribed.
       warn: called with each warning about a recording, which it names.
 
@@ -171,7 +200,9 @@ def transcribe_each(
     for position, decoded in decode_recordings(
         windows(),
         table,
-        functools.partial(start_decoding, recogniser, decoder),
+        lambda samples, num_samples, positions: start_decoding(
+            recogniser, decoder, samples, num_samples, list(map(guide_of, positions))
+        ),
         sample_rate=rate,
         progress=progress,
     ):
@@ -228,7 +259,7 @@ def warm_up(
     for shape in table:
         if shape.seconds <= needed:
             batch = pad_rows([], shape, recogniser.config.features.sample_rate)
-            start_decoding(recogniser, decoder, *batch)()
+            start_decoding(recogniser, decoder, *batch, [None])()
             yield shape
 
 
@@ -254,11 +285,52 @@ def cut_windows(blocks: Iterable[np.ndarray], longest: float, sample_rate: int) 
 
 
 def start_decoding(
-    recogniser: Recogniser, decoder: str, samples: np.ndarray, num_samples: np.ndarray
+    recogniser: Recogniser,
+    decoder: str,
+    samples: np.ndarray,
+    num_samples: np.ndarray,
+    guides: Sequence[Guide | None],
 ) -> Callable[[], Hypothesis]:
-    """Starts to decode a batch, and returns what waits for it (`scheduler.StartDecoding`)."""
-    hypothesis = decode_samples_on_mesh(recogniser.model, samples, num_samples, decoder=decoder)
+    """Starts to decode a batch, and returns what waits for it (`scheduler.StartDecoding`).
+
+    `guides` are of its first rows; rows beyond have the last one's.
+    """
+    guides = [*guides, *[guides[-1]] * (len(samples) - len(guides))]
+    hypothesis = decode_samples_on_mesh(
+        recogniser.model,
+        samples,
+        num_samples,
+        decoder=decoder,
+        advice=batch_advice(guides, recogniser.config.vocab_size),
+    )
     return lambda: jax.device_get(hypothesis)
+
+
+def guides_of(
+    recogniser: Recogniser,
+    num_recordings: int,
+    *,
+    decoder: str = "",
+    boost: Iterable[Phrase] | Sequence[list[Phrase] | None] | None = None,
+    **options: Any,
+) -> Callable[[int], Guide | None]:
+    """Returns the function from positions of recordings to their advice.
+
+    Options are those of `transcribe`; a language is that of models without a prompt.
+
+    Raises: ValueError as `transcribe` does.
+    """
+    lists: list[Any] = [boost]
+    if boost is not None and not isinstance(boost, str):
+        phrases = list(boost)
+        is_own = bool(phrases) and all(each is None or isinstance(each, list) for each in phrases)
+        lists = phrases if is_own else [phrases]
+        if is_own and len(lists) != num_recordings:
+            raise ValueError(
+                f"boost has lists for {len(lists)} recordings, and there are {num_recordings}"
+            )
+    guides = [guide_for(recogniser, decoder, boost=each, **options) for each in lists]
+    return lambda position: guides[position if len(guides) > 1 else 0]
 
 
 def _as_audio_error(error: Exception) -> AudioError:

@@ -28,10 +28,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tdt_jax.advice.guide import Guide
 from tdt_jax.audio.silence import stretches
 from tdt_jax.config import ModelConfig
+from tdt_jax.decoding.advice import Advice
 from tdt_jax.decoding.greedy import decode_chunk, start_decoding
 from tdt_jax.decoding.hypothesis import DecoderState, Hypothesis, take
+from tdt_jax.inference.advised import batch_advice
 from tdt_jax.inference.long_form import PIECE_SECONDS, SILENCE
 from tdt_jax.inference.stream_words import Decoded
 from tdt_jax.models.attention import attention_mask
@@ -53,6 +56,7 @@ def _decode_window(
     num_samples: jax.Array,
     first: jax.Array,
     count: jax.Array,
+    advice: Advice | None,
     state: DecoderState,
     *,
     size: int,
@@ -70,7 +74,7 @@ def _decode_window(
     chunk = jax.lax.dynamic_slice_in_dim(frames, first, size, axis=1)
     num_here = (num_frames - first).clip(0, count)
     hypothesis, state = decode_chunk(
-        model, chunk, num_here, state, max_symbols=model.config.max_symbols
+        model, chunk, num_here, state, max_symbols=model.config.max_symbols, advice=advice
     )
     return hypothesis, _after_silence(state, count - num_here)
 
@@ -93,9 +97,11 @@ class Windowed:
         chunk: float | None,
         left: float | None,
         right: float | None,
+        guide: Guide | None = None,
     ):
-        """Starts a stream; arguments as of `Stream`."""
+        """Starts a stream with the advice of `guide`; arguments as of `Stream`."""
         config = recogniser.config
+        self._advice = batch_advice([guide], config.vocab_size)
         self._model = recogniser.model
         self._chunk, self._left, self._right, self._context = _sizes(config, chunk, left, right)
         self.latency = (self._chunk + self._right) * config.seconds_per_frame
@@ -111,7 +117,7 @@ class Windowed:
         self._first = 0  # frame that the window starts at
         self._decoded = 0  # frames
         self._num_samples = 0
-        self._state = _start(self._model, batch_size=1)
+        self._state = _start(self._model, batch_size=1, advice=self._advice)
 
     def warm_up(self) -> None:
         """Compiles the program that `push` runs."""
@@ -145,7 +151,7 @@ class Windowed:
         samples[0, : len(sound)] = sound
         arrays = samples, np.full(1, len(sound), np.int32), np.int32(first), np.int32(count)
         options = dict(size=self._chunk, context=self._context)
-        return _decode_window(self._model, *arrays, state, **options)
+        return _decode_window(self._model, *arrays, self._advice, state, **options)
 
     def _decode_next(self, num_frames: int) -> tuple[Hypothesis | None, DecoderState]:
         """Decodes the next frames. Returns None if they are silent, and the state after them."""

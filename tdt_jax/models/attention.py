@@ -397,13 +397,12 @@ class RelativeAttention(nnx.Module):
         By default only as a GPU has shown it: with all frames at once, and not few of them.
         """
         width = self.content_bias.shape[-1]
-        is_proven = num_queries == num_keys > CUDNN_FRAMES
         return (
             backend.current() == "gpu"
             and self.dtype == jnp.bfloat16
             and width % 8 == 0
             and width <= 128
-            and backend.uses_kernels(is_proven=is_proven)
+            and backend.uses_kernels(is_proven=num_queries == num_keys > CUDNN_FRAMES)
         )
 
     def _by_cudnn(self, queries, keys, values, by_distance, masked, padding):

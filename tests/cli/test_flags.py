@@ -10,8 +10,10 @@ from tdt_jax.cli.main import make_parser
 ARGUMENTS = {
     "": "-h --help --version",
     "transcribe": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
-        --decoder=transducer|ctc PATH --batch-seconds --piece-seconds --track --allow-damaged -f
-        --format=txt|srt|vtt|json|tsv|ctm|all -o --output-dir --name --keep-tags --overwrite
+        --decoder=transducer|ctc PATH --batch-seconds --piece-seconds --boost --boost-file
+        --allowed --language --lm --lm-weight --track --allow-damaged -f
+        --format=txt|srt|vtt|json|tsv|ctm|all -o --output-dir --name
+        --keep-tags --overwrite
         --no-progress --max-chars --max-wide-chars --max-lines --max-seconds --max-gap
         --highlight-words --shard""",
     "serve": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
@@ -19,13 +21,18 @@ ARGUMENTS = {
         --api-key-file --tls-certificate --tls-key --allow-origin --streams --max-requests --max-mb
         --max-seconds --idle-seconds --decode-seconds --decoders --grace-seconds""",
     "listen": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead source
-        --chunk --left --right --keep-tags""",
+        --chunk --left --right --boost --boost-file --allowed
+        --language --lm --lm-weight --keep-tags""",
     "evaluate": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
-        --decoder=transducer|ctc MANIFEST --batch-seconds --piece-seconds
-        --normalizer=none|whisper|leaderboard --normaliser=none|whisper|leaderboard --lowercase
+        --decoder=transducer|ctc MANIFEST --batch-seconds --piece-seconds --boost --boost-file
+        --allowed --language --lm --lm-weight --lowercase
+        --normalizer=none|whisper|leaderboard --normaliser=none|whisper|leaderboard
         --keys --bleu --errors --format=text|json|markdown --json --no-progress""",
     "warmup": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
         --decoder=transducer|ctc --batch-seconds --piece-seconds""",
+    "lm": "-h --help TEXT OUT --tokenizer --order",
+    "benchmark boost": """-h --help MODEL MANIFEST PHRASES --weights --snr --minutes
+        --normalizer=none|whisper --normaliser=none|whisper --json""",
     "convert": "-h --help IN OUT --to=jax|hf|nemo --dtype=float32|bfloat16 --drop-ctc",
     "export": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
         --decoder=transducer|ctc OUT --to=stablehlo|onnx --platforms --seconds --rows

@@ -105,7 +105,7 @@ def test_streams(tmp_path):
         part = [each[start : start + count] for each in (noise(3.0, 5), noise(3.0, 6))]
         arguments = *padded(part, size, 2), flags, np.full(2, not number)
         outputs, num_frames, state = exported.run("step", *arguments, state)
-        hypothesis, frames, expected = decode_step(recogniser.model, *arguments, expected)
+        hypothesis, frames, expected = decode_step(recogniser.model, *arguments, None, expected)
         np.testing.assert_array_equal(num_frames, frames)
         np.testing.assert_array_equal(outputs["labels"], hypothesis.labels)
         np.testing.assert_array_equal(outputs["num_labels"], hypothesis.num_labels)

@@ -30,7 +30,7 @@ class Decoder:
         self.shapes, self.rows, self.events = [], [], []
         self.on_start = on_start
 
-    def __call__(self, samples, num_samples):
+    def __call__(self, samples, num_samples, positions):
         number = len(self.shapes)
         self.shapes.append(samples.shape)
         self.rows.append(int(np.count_nonzero(num_samples)))

@@ -257,9 +257,9 @@ def test_windows_of_a_unified_model_start_with_a_chunk(unified, monkeypatch):
     """As its mask counts them: with 6 frames to the left of 7, and also after silence."""
     calls, decode = [], windowed._decode_window
 
-    def spy(model, samples, num_samples, first, count, state, **options):
+    def spy(model, samples, num_samples, first, *rest, **options):
         calls.append((int(first), int(num_samples[0]), options))
-        return decode(model, samples, num_samples, first, count, state, **options)
+        return decode(model, samples, num_samples, first, *rest, **options)
 
     monkeypatch.setattr(windowed, "_decode_window", spy)
     samples = np.pad(speech(3.0), (13 * FRAME + 500, 0))

@@ -121,7 +121,7 @@ def test_seconds_of_compilation_are_counted():
 def test_warm_up_leaves_long_shapes_to_when_they_are_needed(recogniser, monkeypatch):
     compiled = []
 
-    def start_decoding(recogniser, decoder, samples, num_samples):
+    def start_decoding(recogniser, decoder, samples, num_samples, guides):
         compiled.append(samples.shape)
         return lambda: None
 
@@ -255,7 +255,7 @@ def listener(monkeypatch):
     recogniser = make_recogniser(tokenizer=tokenizers.train_characters([" ".join(WORDS)]))
     batches = []
 
-    def decode(model, samples, num_samples, *, decoder):
+    def decode(model, samples, num_samples, *, decoder, advice):
         batches.append(samples.shape)
         return bursts.decode(samples, num_samples, recogniser.tokenizer)
 

@@ -10,7 +10,7 @@ FRAME = 1280  # samples
 SPACING = 4  # frames from a label to the next
 
 
-def decode(model, samples, num_samples, *, decoder=""):
+def decode(model, samples, num_samples, *, decoder="", advice=None):
     """Takes the place of `recognition.decode_samples_on_mesh`, with a label every 0.32 s."""
     model_config = model.config
     capacity = samples.shape[1] // FRAME
