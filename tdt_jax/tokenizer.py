@@ -200,6 +200,20 @@ class SentencePiece:
         """The label of the piece `<EOU>`, if there is one."""
         return self._end_of_utterance
 
+    @property
+    def bytes(self) -> dict[int, int]:
+        """The byte that each label stands for, of labels that spell characters by their bytes."""
+        return {
+            label: int(piece[3:-1], 16)
+            for label, (piece, type) in enumerate(zip(self.pieces, self._types, strict=True))
+            if type == BYTE
+        }
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of each piece in the SentencePiece model."""
+        return [self._processor.get_score(i) for i in range(self.vocab_size)]
+
     def encode(self, text: str) -> list[int]:
         """Returns the labels of a text; raises UnknownTextError if a character has none."""
         text = _normalize(text)

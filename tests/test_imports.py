@@ -99,6 +99,7 @@ PACKAGES = {
     "starlette": ["serving"],
     "uvicorn": ["serving"],
     "prometheus_client": ["serving"],
+    "onnx": ["exports.onnx_graph"],
     "ray": ["cluster"],
     "pyarrow": ["data.parquet", "cluster"],
     "websockets": ["benchmarks.serve_load"],

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tdt_jax.cli.options import AddCommand, add_model, load, positive
 
+STABLEHLO = "platforms", "seconds", "rows"  # options of that format
+
 
 def add_export(add: AddCommand) -> None:
     command = add(
@@ -13,14 +15,19 @@ def add_export(add: AddCommand) -> None:
         "a recogniser for other programs to run",
         "Write a recogniser as a program from samples to labels, times and durations, with its\n"
         "vocabulary and parameters in one folder. JAX alone runs StableHLO; see\n"
-        "examples/run_stablehlo.py. Needs pip install 'tdt-jax[export]'.",
+        "examples/run_stablehlo.py. Needs pip install 'tdt-jax[export]'. ONNX, by\n"
+        "tdt-jax[onnx], is for onnx-asr or sherpa-onnx, or one graph with --whole.",
         "  tdt-jax export MODEL out --to stablehlo\n"
-        "  tdt-jax export MODEL out --to stablehlo --platforms cuda,tpu --seconds 10,30 --rows 16",
+        "  tdt-jax export MODEL out --to stablehlo --platforms cuda,tpu --seconds 10,30 --rows 16\n"
+        "  tdt-jax export MODEL out --to onnx --for sherpa-onnx --int8\n"
+        "  tdt-jax export MODEL out --to onnx --whole",
     )
     command.set_defaults(writes_files=lambda options: True)
     add_model(command)
     command.add_argument("target", metavar="OUT", help="a folder that does not exist, or is empty")
-    command.add_argument("--to", choices=["stablehlo"], required=True, help="format to write")
+    command.add_argument(
+        "--to", choices=["stablehlo", "onnx"], required=True, help="format to write"
+    )
     command.add_argument(
         "--platforms",
         type=_names,
@@ -44,6 +51,33 @@ def add_export(add: AddCommand) -> None:
         help="numbers of utterances in a batch of fixed length, a program each; streams have the "
         "first [1,8]",
     )
+    command.add_argument(
+        "--for",
+        dest="consumer",
+        choices=["onnx-asr", "sherpa-onnx"],
+        default="onnx-asr",
+        help="program that loads the ONNX graphs [onnx-asr]",
+    )
+    command.add_argument(
+        "--whole",
+        action="store_true",
+        help="one ONNX graph from samples to labels instead, for ONNX Runtime and browsers",
+    )
+    command.add_argument(
+        "--int8",
+        dest="weights",
+        action="store_const",
+        const="int8",
+        default="float32",
+        help="ONNX weights of the encoder's blocks in 8 bits",
+    )
+    command.add_argument(
+        "--fp16",
+        dest="weights",
+        action="store_const",
+        const="float16",
+        help="ONNX weights in 16 bits",
+    )
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -52,15 +86,15 @@ def _export(options: argparse.Namespace) -> int:
     target = Path(options.target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} exists already")
-    files = export(
-        load(options),
-        target,
-        format=options.to,
-        platforms=options.platforms,
-        seconds=options.seconds,
-        rows=options.rows,
-        decoder=options.decoder,
-    )
+    format, arguments = "stablehlo", {name: getattr(options, name) for name in STABLEHLO}
+    if options.to == "onnx":
+        format, arguments = "onnx-whole", {"weights": options.weights}
+        if not options.whole:
+            format, arguments = "onnx", {**arguments, "consumer": options.consumer}
+    try:
+        files = export(load(options), target, format=format, decoder=options.decoder, **arguments)
+    except ImportError as error:
+        raise ValueError(str(error)) from None
     size = sum(path.stat().st_size for path in target.iterdir())
     print(f"{target}: {', '.join(files)}; {size / 1e6:.1f} MB")
     return 0

@@ -5,7 +5,7 @@ from typing import Any
 
 from tdt_jax.recogniser import Recogniser
 
-FORMATS = ("stablehlo",)
+FORMATS = ("stablehlo", "onnx", "onnx-whole")
 
 
 def export(
@@ -17,7 +17,11 @@ def export(
       recogniser: from `tdt_jax.load`.
       folder: must not exist, or be empty; it is written whole or not at all.
       format: "stablehlo": samples to labels and times, a program that JAX alone runs.
-      options: of `tdt_jax.exports.stablehlo.export_stablehlo`: platforms, seconds, rows, decoder.
+        "onnx": the graphs that onnx-asr or sherpa-onnx loads. "onnx-whole": samples to labels and
+        times in one graph, for ONNX Runtime.
+      options: platforms, seconds, rows, decoder of `tdt_jax.exports.stablehlo.export_stablehlo`;
+        consumer, decoder, weights of `tdt_jax.exports.onnx.export_onnx`; decoder, weights of
+        `tdt_jax.exports.onnx_whole.export_whole`.
 
     Raises:
       ValueError: for another format, a folder that holds something, and what the format cannot
@@ -27,4 +31,14 @@ def export(
         from tdt_jax.exports.stablehlo import export_stablehlo
 
         return [program.file for program in export_stablehlo(recogniser, folder, **options)]
+    if format == "onnx":
+        from tdt_jax.exports.onnx import export_onnx
+
+        export_onnx(recogniser, folder, **options)
+        return sorted(os.listdir(folder))
+    if format == "onnx-whole":
+        from tdt_jax.exports.onnx_whole import export_whole
+
+        export_whole(recogniser, folder, **options)
+        return sorted(os.listdir(folder))
     raise ValueError(f"format must be of {', '.join(FORMATS)}, got {format!r}")

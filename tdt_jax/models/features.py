@@ -181,7 +181,7 @@ def mel_filters(config: FeatureConfig) -> np.ndarray:
     in Hz (Slaney, Auditory Toolbox, 1998).
     """
     nyquist = config.sample_rate / 2
-    edges = _mel_to_hertz(np.linspace(0, _hertz_to_mel(nyquist), config.num_mels + 2))
+    edges = _mel_to_hertz(np.linspace(0, hertz_to_mel(nyquist), config.num_mels + 2))
     bins = np.linspace(0, nyquist, config.fft_length // 2 + 1)
     low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - low) / (center - low)
@@ -257,7 +257,8 @@ _BREAK_MEL = 1000 / _LINEAR_HERTZ
 _LOG_STEP = math.log(6.4) / 27  # log of the ratio of frequencies one mel apart, above 1 kHz
 
 
-def _hertz_to_mel(hertz: float) -> float:
+def hertz_to_mel(hertz: float) -> float:
+    """Returns the place on the mel scale of `mel_filters`."""
     if hertz < 1000:
         return hertz / _LINEAR_HERTZ
     return _BREAK_MEL + math.log(hertz / 1000) / _LOG_STEP

@@ -35,7 +35,8 @@ ARGUMENTS = {
         --normalizer=none|whisper --normaliser=none|whisper --json""",
     "convert": "-h --help IN OUT --to=jax|hf|nemo --dtype=float32|bfloat16 --drop-ctc",
     "export": """-h --help MODEL --dtype=float32|bfloat16 --local-attention --lookahead
-        --decoder=transducer|ctc OUT --to=stablehlo --platforms --seconds --rows""",
+        --decoder=transducer|ctc OUT --to=stablehlo|onnx --platforms --seconds --rows
+        --for=onnx-asr|sherpa-onnx --whole --int8 --fp16""",
     "prepare": "-h --help",
     "prepare check": """-h --help SOURCE --dev --model --worst --html --lowercase --keys
         --no-progress""",
