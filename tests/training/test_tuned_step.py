@@ -17,6 +17,8 @@ from tdt_jax.config import (
     Config,
     EncoderConfig,
     FeatureConfig,
+    JointConfig,
+    PredictorConfig,
     TuningConfig,
     override,
 )
@@ -55,7 +57,11 @@ def make_config(transducer=False, accumulate=1, ema_decay=0.0, **tuning) -> Conf
         width=16, num_layers=2, num_heads=2, subsampling_channels=2, feed_forward_factor=1,
         kernel_size=3, dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
-    parts = {} if transducer else dict(predictor=None, joint=None)
+    parts = dict(predictor=None, joint=None)
+    if transducer:  # without dropout, which differs between parts of a batch
+        parts = dict(
+            predictor=PredictorConfig(width=8, dropout=0.0), joint=JointConfig(width=8, dropout=0.0)
+        )
     durations = (0, 1, 2) if transducer else None
     features = FeatureConfig(num_mels=8, dither=0.0)
     model = models.config(durations, encoder, features=features, ctc=True, **parts)
@@ -280,7 +286,7 @@ def test_adapters_train_alike_on_any_mesh_and_in_parts(fsdp, monkeypatch):
 
 @pytest.mark.slow
 def test_a_base_in_bfloat16_has_the_same_curve():
-    """Twenty steps of adapters: the losses agree to a percent, and fall."""
+    """Sixty steps of adapters: the losses agree to a percent, and fall."""
     curves = []
     for base_dtype in ("float32", "bfloat16"):
         config = make_config(transducer=True, rank=4, base_dtype=base_dtype)
@@ -293,7 +299,7 @@ def test_a_base_in_bfloat16_has_the_same_curve():
         }
         state = state._replace(model=from_named_leaves(leaves, model))
         losses = []
-        for i in range(20):
+        for i in range(60):
             state, metrics = train_step(state, make_batch(i % 2), jax.random.key(0), config=config)
             losses.append(float(metrics.loss))
         curves.append(losses)
