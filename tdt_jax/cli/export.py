@@ -5,7 +5,9 @@ from pathlib import Path
 
 from tdt_jax.cli.options import AddCommand, add_model, load, positive
 
-STABLEHLO = "platforms", "seconds", "rows"  # options of that format
+STABLEHLO = {"platforms": ("cpu",), "seconds": (), "rows": ()}  # options of that format, defaults
+ONNX = {"consumer": "onnx-asr", "whole": False, "weights": "float32"}
+FLAGS = {"consumer": "for", "weights": "int8 or --fp16"}
 
 
 def add_export(add: AddCommand) -> None:
@@ -31,7 +33,7 @@ def add_export(add: AddCommand) -> None:
     command.add_argument(
         "--platforms",
         type=_names,
-        default=("cpu",),
+        default=STABLEHLO["platforms"],
         metavar="A,B",
         help="platforms to export for, of cpu, cuda and tpu [cpu]",
     )
@@ -86,11 +88,18 @@ def _export(options: argparse.Namespace) -> int:
     target = Path(options.target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} exists already")
-    format, arguments = "stablehlo", {name: getattr(options, name) for name in STABLEHLO}
-    if options.to == "onnx":
-        format, arguments = "onnx-whole", {"weights": options.weights}
-        if not options.whole:
-            format, arguments = "onnx", {**arguments, "consumer": options.consumer}
+    others = ONNX if options.to == "stablehlo" else STABLEHLO
+    for name, default in others.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"--{FLAGS.get(name, name)} is not for --to {options.to}")
+    if options.to == "stablehlo":
+        format, arguments = "stablehlo", {name: getattr(options, name) for name in STABLEHLO}
+    elif not options.whole:
+        format, arguments = "onnx", dict(weights=options.weights, consumer=options.consumer)
+    elif options.consumer == ONNX["consumer"]:
+        format, arguments = "onnx-whole", dict(weights=options.weights)
+    else:
+        raise ValueError("--whole is for ONNX Runtime itself, not --for another program")
     try:
         files = export(load(options), target, format=format, decoder=options.decoder, **arguments)
     except ImportError as error:

@@ -13,8 +13,6 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +24,7 @@ import numpy as np
 from tdt_jax.checkpoints.formats.safetensors import write_safetensors
 from tdt_jax.config import ModelConfig
 from tdt_jax.decoding.hypothesis import Hypothesis
+from tdt_jax.exports.folder import check_is_free, written_whole
 from tdt_jax.inference.cached import Feed, StepState, decode_step, start_steps
 from tdt_jax.inference.recognition import decode_samples
 from tdt_jax.models.transducer import Transducer
@@ -98,26 +97,19 @@ def export_stablehlo(
         for platform in platforms
         for program in _programs(recogniser, platform, seconds, rows or ROWS, decoder)
     ]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".tdt_jax_", dir=folder.parent))
-    try:
-        part.chmod(0o755)
+    with written_whole(folder) as part:
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(recogniser.model).items()}
         write_safetensors(part / PARAMETERS_FILE, leaves)
         for program in programs:
             (part / program.file).write_bytes(program.exported.serialize())
         description = json.dumps(_description(recogniser, programs), ensure_ascii=False, indent=1)
         (part / EXPORT_FILE).write_text(description, encoding="utf-8")
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return programs
 
 
 def _check(recogniser, folder: Path, platforms, seconds, rows, decoder: str) -> None:
     recogniser.check_decoder(decoder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already")
+    check_is_free(folder)
     if not platforms or set(platforms) - set(PLATFORMS):
         known = ", ".join(PLATFORMS)
         raise ValueError(f"platforms must be of {known}, got {', '.join(platforms) or 'none'}")

@@ -159,6 +159,15 @@ def test_the_command(recogniser, tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "out" / "export.json").read_text())["format_version"] == 1
     assert main.main(command) == 2
     assert "exists already" in capsys.readouterr().err
+    elsewhere = ["export", "m", str(tmp_path / "other"), "--to"]
+    for options, message in (
+        (["stablehlo", "--int8"], "--int8 or --fp16 is not for --to stablehlo"),
+        (["stablehlo", "--whole"], "--whole is not for --to stablehlo"),
+        (["onnx", "--rows", "2"], "--rows is not for --to onnx"),
+        (["onnx", "--whole", "--for", "sherpa-onnx"], "--whole is for ONNX Runtime itself"),
+    ):
+        assert main.main([*elsewhere, *options]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main.main([*command, "--seconds", "soon"])
     assert "'soon' is not numbers of seconds" in capsys.readouterr().err
