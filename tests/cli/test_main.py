@@ -9,7 +9,7 @@ from paths import ROOT
 from tdt_jax.cli import main
 
 LIGHT = ("tdt_jax.cli.", "tdt_jax.runtime.streams")
-IN_FUNCTIONS = {"job.py", "terminal.py"}  # which commands import when they run
+IN_FUNCTIONS = {"job.py", "terminal.py", "check_page.py"}  # which commands import when they run
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def entries(tmp_path):
     return items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durations", [(0, 1, 2), None])
 def test_they_are_the_losses_of_each_alone(entries, durations):
     recogniser = make_recogniser(durations=durations)
