@@ -10,7 +10,7 @@ import numpy as np
 
 from tdt_jax.advice.phrases import BOUNDARY, INSIDE, compile_trie, make_trie
 from tdt_jax.advice.pieces import Pieces, pieces_of
-from tdt_jax.decoding.automaton import Graph
+from tdt_jax.decoding.automaton import Graph, single_state
 from tdt_jax.orthography import fold, is_boundary
 from tdt_jax.tokenizer import Tokenizer
 
@@ -126,16 +126,4 @@ def _mask(
     kept = [text for text, is_kept in zip(pieces.texts, keep, strict=True) if is_kept and text]
     if not any(is_written(character) for text in kept for character in text):
         raise ValueError(f"the model's labels cannot spell any text in {name}")
-    none, nowhere = np.zeros(0, int), np.zeros(len(keep), int)
-    return Graph(
-        first=np.zeros(2, int),
-        labels=none,
-        weights=none,
-        targets=none,
-        backoff=np.zeros(1, int),
-        backoff_weights=np.zeros((1, 2)),
-        rows={0: (np.where(keep, 0.0, FORBIDDEN), nowhere)},
-        classes=nowhere,
-        start=0,
-        lift=lift,
-    )
+    return single_state(np.where(keep, 0.0, FORBIDDEN), lift)

@@ -10,7 +10,7 @@ import numpy as np
 from tdt_jax.advice.allowed import allowed_graph, script_graph
 from tdt_jax.advice.arpa import arpa_graph
 from tdt_jax.advice.phrases import Phrase, phrases_graph
-from tdt_jax.decoding.automaton import Automaton, Graph, automaton
+from tdt_jax.decoding.automaton import Automaton, automaton, single_state
 from tdt_jax.tokenizer import Tokenizer
 
 KINDS = "phrases", "allowed", "language", "language_model"  # in the order of a decoder's automata
@@ -57,21 +57,7 @@ def make_guide(
 
 def neutral(vocab_size: int) -> Automaton:
     """Returns the automaton that weighs nothing."""
-    none, nowhere = np.zeros(0, int), np.zeros(vocab_size, int)
-    return automaton(
-        Graph(
-            first=np.zeros(2, int),
-            labels=none,
-            weights=none,
-            targets=none,
-            backoff=np.zeros(1, int),
-            backoff_weights=np.zeros((1, 2)),
-            rows={0: (np.zeros(vocab_size), nowhere)},
-            classes=nowhere,
-            start=0,
-            lift=(0.0, 0.0),
-        )
-    )
+    return automaton(single_state(np.zeros(vocab_size)))
 
 
 def _language_model(path: str | os.PathLike, weight: float, tokenizer: Tokenizer) -> Automaton:

@@ -15,4 +15,6 @@ prepare.py       prepare
 check.py         prepare check
 check_page.py    a page to listen to the worst pairs
 benchmark.py     benchmark
+benchmark_recordings.py  benchmark long, live, boost and serve
+benchmark_options.py     options that benchmarks share
 """

@@ -3,9 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tdt_jax.audio.encoded import flac
 from tdt_jax.audio.errors import AudioError
@@ -17,6 +17,8 @@ from tdt_jax.runtime.files import write_atomically
 
 MAX_PROBLEMS = 10  # in one error message
 LONGEST = 1e9  # seconds
+
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -71,14 +73,28 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no manifest at {path}")
-    data, entries, problems, seen = path.read_bytes(), [], [], set()
+    data = path.read_bytes()
     if b"\0" in data:
         raise ValueError(f"{path} is not a text file; a manifest has a JSON object on each line")
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
+    lines = ((n, line) for n, line in enumerate(data.splitlines(), start=1) if line.strip())
+    entries = parse_entries(path, lines, lambda line: _parse(line, path.parent))
+    if not entries:
+        raise ValueError(f"{path} is empty: a manifest needs at least one utterance")
+    return entries
+
+
+def parse_entries(
+    path: Path, lines: Iterable[tuple[int, T]], parse: Callable[[T], Entry]
+) -> list[Entry]:
+    """Returns the entries of a file's numbered lines; a repeated id gets its line's number.
+
+    Raises:
+      ValueError: naming path:line, for up to ten lines that `parse` refuses.
+    """
+    entries, problems, seen = [], [], set()
+    for number, line in lines:
         try:
-            entry = _parse(line, path.parent)
+            entry = parse(line)
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
             if len(problems) == MAX_PROBLEMS:
@@ -89,8 +105,6 @@ def read_manifest(path: str | os.PathLike) -> list[Entry]:
         seen.add(entry.id)
     if problems:
         raise ValueError("\n".join(problems))
-    if not entries:
-        raise ValueError(f"{path} is empty: a manifest needs at least one utterance")
     return entries
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tdt_jax.audio.inputs import SUFFIXES
-from tdt_jax.data.manifest import LONGEST, MAX_PROBLEMS, Entry
+from tdt_jax.data.manifest import LONGEST, Entry, parse_entries
 from tdt_jax.orthography import nfc
 
 AUDIO_COLUMNS = ("file_name", "audio_filepath", "audio", "path", "file")
@@ -50,21 +50,7 @@ def read_table(path: str | os.PathLike, columns: tuple[str, str] | None = None) 
     folder, lengths = path.parent, {}
     if path.suffix == ".tsv" and audio == "path" and (folder / CLIPS).is_dir():
         lengths, folder = _clip_seconds(folder / CLIP_DURATIONS), folder / CLIPS
-    entries, problems, seen = [], [], set()
-    for number, row in rows:
-        try:
-            entry = _entry(row, audio, text, folder, lengths)
-        except ValueError as error:
-            problems.append(f"{path}:{number}: {error}")
-            if len(problems) == MAX_PROBLEMS:
-                problems.append("(there may be more)")
-                break
-            continue
-        entries.append(entry._replace(id=f"{entry.id}#{number}") if entry.id in seen else entry)
-        seen.add(entry.id)
-    if problems:
-        raise ValueError("\n".join(problems))
-    return entries
+    return parse_entries(path, rows, lambda row: _entry(row, audio, text, folder, lengths))
 
 
 def read_folder(path: str | os.PathLike) -> list[Entry]:

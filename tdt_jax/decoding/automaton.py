@@ -39,6 +39,23 @@ class Graph(NamedTuple):
     lift: tuple[float, float]  # bounds of what a weight adds to a label when it competes with blank
 
 
+def single_state(weights: np.ndarray, lift: tuple[float, float] = (0.0, 0.0)) -> Graph:
+    """Returns the automaton that gives each label the same weight, of [V], whatever came before."""
+    none, nowhere = np.zeros(0, int), np.zeros(len(weights), int)
+    return Graph(
+        first=np.zeros(2, int),
+        labels=none,
+        weights=none,
+        targets=none,
+        backoff=np.zeros(1, int),
+        backoff_weights=np.zeros((1, 2)),
+        rows={0: (weights, nowhere)},
+        classes=nowhere,
+        start=0,
+        lift=lift,
+    )
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=[

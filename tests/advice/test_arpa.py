@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from graphs import weights
 
 from tdt_jax.advice.arpa import OFFSET, arpa_graph
 from tdt_jax.advice.guide import make_guide
@@ -46,27 +47,6 @@ SCORES = {
 }
 
 
-def scores(graph, labels):
-    """The weights of labels, one after another."""
-    state, found = graph.start, []
-    for label in labels:
-        sum_ = 0.0
-        while True:
-            own = slice(graph.first[state], graph.first[state + 1])
-            if state in graph.rows:
-                weights, targets = graph.rows[state]
-                sum_, state = sum_ + weights[label], targets[label]
-                break
-            if label in graph.labels[own]:
-                at = list(graph.labels[own]).index(label)
-                sum_, state = sum_ + graph.weights[own][at], graph.targets[own][at]
-                break
-            sum_ += graph.backoff_weights[state, 0]
-            state = graph.backoff[state]
-        found.append(sum_)
-    return found
-
-
 @pytest.mark.parametrize("names", ["pieces", "characters"])
 @pytest.mark.parametrize("text", SCORES)
 def test_scores_are_those_of_the_file(tmp_path, text, names):
@@ -79,7 +59,7 @@ def test_scores_are_those_of_the_file(tmp_path, text, names):
                 f"\t{piece}", f"\t{shifted}"
             )
     path.write_text(content, encoding="utf-8")
-    found = scores(arpa_graph(path, 0.5, TOKENIZER), TOKENIZER.encode(text) if text[-1] != " " else
+    found = weights(arpa_graph(path, 0.5, TOKENIZER), TOKENIZER.encode(text) if text[-1] != " " else
                    [*TOKENIZER.encode(text), 3])  # fmt: skip
     assert found == pytest.approx([0.5 * math.log(10) * each for each in SCORES[text]])
 

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from graphs import cuts, weights
 
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.advice.guide import make_guide
@@ -15,37 +16,9 @@ TOKENIZER = tokenizers.train_sentencepiece(TEXTS, 60)
 FOLDED = [piece.replace("▁", " ").casefold() for piece in TOKENIZER.pieces]
 
 
-def cuts(text, rng):
-    """Returns labels that spell a text, chosen at random among those that may come next."""
-    text, labels = f" {text}", []
-    while text:
-        labels.append(rng.choice([i for i, piece in enumerate(FOLDED) if text.startswith(piece)]))
-        text = text[len(FOLDED[labels[-1]]) :]
-    return labels
-
-
-def step(graph, state, label):
-    """Returns the weight of a label after a state, and the state that follows."""
-    loss = 0.0
-    while True:
-        arcs = slice(graph.first[state], graph.first[state + 1])
-        if label in graph.labels[arcs]:
-            at = graph.first[state] + list(graph.labels[arcs]).index(label)
-            return loss + graph.weights[at], graph.targets[at]
-        if state in graph.rows:
-            weights, targets = graph.rows[state]
-            return loss + weights[label], targets[label]
-        loss += graph.backoff_weights[state, graph.classes[label]]
-        state = graph.backoff[state]
-
-
 def total(graph, labels):
     """Returns what labels are given in all, when an x has followed them."""
-    state, sum_ = graph.start, 0.0
-    for label in [*labels, *map(FOLDED.index, " x")]:
-        weight, state = step(graph, state, label)
-        sum_ += weight
-    return sum_
+    return sum(weights(graph, [*labels, *map(FOLDED.index, " x")]))
 
 
 def graph_of(*phrases, tokenizer=TOKENIZER):
@@ -57,7 +30,7 @@ def graph_of(*phrases, tokenizer=TOKENIZER):
 def credit(phrase, weight=1.0):
     """What a phrase is given by itself."""
     graph = graph_of((phrase, weight))
-    return total(graph, cuts(phrase.casefold(), np.random.default_rng(0)))
+    return total(graph, cuts(phrase.casefold(), FOLDED, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +61,7 @@ def test_a_text_is_given_what_its_phrases_are(text, found):
         "b c": credit("b c"),
     }
     expected, rng = sum(map(credits.__getitem__, found)), np.random.default_rng(0)
-    spellings = {tuple(cuts(text, rng)) for _ in range(20)}
+    spellings = {tuple(cuts(text, FOLDED, rng)) for _ in range(20)}
     assert len(spellings) > 3
     for labels in spellings:
         assert total(graph, labels) == pytest.approx(expected), labels
@@ -109,25 +82,21 @@ def test_a_phrase_begins_another():
         ("new york times", "New York Times"),
     ):
         for _ in range(5):
-            assert total(graph, cuts(text, rng)) == pytest.approx(credit(found)), text
+            assert total(graph, cuts(text, FOLDED, rng)) == pytest.approx(credit(found)), text
 
 
 def test_an_unlikely_phrase_may_begin_a_likely_one():
     graph, rng = graph_of(("new", -1.0), "new york"), np.random.default_rng(1)
     for text, expected in (("new", credit("new", -1.0)), ("new york", credit("new york"))):
-        assert total(graph, cuts(text, rng)) == pytest.approx(expected)
-    assert total(graph, cuts("new yorkers", rng)) == pytest.approx(credit("new", -1.0))
+        assert total(graph, cuts(text, FOLDED, rng)) == pytest.approx(expected)
+    assert total(graph, cuts("new yorkers", FOLDED, rng)) == pytest.approx(credit("new", -1.0))
 
 
 def test_characters_and_languages_without_spaces():
     tokenizer = Characters("東京大阪に行くa ")
     graph = graph_of("東京", tokenizer=tokenizer)
-    state, weights = graph.start, []
-    for label in tokenizer.encode("大東京に東"):
-        weight, state = step(graph, state, label)
-        weights.append(weight)
-    assert weights == pytest.approx([0, STRENGTH, STRENGTH, 0, STRENGTH])
-    assert step(graph, state, tokenizer.encode("a")[0])[0] == pytest.approx(-STRENGTH)
+    expected = [0, STRENGTH, STRENGTH, 0, STRENGTH, -STRENGTH]
+    assert weights(graph, tokenizer.encode("大東京に東a")) == pytest.approx(expected)
 
 
 def test_phrases_without_labels_are_named():

@@ -7,6 +7,7 @@ import models
 import numpy as np
 import pytest
 from compilations import num_compilations
+from graphs import step
 
 import tdt_jax as tdt
 from tdt_jax.decoding.advice import best_token
@@ -38,19 +39,6 @@ def random_graph(rng, num_states=30, num_labels=6, lift=FREE, scale=1.0):
         start=int(rng.integers(num_states)),
         lift=lift,
     )  # fmt: skip
-
-
-def step(graph, state, label):
-    """The weight of a label in a state, and the state that it leads to."""
-    sum_ = 0.0
-    while state not in graph.rows:
-        for arc in range(graph.first[state], graph.first[state + 1]):
-            if graph.labels[arc] == label:
-                return sum_ + graph.weights[arc], graph.targets[arc]
-        sum_ += graph.backoff_weights[state, graph.classes[label]]
-        state = graph.backoff[state]
-    weights, targets = graph.rows[state]
-    return sum_ + weights[label], targets[label]
 
 
 def advice(graphs, rows):
