@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-from models import make_recogniser, noise
+from models import encoder_config, make_recogniser, noise
 
 import tdt_jax as tdt
 from tdt_jax.data.manifest import Entry
@@ -23,6 +23,13 @@ def entries(tmp_path):
         soundfile.write(path, noise(seconds, number), 16000, subtype="FLOAT")
         items.append(Entry(path.name, path, seconds, text))
     return items
+
+
+def test_they_are_what_they_were(entries):
+    """The numbers are those of `tdt.transducer_loss` for each alone."""
+    recogniser = make_recogniser(encoder=encoder_config(num_layers=1))
+    losses = pair_losses(recogniser, entries[:2], batch_seconds=4.0)
+    np.testing.assert_allclose(losses, [25.586882, 16.689018], rtol=1e-4)
 
 
 @pytest.mark.slow
