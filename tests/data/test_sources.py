@@ -91,9 +91,10 @@ def test_common_voice(speech, tmp_path):
     (corpus / "clip_durations.tsv").write_text("clip\tduration[ms]\na.wav\t1500\nb.flac\t2500\n")
     items = read_source(str(corpus / "train.tsv"))
     assert [item.seconds for item in items] == [1.5, 2.5]
-    (corpus / "clip_durations.tsv").write_text("clip\tduration[ms]\na.wav\tlong\n")
-    with pytest.raises(ValueError, match=r"clip_durations.tsv must have a name and milliseconds"):
-        read_source(str(corpus / "train.tsv"))
+    for wrong in ("long", "nan", "-1"):
+        (corpus / "clip_durations.tsv").write_text(f"clip\tduration[ms]\na.wav\t{wrong}\n")
+        with pytest.raises(ValueError, match=r"clip_durations.tsv must have a name and millis"):
+            read_source(str(corpus / "train.tsv"))
 
 
 def test_texts_beside_recordings(speech):
@@ -147,6 +148,30 @@ def test_bad_parquet(speech):
     )
     with pytest.raises(ValueError, match="text of row 0 is None, not text"):
         read_source(str(path))
+    for column, value, message in (
+        ("path", None, "path of row 1 is None, not text"),
+        ("duration", float("nan"), "row 1: duration must be finite and >= 0, got nan"),
+        ("duration", -1.0, "row 1: duration must be finite and >= 0, got -1.0"),
+    ):
+        columns = {"path": ["a.wav", "b.flac"], "text": ["a", "b"], "duration": [1.0, 2.0]}
+        columns[column][1] = value
+        parquet.write_table(pyarrow.table(columns), path)
+        with pytest.raises(ValueError, match=rf"bad.parquet: {message}"):
+            read_source(str(path))
+
+
+def test_rows_of_the_same_name_are_apart(speech, tmp_path):
+    """In one file and in files of one name; a prepared dataset has the audio of each."""
+    audio = [{"bytes": (speech / name).read_bytes(), "path": "audio"} for name in TEXTS]
+    table = pyarrow.table({"audio": audio, "text": list(TEXTS.values())})
+    for split in ("train", "dev"):
+        (tmp_path / "rows" / split).mkdir(parents=True)
+        parquet.write_table(table, tmp_path / "rows" / split / "0000.parquet")
+    assert len({item.id for item in read_source(f"{tmp_path / 'rows'}:train+dev")}) == 4
+    source = str(tmp_path / "rows" / "train")
+    command = ["prepare", "manifest", source, str(tmp_path / "data"), "--split", "train"]
+    assert main.main(command) == 0
+    check(read_source(f"{tmp_path / 'data'}:train"), speech)
 
 
 @pytest.mark.parametrize(
