@@ -26,6 +26,9 @@ WORDS = pa.list_(
         }
     )
 )
+OPTIONS = frozenset(
+    ("batch_seconds", "piece_seconds", "decoder", "keep_tags", "sample_rate", "track", "damaged")
+)
 COLUMNS = {  # that are added to a dataset
     "text": pa.string(),
     "words": WORDS,
@@ -65,12 +68,19 @@ def transcribe_dataset(
         fewest and the most of them.
       batch_size: recordings that an actor is given at a time.
       lookahead: of a causal model in seconds; by default its first.
-      loading_options, transcribing_options: as of `tdt_jax.load`, and of `tdt_jax.transcribe`.
+      loading_options: as of `tdt_jax.load`.
+      transcribing_options: as of `tdt_jax.transcribe`, of those in OPTIONS; no advice.
       resources: what an actor has for itself, and other options of Ray's `map_batches`: num_gpus=8,
         or resources={"TPU": 4}; all of a host's accelerators, so that the host has no other actor.
 
-    Raises: ValueError for a dataset without this column, or with one that actors add.
+    Raises: ValueError for a dataset without this column, or with one that actors add; and for
+      other transcribing options.
     """
+    if unknown := sorted(set(transcribing_options or {}) - OPTIONS):
+        raise ValueError(
+            f"transcribing_options cannot have {', '.join(unknown)}; there are "
+            + ", ".join(sorted(OPTIONS))
+        )
     names = dataset.columns() or []
     if column not in names:
         raise ValueError(f"the dataset has no column {column!r}; it has {', '.join(names)}")

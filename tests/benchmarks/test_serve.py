@@ -117,6 +117,21 @@ def test_delays_are_counted_from_speech():
     assert nothing["lost"] == 1 and nothing["ttfs"] is None and nothing["word_error_rate"] is None
 
 
+def test_costs_are_those_between_two_readings():
+    def reading(audio, cpu, rows, steps):
+        return {
+            'tdt_audio_seconds_total{kind="live"}': audio,
+            "process_cpu_seconds_total": cpu,
+            "tdt_step_streams_sum": rows,
+            "tdt_step_streams_count": steps,
+        }
+
+    before = reading(1.0, 0.5, 10.0, 10.0)
+    assert serve._costs(before, reading(5.0, 2.5, 40.0, 20.0)) == {"rows": 3.0, "cpu_seconds": 0.5}
+    nothing = serve._costs(before, before)  # all recordings were lost
+    assert nothing["rows"] == 0.0 and np.isnan(nothing["cpu_seconds"])
+
+
 def test_a_server_that_ends_at_once_is_an_error():
     with (
         pytest.raises(ValueError, match=r"the server has ended: .*--nonsense"),
