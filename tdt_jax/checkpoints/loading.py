@@ -153,7 +153,7 @@ def save_adapter(run: str | Path, folder: str | Path) -> None:
     Args:
       run: the folder of a run that trains adapters or a part of the parameters; "RUN@best" is its
         best checkpoint.
-      folder: to write to; a few MB.
+      folder: to write to: four bytes for each trained parameter.
 
     Raises:
       ValueError: if the run trains all parameters, or the folder holds something already.

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 import pyarrow as pa
 import ray.data  # pyright: ignore[reportMissingImports]  (optional)
 
@@ -115,10 +114,8 @@ class TranscribingActor:
     ):
         process.set_up()
         process.require_devices()
-        if jax.default_backend() != "cpu" and jax.local_device_count() > 1:
-            mesh = sharding.make_mesh(jax.local_devices())
-            loading_options = {"sharding": sharding.replicated(mesh), **loading_options}
-        recogniser = loading.load(model, **loading_options)
+        options = {"sharding": sharding.on_accelerators(), **loading_options}
+        recogniser = loading.load(model, **options)
         self._recogniser: Recogniser = (
             recogniser if lookahead is None else with_lookahead(recogniser, lookahead)
         )
