@@ -67,6 +67,8 @@ def load(
     path, which = _find(str(source))
     if path.is_dir() and is_adapter(path):
         base, _ = read_base(path)
+        if Path(base).exists() and path.samefile(base):
+            raise ValueError(f"{path} is an adapter in the place of its own base")
         try:
             recogniser = load(base, dtype=dtype, sharding=sharding)
         except ValueError as error:
