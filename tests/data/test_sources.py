@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from tdt_jax.audio.reading import as_samples
 from tdt_jax.cli import main
+from tdt_jax.data.parquet import MAX_GROUPS
 from tdt_jax.data.sources import measured, read_source
 
 TEXTS = {"a.wav": "grün, sagte sie", "b.flac": 'a "b" c'}
@@ -125,6 +126,16 @@ def test_parquet(speech):
         read_source(str(folder))
     write_parquet(speech, "dev/0000.parquet")
     check(read_source(f"{folder}:dev"), speech)
+
+
+def test_few_row_groups_are_in_memory(speech):
+    audio = [{"bytes": (speech / "a.wav").read_bytes(), "path": f"{i}.wav"} for i in range(5)]
+    table = pyarrow.table({"audio": audio, "text": ["a"] * 5})
+    parquet.write_table(table, speech / "a.parquet", row_group_size=1)
+    items = read_source(str(speech / "a.parquet"))
+    for item in items:
+        assert item.encoded() == audio[0]["bytes"]
+    assert len(items[0].file._groups) == MAX_GROUPS < 5
 
 
 def test_bad_parquet(speech):
