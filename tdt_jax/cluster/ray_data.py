@@ -72,8 +72,9 @@ def transcribe_dataset(
       resources: what an actor has for itself, and other options of Ray's `map_batches`: num_gpus=8,
         or resources={"TPU": 4}; all of a host's accelerators, so that the host has no other actor.
 
-    Raises: ValueError for a dataset without this column, or with one that actors add; and for
-      other transcribing options.
+    Raises:
+      ValueError: for a dataset without this column, or with one that actors add; and for other
+        transcribing options.
     """
     if unknown := sorted(set(transcribing_options or {}) - OPTIONS):
         raise ValueError(
