@@ -46,6 +46,7 @@ from tdt_jax.runtime import distributed, process, sharding, streams
 from tdt_jax.runtime.pytree import from_named_leaves, named_leaves, num_parameters
 from tdt_jax.training.memory import require_memory, with_remat
 from tdt_jax.training.progress import Progress
+from tdt_jax.training.resuming import check_model, check_tokenizer, check_tuning
 from tdt_jax.training.step import (
     BatchArrays,
     State,
@@ -250,8 +251,8 @@ def prepare_data(config: Config, mesh: Mesh) -> tuple[Config, Task, Recogniser |
     tokenizer, into its folder.
 
     Raises:
-      ValueError: if the folder holds a run of another model or with another tokenizer, or if the
-        data cannot be read.
+      ValueError: if the folder holds a run of another model, with another tokenizer or of other
+        trained parameters, or if the data cannot be read.
     """
     folder = Path(config.training.folder)
     resuming = (folder / CONFIG_FILE).is_file()
@@ -273,6 +274,7 @@ def prepare_data(config: Config, mesh: Mesh) -> tuple[Config, Task, Recogniser |
     jax.eval_shape(lambda: init_state(config, jax.random.key(0)))  # do the patterns match?
     if before is not None:
         check_model(before, config)
+        check_tuning(before, config)
     else:
         mark = ""
         if initial is not None and is_partial(config.tuning):
@@ -411,63 +413,6 @@ def from_items(items: dict, state: State) -> State:
     rest = items["optimizer"]
     state = with_trained(state, items["model"])
     return state._replace(step=rest["step"], average=items["average"], optimizer=rest["optimizer"])
-
-
-def check_tokenizer(config: Config, before: Config | None, tokenizer) -> None:
-    """Raises ValueError if `config` asks for another tokenizer than the one that is given.
-
-    Args:
-      config: the run's.
-      before: what the run was started with, if it is resumed.
-      tokenizer: of the run, if it is resumed, or of `training.init_from`; None: of neither.
-    """
-    folder, asked = config.training.folder, config.tokenizer
-    if before is not None and not asked.model:
-        then, now = dataclasses.replace(before.tokenizer, model=""), asked
-        if asked.kind == "characters":  # whose number is that of the text's characters
-            now = dataclasses.replace(asked, vocab_size=then.vocab_size)
-        if different := differences(then, now, "tokenizer"):
-            raise ValueError(
-                f"{folder} holds a run with another tokenizer; give this one its own "
-                f"training.folder: {', '.join(different)}"
-            )
-    elif tokenizer is not None and asked.model and config.tuning.vocabulary == "kept":
-        pieces = tokenizers.load(asked.model).pieces
-        if pieces != tokenizer.pieces:
-            source = config.training.init_from if before is None else folder
-            raise ValueError(
-                f"{source} has another tokenizer, of {tokenizer.vocab_size} tokens, than "
-                f"tokenizer.model={asked.model}, of {len(pieces)}; to train with these: "
-                "--set tuning.vocabulary=replaced, or extended"
-            )
-
-
-def check_model(before: Config, now: Config) -> None:
-    """Raises ValueError if a run is resumed with another model; all else may change."""
-
-    def meaning(config: Config):
-        speed = dict(remat=None, remat_policy=configs.REMAT_POLICIES[0], unroll=1)
-        encoder = dataclasses.replace(config.model.encoder, precision="default", **speed)
-        return dataclasses.replace(config.model, encoder=encoder, dtype="float32")
-
-    if different := differences(meaning(before), meaning(now), "model"):
-        raise ValueError(
-            f"{now.training.folder} holds a run of another model; give this one its own "
-            f"training.folder: {', '.join(different)}"
-        )
-
-
-def differences(before, now, name: str) -> list[str]:
-    """Returns the fields in which two configurations differ, each as a sentence."""
-    if not dataclasses.is_dataclass(before) or type(before) is not type(now):
-        return [] if before == now else [f"{name} is {before} there and {now} here"]
-    return [
-        difference
-        for field in dataclasses.fields(before)
-        for difference in differences(
-            getattr(before, field.name), getattr(now, field.name), f"{name}.{field.name}"
-        )
-    ]
 
 
 def describe_devices(mesh: Mesh) -> str:

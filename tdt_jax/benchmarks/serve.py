@@ -39,7 +39,7 @@ from tdt_jax.inference.normalizers import make_normalizer
 from tdt_jax.inference.transcription import transcribe_each, warm_up
 from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import encode
-from tdt_jax.recogniser import Recogniser, check_vocabulary
+from tdt_jax.recogniser import Recogniser
 
 START_SECONDS = 900.0  # in which a server must be ready
 LIVE_COLUMNS = {"ttfs": "TTFS", "first_partial": "first partial", "decoded": "word decoded"}
@@ -181,7 +181,7 @@ def _costs(before: dict[str, float], after: dict[str, float]) -> dict[str, float
     audio = count('tdt_audio_seconds_total{kind="live"}')
     return {
         "rows": count("tdt_step_streams_sum") / max(count("tdt_step_streams_count"), 1.0),
-        "cpu_seconds": count("process_cpu_seconds_total") / audio,
+        "cpu_seconds": count("process_cpu_seconds_total") / (audio or np.nan),
     }
 
 
@@ -349,5 +349,4 @@ def random_recogniser(name: str, like: Recogniser, items: Sequence) -> Recognise
         row[: len(each)] = each
     features = log_mel(padded, num_samples, config.features)
     balance_blanks(model, *encode(model, *features))
-    check_vocabulary(like.tokenizer, config)
     return Recogniser(model, like.tokenizer)

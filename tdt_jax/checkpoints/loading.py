@@ -67,6 +67,8 @@ def load(
     path, which = _find(str(source))
     if path.is_dir() and is_adapter(path):
         base, _ = read_base(path)
+        if Path(base).exists() and path.samefile(base):
+            raise ValueError(f"{path} is an adapter in the place of its own base")
         try:
             recogniser = load(base, dtype=dtype, sharding=sharding)
         except ValueError as error:
@@ -153,7 +155,7 @@ def save_adapter(run: str | Path, folder: str | Path) -> None:
     Args:
       run: the folder of a run that trains adapters or a part of the parameters; "RUN@best" is its
         best checkpoint.
-      folder: to write to; a few MB.
+      folder: to write to: four bytes for each trained parameter.
 
     Raises:
       ValueError: if the run trains all parameters, or the folder holds something already.

@@ -62,6 +62,7 @@ def add_check(kinds: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from tdt_jax.data.buckets import num_frames
     from tdt_jax.data.checking import check, totals
     from tdt_jax.data.selection import label_limit
     from tdt_jax.data.sources import measured, read_source
@@ -83,7 +84,8 @@ def _check(options: argparse.Namespace) -> int:
         if recogniser is None:
             return math.inf
         config = recogniser.config
-        return label_limit(config)(math.ceil(seconds / config.seconds_per_frame))
+        num_samples = round(seconds * config.features.sample_rate)
+        return label_limit(config)(num_frames(num_samples, config.samples_per_frame))
 
     tokenizer = recogniser and recogniser.tokenizer
     findings = check(train, dev, tokenizer=tokenizer, most_labels=most_labels)

@@ -219,22 +219,17 @@ def load(options: argparse.Namespace, *, on_all: bool = False) -> "Recogniser":
 
     With `on_all` it is on all accelerators of this process.
     """
-    import jax
-
     from tdt_jax.checkpoints import loading
     from tdt_jax.recogniser import with_lookahead
     from tdt_jax.runtime import process, sharding
 
     process.set_up()
     process.require_devices()
-    placement = None
-    if on_all and jax.default_backend() != "cpu" and jax.local_device_count() > 1:
-        placement = sharding.replicated(sharding.make_mesh(jax.local_devices()))
     recogniser = loading.load(
         options.checkpoint,
         dtype=options.dtype,
         attention_context=options.local_attention,
-        sharding=placement,
+        sharding=sharding.on_accelerators() if on_all else None,
     )
     if options.lookahead is not None:
         recogniser = with_lookahead(recogniser, options.lookahead)

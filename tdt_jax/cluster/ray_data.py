@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 import pyarrow as pa
 import ray.data  # pyright: ignore[reportMissingImports]  (optional)
 
@@ -25,6 +24,9 @@ WORDS = pa.list_(
             "space_before": pa.bool_(),
         }
     )
+)
+OPTIONS = frozenset(
+    ("batch_seconds", "piece_seconds", "decoder", "keep_tags", "sample_rate", "track", "damaged")
 )
 COLUMNS = {  # that are added to a dataset
     "text": pa.string(),
@@ -65,12 +67,20 @@ def transcribe_dataset(
         fewest and the most of them.
       batch_size: recordings that an actor is given at a time.
       lookahead: of a causal model in seconds; by default its first.
-      loading_options, transcribing_options: as of `tdt_jax.load`, and of `tdt_jax.transcribe`.
+      loading_options: as of `tdt_jax.load`.
+      transcribing_options: as of `tdt_jax.transcribe`, of those in OPTIONS; no advice.
       resources: what an actor has for itself, and other options of Ray's `map_batches`: num_gpus=8,
         or resources={"TPU": 4}; all of a host's accelerators, so that the host has no other actor.
 
-    Raises: ValueError for a dataset without this column, or with one that actors add.
+    Raises:
+      ValueError: for a dataset without this column, or with one that actors add; and for other
+        transcribing options.
     """
+    if unknown := sorted(set(transcribing_options or {}) - OPTIONS):
+        raise ValueError(
+            f"transcribing_options cannot have {', '.join(unknown)}; there are "
+            + ", ".join(sorted(OPTIONS))
+        )
     names = dataset.columns() or []
     if column not in names:
         raise ValueError(f"the dataset has no column {column!r}; it has {', '.join(names)}")
@@ -105,10 +115,8 @@ class TranscribingActor:
     ):
         process.set_up()
         process.require_devices()
-        if jax.default_backend() != "cpu" and jax.local_device_count() > 1:
-            mesh = sharding.make_mesh(jax.local_devices())
-            loading_options = {"sharding": sharding.replicated(mesh), **loading_options}
-        recogniser = loading.load(model, **loading_options)
+        options = {"sharding": sharding.on_accelerators(), **loading_options}
+        recogniser = loading.load(model, **options)
         self._recogniser: Recogniser = (
             recogniser if lookahead is None else with_lookahead(recogniser, lookahead)
         )

@@ -151,9 +151,9 @@ class DataConfig:
     test: tuple[str, ...] = ()  # evaluated at the end, each by itself
     replay: tuple[str, ...] = ()  # sources of what a model knew before, against forgetting
     replay_share: float = 0.25  # of the steps, which train on `replay`
-    folder: str = ""  # that relative names in train, dev and test are relative to
+    folder: str = ""  # that relative names in train, dev, test and replay are relative to
     keys: tuple[str, str] = ("speech", "text")  # of audio and text in a dataset's records
-    lowercase: bool = False  # convert the text of train, dev and test to lower case
+    lowercase: bool = False  # convert the text of train, dev, test and replay to lower case
     # composed utterances, instead of those of train, dev and test
     telephone: TelephoneConfig | None = None
     buckets: tuple[Bucket, ...] = (Bucket(16.7, 120, 16),)

@@ -79,7 +79,7 @@ def check(
 
     Args:
       train, dev: with lengths (`tdt_jax.data.sources.measured`); audio files are read at their
-        ends, rows of Parquet files whole.
+        ends, rows of Parquet files whole. Audio in prepared datasets is not compared.
       tokenizer: of the model that is trained further; None: its characters and style are not
         compared.
       most_labels: returns how many labels can be aligned to so many seconds.
@@ -241,7 +241,8 @@ def _fingerprint(item: StoredUtterance) -> object:
     """Returns what only the same audio has, or None if that is not known."""
     try:
         if isinstance(item, Entry):
-            return _ends(item.path), item.offset, round(item.seconds, 2)
+            part = None if item.audio.is_whole() else (item.offset or 0.0, round(item.seconds, 2))
+            return _ends(item.path), part
         return hashlib.blake2b(item.encoded()).digest() if isinstance(item, Row) else None
     except (OSError, AudioError):
         return None

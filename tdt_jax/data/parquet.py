@@ -17,7 +17,7 @@ import numpy as np
 from tdt_jax.audio.errors import AudioError
 from tdt_jax.audio.reading import as_samples, audio_seconds
 from tdt_jax.data.manifest import Entry
-from tdt_jax.data.tables import choose_columns
+from tdt_jax.data.tables import choose_columns, parse_seconds
 from tdt_jax.orthography import nfc
 
 MAX_GROUPS = 2  # row groups of a file that are kept in memory: `datasets` writes 100 rows into each
@@ -114,7 +114,8 @@ def read_parquet(
 
     Raises:
       ValueError: for a file that is not Parquet, has no such columns, or columns of another type;
-        or if pyarrow is not installed.
+        for a row without a text or path, or with a length that is none; or if pyarrow is not
+        installed.
     """
     path = Path(path)
     opened = _open(path)
@@ -133,9 +134,16 @@ def read_parquet(
     for group in range(opened.num_row_groups):
         rows = opened.read_row_group(group, columns=wanted).to_pylist()
         for number, row in enumerate(rows):
-            if not isinstance(row[text], str):
-                raise ValueError(f"{path}: {text} of row {len(items)} is {row[text]!r}, not text")
-            words, seconds = nfc(" ".join(row[text].split())), float(row.get("duration") or 0.0)
+            for column in (text,) if is_struct else (text, audio):
+                if not isinstance(row[column], str):
+                    raise ValueError(
+                        f"{path}: {column} of row {len(items)} is {row[column]!r}, not text"
+                    )
+            words = nfc(" ".join(row[text].split()))
+            try:
+                seconds = parse_seconds(row.get("duration"))
+            except ValueError as error:
+                raise ValueError(f"{path}: row {len(items)}: {error}") from None
             if is_struct:
                 name = (row.get(audio) or {}).get("path")
                 id = f"{path.name}:{name or f'row {len(items)}'}"

@@ -47,14 +47,14 @@ def _read(path: Path, keys: tuple[str, str]) -> Sequence[Entry | Record | Row]:
     if path.is_dir():
         return _read_folder(path, columns)
     if path.suffix == ".parquet":
-        return read_parquet(path, columns)
+        return _read_rows([path], columns)
     if path.suffix in (".csv", ".tsv") or path.name in METADATA:
         return read_table(path, columns)
     inner, colon, splits = str(path).rpartition(":")
     if path.is_file() or not colon:
         return read_manifest(path)
     if Path(inner).is_dir() and (files := _parquet_splits(Path(inner), splits)):
-        return [item for file in files for item in read_parquet(file, columns)]
+        return _read_rows(files, columns)
     datasets = open_dataset(inner, splits, keys=keys)
     return [record for dataset in datasets for record in dataset.records()]
 
@@ -66,8 +66,18 @@ def _read_folder(path: Path, columns: tuple[str, str] | None) -> Sequence[Entry 
     if tables:
         return read_table(tables[0], columns)
     if files := find_parquet(path):
-        return [item for file in files for item in read_parquet(file, columns)]
+        return _read_rows(files, columns)
     return read_folder(path)
+
+
+def _read_rows(files: Sequence[Path], columns: tuple[str, str] | None) -> list[Entry | Row]:
+    """Returns the rows of Parquet files; an id that occurred before gets the row's number."""
+    items: list[Entry | Row] = []
+    seen: set[str] = set()
+    for item in (item for file in files for item in read_parquet(file, columns)):
+        items.append(item._replace(id=f"{item.id}#{len(items)}") if item.id in seen else item)
+        seen.add(item.id)
+    return items
 
 
 def _parquet_splits(folder: Path, splits: str) -> list[Path]:

@@ -146,12 +146,16 @@ def _entry(
     name = row[audio]
     if not name:
         raise ValueError(f"{audio} is empty")
-    seconds = lengths.get(name) or _seconds(row.get("duration"))
+    seconds = lengths.get(name) or parse_seconds(row.get("duration"))
     return Entry(name, folder / name, seconds, nfc(" ".join(row[text].split())))
 
 
-def _seconds(value: Any) -> float:
-    """Returns the number of a column `duration`, 0 if it is empty."""
+def parse_seconds(value: Any) -> float:
+    """Returns the number of a column `duration`, 0 if it is empty.
+
+    Raises:
+      ValueError: if it is no number, negative, infinite or NaN.
+    """
     if value is None or value == "":
         return 0.0
     try:
@@ -170,6 +174,6 @@ def _clip_seconds(path: Path) -> dict[str, float]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t"))[1:]
     try:
-        return {name: float(milliseconds) / 1000 for name, milliseconds, *_ in rows}
+        return {name: parse_seconds(milliseconds) / 1000 for name, milliseconds, *_ in rows}
     except ValueError:
         raise ValueError(f"{path} must have a name and milliseconds on each line") from None

@@ -102,6 +102,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, REPLICATED)
 
 
+def on_accelerators() -> NamedSharding | None:
+    """Returns the sharding that puts a model on all accelerators of this process.
+
+    None on CPUs, and with a single accelerator.
+    """
+    if jax.default_backend() == "cpu" or jax.local_device_count() == 1:
+        return None
+    return replicated(make_mesh(jax.local_devices()))
+
+
 on_all = replicated  # its older public name
 
 

@@ -30,7 +30,7 @@ def with_remat(config: Config, mesh: Mesh) -> Config:
 
     On devices that do not report their memory, such as CPUs, every block is recomputed.
     """
-    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    memory = _device_memory()
     if config.model.encoder.remat is not None or memory is None:
         return config
     return choose_remat(config, lambda each: step_fits(each, mesh, SHARE * memory))
@@ -59,7 +59,7 @@ def require_memory(config: Config, mesh: Mesh) -> None:
     Raises:
       ValueError: if it needs more memory than a device has; the message says what to reduce.
     """
-    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    memory = _device_memory()
     if memory is None or step_fits(config, mesh, memory):
         return
     bucket = largest_bucket(config)
@@ -107,3 +107,8 @@ def step_fits(config: Config, mesh: Mesh, num_bytes: float) -> bool:
         return False
     memory = compiled.memory_analysis()
     return memory is None or memory.peak_memory_in_bytes <= num_bytes
+
+
+def _device_memory() -> int | None:
+    """Returns the bytes that this program can have of a device's memory; None if unknown."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")

@@ -3,7 +3,6 @@
 Pairs whose loss per label is the largest are mostly wrong texts, cut audio, or another language.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -20,6 +19,7 @@ from tdt_jax.models.features import log_mel
 from tdt_jax.models.transducer import Transducer
 from tdt_jax.recogniser import Recogniser
 from tdt_jax.tokenizer import UnknownTextError
+from tdt_jax.training.step import IMPOSSIBLE
 
 LENGTHS = (2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 40.0, 64.0)  # seconds of the batches
 LABELS = 16  # the labels of a batch are a multiple
@@ -79,12 +79,12 @@ def _batch_losses(recogniser, items, labels, bucket: Bucket, rate: int) -> list[
     arrays = batch.samples, batch.num_samples, batch.labels, batch.num_labels
     losses = np.asarray(_losses(recogniser.model, *arrays))
     read = batch.num_samples > 0
-    fits = losses < 1e29
+    fits = losses < IMPOSSIBLE
     per_label = losses / np.maximum(batch.num_labels, 1)
     return np.where(read, np.where(fits, per_label, np.inf), np.nan)[: len(items)].tolist()
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _losses(model: Transducer, samples, num_samples, labels, num_labels) -> jax.Array:
     features, num_features = log_mel(samples, num_samples, model.config.features)
     frames, num_frames = model.encoder(features, num_features)

@@ -60,10 +60,12 @@ def make_tuning_task(config: Config, tokenizer: Tokenizer | None, *, is_new: boo
       ValueError: as of `make_task`; and of a run that starts from a checkpoint, if no alignment
         fits more than 1 % of the utterances.
     """
-    if is_new and tokenizer is not None and config.tuning.vocabulary != "kept":
-        other = make_task(config).tokenizer
-        extends = config.tuning.vocabulary == "extended"
-        tokenizer = tokenizers.extend(tokenizer, other) if extends else other
+    if is_new and config.tuning.vocabulary == "replaced":
+        tokenizer = None
+    elif is_new and tokenizer is not None and config.tuning.vocabulary == "extended":
+        own = config.tokenizer.model
+        other = tokenizers.load(own) if own else make_task(config).tokenizer
+        tokenizer = tokenizers.extend(tokenizer, other)
     task = make_task(config, tokenizer)
     if config.training.init_from:
         check_alignments(getattr(task.batches, "selection", None))

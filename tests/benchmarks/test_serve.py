@@ -1,6 +1,7 @@
 """The benchmark of the server: what the load sends and when, and what is counted."""
 
 import asyncio
+import contextlib
 import http.server
 import json
 import threading
@@ -15,7 +16,7 @@ from tdt_jax.benchmarks import serve, serve_load
 from tdt_jax.benchmarks.live import Recording
 from tdt_jax.checkpoints import loading
 from tdt_jax.cli import main
-from tdt_jax.data.utterance import SpokenWord
+from tdt_jax.data.utterance import SpokenWord, Utterance
 
 RATE = 16000
 
@@ -115,6 +116,45 @@ def test_delays_are_counted_from_speech():
     assert row["decoded"]["median"] == pytest.approx((0.2 + 0.25) / 2)
     nothing = serve._delays([recording], played[1:], str)
     assert nothing["lost"] == 1 and nothing["ttfs"] is None and nothing["word_error_rate"] is None
+
+
+def test_costs_are_those_between_two_readings():
+    def reading(audio, cpu, rows, steps):
+        return {
+            'tdt_audio_seconds_total{kind="live"}': audio,
+            "process_cpu_seconds_total": cpu,
+            "tdt_step_streams_sum": rows,
+            "tdt_step_streams_count": steps,
+        }
+
+    before = reading(1.0, 0.5, 10.0, 10.0)
+    assert serve._costs(before, reading(5.0, 2.5, 40.0, 20.0)) == {"rows": 3.0, "cpu_seconds": 0.5}
+    nothing = serve._costs(before, before)  # all recordings were lost
+    assert nothing["rows"] == 0.0 and np.isnan(nothing["cpu_seconds"])
+
+
+@pytest.mark.parametrize(
+    ("delay", "complete", "holds"), [(0.6, True, True), (0.8, True, False), (0.6, False, False)]
+)
+def test_a_server_holds_what_it_answers_in_time(monkeypatch, delay, complete, holds):
+    """Within 0.5 s of the client's Finalize, which comes 0.2 s after the end of speech."""
+    item = Utterance("a", speech(1.0, 0), "one", words=(SpokenWord("one", 0.1, 0.9),))
+    good = {"index": 0, "changes": [[0.9 + 0.6, "one", "one"]], "complete": True}
+    last = {"index": 0, "changes": [[0.9 + delay, "one", "one"]], "complete": complete}
+    commands = []
+
+    def serving(model, options):
+        commands.append((model, *options))
+        return contextlib.nullcontext(1)
+
+    monkeypatch.setattr(serve, "serving", serving)
+    monkeypatch.setattr(serve, "run_load", lambda plan: [good, last])
+    monkeypatch.setattr(serve, "_counts", lambda port: {})
+    (report,) = serve.live_reports("M", [item], streams=[4], sample_rate=RATE, lookahead=0.16)
+    (row,) = report.rows
+    assert row["holds"] is holds and row["streams"] == 4 and row["lost"] == (not complete)
+    assert commands == [("M", "--streams", "4", "--lookahead", "0.16")]
+    assert ("does not keep up" in report.table) is not holds
 
 
 def test_a_server_that_ends_at_once_is_an_error():

@@ -74,6 +74,12 @@ def test_a_base_that_is_gone_is_named(saved, tmp_path):
     tdt.load(saved / "base", adapter=tmp_path / "adapter")
 
 
+def test_an_adapter_in_the_place_of_its_base_is_refused(tmp_path):
+    write_adapter(make_adapter(make_base(), tmp_path / "base"), tmp_path / "base")
+    with pytest.raises(ValueError, match="base is an adapter in the place of its own base"):
+        tdt.load(tmp_path / "base")
+
+
 def test_an_adapter_brings_its_tokens(saved, tmp_path):
     adapter = make_adapter(
         make_base(), saved / "base", tokenizer=Characters(" abcdé"), vocabulary="extended"

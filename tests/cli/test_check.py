@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from models import make_recogniser
 
+import tdt_jax as tdt
 from tdt_jax.cli import main
 
 
@@ -43,6 +45,35 @@ def test_the_worst_pairs(folder, loads, tmp_path, monkeypatch, capsys):
     html = page.read_text()
     assert html.count("<article>") == html.count("data:audio/flac;base64,") == 2
     assert "&lt;b&gt;" in html and "<b> &" not in html and "&amp;" in html
+    assert html.count("<mark>one</mark> <mark>two</mark>") == 1  # heard is something else
+
+
+def test_texts_in_another_style_than_the_models(folder, loads, monkeypatch, capsys):
+    """Of 3 texts none has digits; all that the model writes has."""
+    written = tdt.Transcript("1 2", [], [], [], 1.0)
+    losses = np.ones(3, np.float32)
+    monkeypatch.setattr("tdt_jax.training.pair_losses.pair_losses", lambda *a, **k: losses)
+    monkeypatch.setattr("tdt_jax.inference.transcription.transcribe", lambda *a, **k: [written] * 3)
+    run(folder / "all.jsonl", "--model", "m")
+    line = "look: 0% of 3 texts have digits, 100% of what the model writes for them\n"
+    out = capsys.readouterr().out
+    assert line in out and out.count("the model writes for") == 1
+
+
+def test_more_labels_than_the_model_has_frames_for(folder, loads, tmp_path, capsys):
+    """A CTC model has 13 frames in a second, and as many labels."""
+    loads.recogniser = make_recogniser(durations=None, predictor=None, joint=None)
+    tokenizer = loads.recogniser.tokenizer
+    lines = []
+    for text in ("one two three four", "one two three four five six seven eight nine"):
+        lines.append({"audio_filepath": str(folder / "0.wav"), "duration": 1.0, "text": text})
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    few, many = (len(tokenizer.encode(line["text"])) for line in lines)
+    assert few <= 13 < many
+    run(tmp_path / "m.jsonl", "--model", "m")
+    out = capsys.readouterr().out
+    assert "FAULT: 1 of 2 utterances have more labels than the model has frames for\n" in out
+    assert f"0.wav#2: {many} labels in 1.00 s" in out
 
 
 def test_no_pair(folder, loads, monkeypatch, capsys):

@@ -88,6 +88,10 @@ def test_options_reach_ray_and_the_actor():
     assert options["fn_constructor_kwargs"]["column"] == "audio"
     with pytest.raises(ValueError, match="no column 'path'; it has audio"):
         ray_data.transcribe_dataset(Dataset(), "MODEL")
+    with pytest.raises(ValueError, match=r"cannot have boost; there are batch_seconds, .*track"):
+        ray_data.transcribe_dataset(
+            Dataset(), "MODEL", column="audio", transcribing_options={"boost": ["a"], "track": 1}
+        )
     Dataset.columns = lambda self: ["path", "text"]
     with pytest.raises(ValueError, match="text"):
         ray_data.transcribe_dataset(Dataset(), "MODEL")

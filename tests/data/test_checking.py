@@ -1,6 +1,7 @@
 """What a check of a corpus finds, and that it finds nothing in a good one."""
 
 import dataclasses
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 
 from tdt_jax.data.checking import check, styles, totals
 from tdt_jax.data.manifest import Entry
+from tdt_jax.data.parquet import Row
 from tdt_jax.tokenizer import Characters
 
 TEXTS = ("one two three four", "five six seven", "eight nine ten", "two hundred and six")
@@ -82,8 +84,21 @@ def test_leakage(good, tmp_path):
     # Parts of one file are other audio, unless they begin at the same second.
     parts = [good[0]._replace(offset=float(n), text=TEXTS[n]) for n in range(3)]
     assert check(parts, [parts[0]._replace(offset=0.5, text="a long text")]) == []
-    (finding,) = check([good[0], good[0]._replace(id="again", text="another text")])
-    assert finding.is_fault and finding.text.startswith("2 of 2 utterances have audio that has")
+    # A whole file is the same audio, however exactly its manifest has the length.
+    for same in ({}, {"seconds": 2.04}, {"offset": 0.0}):
+        (finding,) = check([good[0], good[0]._replace(id="again", text="another text", **same)])
+        assert finding.is_fault and finding.text.startswith("2 of 2 utterances have audio that has")
+
+
+def test_the_same_audio_in_parquet_files():
+    def row(id, data, text):
+        file = types.SimpleNamespace(encoded=lambda group, number: data)
+        return Row(id, file, 0, 0, None, 2.0, text)
+
+    train = [row("a", b"1", TEXTS[0]), row("b", b"2", TEXTS[1])]
+    (finding,) = check(train, [row("c", b"2", TEXTS[1]), row("d", b"3", TEXTS[2])])
+    assert finding.is_fault and finding.examples == ("c",)
+    assert finding.text == "1 of 2 utterances of the development set are audio of training"
 
 
 def test_rates(good):

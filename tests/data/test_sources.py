@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from tdt_jax.audio.reading import as_samples
 from tdt_jax.cli import main
+from tdt_jax.data.parquet import MAX_GROUPS
 from tdt_jax.data.sources import measured, read_source
 
 TEXTS = {"a.wav": "grün, sagte sie", "b.flac": 'a "b" c'}
@@ -91,9 +92,10 @@ def test_common_voice(speech, tmp_path):
     (corpus / "clip_durations.tsv").write_text("clip\tduration[ms]\na.wav\t1500\nb.flac\t2500\n")
     items = read_source(str(corpus / "train.tsv"))
     assert [item.seconds for item in items] == [1.5, 2.5]
-    (corpus / "clip_durations.tsv").write_text("clip\tduration[ms]\na.wav\tlong\n")
-    with pytest.raises(ValueError, match=r"clip_durations.tsv must have a name and milliseconds"):
-        read_source(str(corpus / "train.tsv"))
+    for wrong in ("long", "nan", "-1"):
+        (corpus / "clip_durations.tsv").write_text(f"clip\tduration[ms]\na.wav\t{wrong}\n")
+        with pytest.raises(ValueError, match=r"clip_durations.tsv must have a name and millis"):
+            read_source(str(corpus / "train.tsv"))
 
 
 def test_texts_beside_recordings(speech):
@@ -126,6 +128,16 @@ def test_parquet(speech):
     check(read_source(f"{folder}:dev"), speech)
 
 
+def test_few_row_groups_are_in_memory(speech):
+    audio = [{"bytes": (speech / "a.wav").read_bytes(), "path": f"{i}.wav"} for i in range(5)]
+    table = pyarrow.table({"audio": audio, "text": ["a"] * 5})
+    parquet.write_table(table, speech / "a.parquet", row_group_size=1)
+    items = read_source(str(speech / "a.parquet"))
+    for item in items:
+        assert item.encoded() == audio[0]["bytes"]
+    assert len(items[0].file._groups) == MAX_GROUPS < 5
+
+
 def test_bad_parquet(speech):
     path = speech / "bad.parquet"
     path.write_bytes(b"PAR1 and nothing else")
@@ -147,6 +159,30 @@ def test_bad_parquet(speech):
     )
     with pytest.raises(ValueError, match="text of row 0 is None, not text"):
         read_source(str(path))
+    for column, value, message in (
+        ("path", None, "path of row 1 is None, not text"),
+        ("duration", float("nan"), "row 1: duration must be finite and >= 0, got nan"),
+        ("duration", -1.0, "row 1: duration must be finite and >= 0, got -1.0"),
+    ):
+        columns = {"path": ["a.wav", "b.flac"], "text": ["a", "b"], "duration": [1.0, 2.0]}
+        columns[column][1] = value
+        parquet.write_table(pyarrow.table(columns), path)
+        with pytest.raises(ValueError, match=rf"bad.parquet: {message}"):
+            read_source(str(path))
+
+
+def test_rows_of_the_same_name_are_apart(speech, tmp_path):
+    """In one file and in files of one name; a prepared dataset has the audio of each."""
+    audio = [{"bytes": (speech / name).read_bytes(), "path": "audio"} for name in TEXTS]
+    table = pyarrow.table({"audio": audio, "text": list(TEXTS.values())})
+    for split in ("train", "dev"):
+        (tmp_path / "rows" / split).mkdir(parents=True)
+        parquet.write_table(table, tmp_path / "rows" / split / "0000.parquet")
+    assert len({item.id for item in read_source(f"{tmp_path / 'rows'}:train+dev")}) == 4
+    source = str(tmp_path / "rows" / "train")
+    command = ["prepare", "manifest", source, str(tmp_path / "data"), "--split", "train"]
+    assert main.main(command) == 0
+    check(read_source(f"{tmp_path / 'data'}:train"), speech)
 
 
 @pytest.mark.parametrize(

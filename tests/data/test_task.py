@@ -60,6 +60,14 @@ def test_manifests_are_selected_at_the_rate_of_the_model(tmp_path):
     np.testing.assert_allclose(batch.samples[0, :8800], 0.1, rtol=1e-6)
 
 
+def test_lengths_that_a_manifest_lacks_are_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1), 8000)
+    (tmp_path / "train.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "text": "one"}))
+    data = replace(CONFIG.data, train=(str(tmp_path / "train.jsonl"),))
+    task = make_task(replace(CONFIG, data=data))
+    assert [entry.seconds for entry in task.batches.selection.entries] == [1.0]
+
+
 def test_nothing_to_train_on():
     with pytest.raises(ValueError, match=r"data.train names no manifest .* data.telephone is none"):
         make_task(CONFIG)

@@ -53,6 +53,15 @@ def test_as_many_devices_as_the_batches_can_be_split_among():
     assert sharding.num_usable_devices((7,), 4, 1) == 4  # and then check_rows refuses
 
 
+def test_a_model_goes_to_all_accelerators(monkeypatch):
+    assert sharding.on_accelerators() is None  # on CPUs
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    placed = sharding.on_accelerators()
+    assert placed.is_fully_replicated and placed.device_set == set(jax.local_devices())
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    assert sharding.on_accelerators() is None
+
+
 def test_local_copies_are_whole_on_every_device(monkeypatch):
     monkeypatch.setattr(sharding, "SMALL", 64)
     tree = {"a": np.arange(4096.0).reshape(64, 64), "b": np.float32(3)}

@@ -1,6 +1,7 @@
 """The engine: many clients at once, failures of the device, counters."""
 
 import concurrent.futures
+import sys
 
 import pytest
 from clients import AUDIO, pcm, wait_for, wav_of
@@ -9,6 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 
 import tdt_jax as tdt
 from tdt_jax.inference import transcription
+from tdt_jax.inference.shared_batches import SharedBatches
 from tdt_jax.inference.streams import Streams
 from tdt_jax.serving.windowed_streams import WindowedStream, WindowedStreams
 
@@ -26,7 +28,16 @@ def test_many_clients_at_once(client, recogniser):
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         assert list(pool.map(post, files)) == expected
-    assert 'tdt_audio_seconds_total{kind="batch"}' in client.get("/metrics").text
+    metrics = client.get("/metrics").text
+    assert 'tdt_audio_seconds_total{kind="batch"}' in metrics
+    assert "\nprocess_cpu_seconds_total " in metrics or sys.platform != "linux"
+
+
+def test_what_recordings_of_the_longest_length_need_is_compiled(serving, monkeypatch):
+    lengths = []
+    monkeypatch.setattr(SharedBatches, "warm_up", lambda self, longest: lengths.append(longest))
+    with serving(max_seconds=123.0):
+        assert lengths == [123.0]
 
 
 def test_a_batch_that_fails_is_an_error_of_its_requests(client, wav, monkeypatch):

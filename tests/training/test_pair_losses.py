@@ -54,6 +54,22 @@ def test_they_are_the_losses_of_each_alone(entries, durations):
     assert sum(done) == pytest.approx(sum(item.seconds for item in entries))
 
 
+def test_every_utterance_has_the_loss_of_its_own_row(entries, monkeypatch):
+    """Whatever order they are given in; a batch of 4 s has rows of one length."""
+    shapes = []
+
+    def losses(model, samples, num_samples, labels, num_labels):
+        shapes.append(samples.shape)
+        return num_samples * num_labels
+
+    monkeypatch.setattr(subject, "_losses", losses)
+    items, done = entries[::-1], []
+    found = pair_losses(make_recogniser(), items, batch_seconds=4.0, progress=done.append)
+    np.testing.assert_allclose(found, [round(16000 * item.seconds) for item in items])
+    assert [rows for rows, _ in shapes] == [2, 2, 1]  # two batches up to 2 s, one up to 4 s
+    assert sum(done) == pytest.approx(6.2)
+
+
 def test_what_has_no_loss(entries, monkeypatch):
     recogniser = make_recogniser()
     monkeypatch.setattr(

@@ -83,6 +83,23 @@ def test_an_evaluation_shows_in_later_reports(progress, capsys):
     assert first == "step 2  dev WER 25" and second.endswith(" left  WER 25.0 %")
 
 
+def test_a_head_beside_the_decoder_has_a_line_of_its_own(progress, capsys):
+    """The decoder's error rate stays that of the reports."""
+    words, ctc = (
+        SimpleNamespace(
+            words=SimpleNamespace(rate=rate), bleu=None, steps_per_second=9.0, summary=lambda: "WER"
+        )
+        for rate in (0.25, 0.5)
+    )
+    progress.evaluated(2, words)
+    progress.evaluated(2, ctc, head="ctc")
+    progress.add(2, BATCH, METRICS)
+    progress.report(3, failed={})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "step 2  dev, ctc: WER" and "  WER 25.0 %" in lines[2]
+    assert progress._writer.scalars["dev/wer_ctc"] == [(2, 0.5)]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
