@@ -143,6 +143,8 @@ def test_phrases_without_labels_are_named():
         ([], "there are no phrases"),
         (["  "], "a phrase needs a text"),
         ([("York", float("nan"))], "finite weight"),
+        ([("York", None)], "finite weight"),
+        ([("York", "2")], "finite weight"),
         ([("York", 1.0, 2.0)], "a text, or a text and a weight"),
         ([3], "a text, or a text and a weight"),
     ],

@@ -43,8 +43,8 @@ def test_recordings_have_phrases_of_their_own(recogniser):
 
 
 def test_only_what_is_allowed(recogniser):
-    audio = [noise(s, i) for i, s in enumerate((2.0, 0.5, 1.9))]
     """With marks; the last word may not be finished."""
+    audio = [noise(s, i) for i, s in enumerate((2.0, 0.5, 1.9))]
     texts = [each.text for each in tdt.transcribe(recogniser, audio, allowed=["seven", "ten"])]
     for text in texts:
         *words, last = text.replace(",", " ").replace(".", " ").split()
