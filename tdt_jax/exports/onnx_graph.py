@@ -134,7 +134,7 @@ class Graph:
         return self._helper.make_graph(self._nodes, "body", self._inputs, self._outputs)
 
     def model(self, name: str, metadata: dict[str, Any]) -> Any:
-        """Returns the graph as an ONNX model that has passed onnx's checks."""
+        """Returns the graph as an ONNX model with metadata."""
         graph = self._helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, self._initializers
         )

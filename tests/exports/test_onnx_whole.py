@@ -7,6 +7,7 @@ import jax
 import models
 import numpy as np
 import pytest
+from exported import onnx_session as session
 from paths import ROOT
 
 import tdt_jax as tdt
@@ -15,13 +16,7 @@ from tdt_jax.exports.onnx_whole import export_whole, whole_graph
 from tdt_jax.inference.recognition import decode_samples
 
 pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-
-def session(model):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.parametrize("decoder", ["transducer", "ctc"])
