@@ -95,7 +95,8 @@ class Graph:
         array = np.asarray(array, np.float32)
         if self.weights == "float32":
             return self.constant(array)
-        narrow = array.astype(np.float16)
+        with np.errstate(over="ignore"):
+            narrow = array.astype(np.float16)
         if not np.all(np.isfinite(narrow)):
             return self.constant(array)
         return self.cast(self.constant(narrow), np.float32)
