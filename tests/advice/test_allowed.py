@@ -91,6 +91,7 @@ def test_scripts_of_languages():
     for languages, allowed, forbidden in (
         (["de"], "yes, 23!", "да"),
         (["ru-RU"], "да 23", "yes"),
+        (["RU"], "да", "yes"),
         (["el", "en"], "μ yes", "нет"),
     ):
         graph = script_graph(languages, TOKENIZER)

@@ -100,6 +100,12 @@ def test_other_files_are_refused(tmp_path, content, message):
         make_guide(TOKENIZER, lm=tmp_path / "model.arpa")
 
 
+def test_a_weight_must_be_finite(tmp_path):
+    (tmp_path / "model.arpa").write_text(ARPA, encoding="utf-8")
+    with pytest.raises(ValueError, match="must be finite, got nan"):
+        make_guide(TOKENIZER, lm=tmp_path / "model.arpa", lm_weight=math.nan)
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     path = tmp_path / "model.arpa"
     path.write_text(ARPA, encoding="utf-8")

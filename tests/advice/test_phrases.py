@@ -2,12 +2,14 @@
 
 import warnings
 
+import mixed
 import numpy as np
 import pytest
 
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.advice.guide import make_guide
-from tdt_jax.advice.phrases import STRENGTH, AdviceWarning, phrases_graph
+from tdt_jax.advice.phrases import INSERTION, STRENGTH, AdviceWarning, phrases_graph
+from tdt_jax.advice.pieces import pieces_of
 from tdt_jax.tokenizer import Characters
 
 TEXTS = ["the New York Times and new yorkers", "Kubernetes clusters, kubernetes!", "x-ray 42 a b c"]
@@ -98,6 +100,7 @@ def test_a_phrase_is_worth_its_weight():
     assert credit("Kubernetes") > 0
     assert credit("Kubernetes", 2.5) == pytest.approx(2.5 * credit("Kubernetes"))
     assert credit("Kubernetes", -2.0) == pytest.approx(-2.0 * credit("Kubernetes"))
+    assert graph_of("Kubernetes").lift == (0.0, INSERTION)
 
 
 def test_a_phrase_begins_another():
@@ -130,9 +133,21 @@ def test_characters_and_languages_without_spaces():
     assert step(graph, state, tokenizer.encode("a")[0])[0] == pytest.approx(-STRENGTH)
 
 
+def test_tags_and_bytes_spell_no_text():
+    tokenizer = mixed.tokenizer()
+    texts = dict(zip(tokenizer.pieces, pieces_of(tokenizer).texts, strict=True))
+    assert {piece for piece, text in texts.items() if text is None} == {
+        "<unk>", *mixed.TAGS, *(f"<0x{value:02X}>" for value in range(256)),
+    }  # fmt: skip
+    assert texts["▁Para"] == " para"
+
+
 def test_phrases_without_labels_are_named():
     with pytest.warns(AdviceWarning, match="cannot spell 1 of 2 phrases.*'Zürich'"):
         phrases_graph(["Zürich", "Kubernetes"], TOKENIZER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        phrases_graph(["Kubernetes"], TOKENIZER)
     with pytest.raises(ValueError, match="cannot spell 1 of 1 phrases: 'Zürich'"):
         phrases_graph(["Zürich"], TOKENIZER)
 
