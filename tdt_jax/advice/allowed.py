@@ -3,6 +3,7 @@
 An automaton whose weights are 0 for labels that are allowed, and FORBIDDEN for all others.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 
@@ -18,29 +19,35 @@ FORBIDDEN = -1e30
 DIGITS = "digits"
 # Scripts of languages that are not written in Latin letters, as in the names of characters.
 SCRIPTS = {
-    **dict.fromkeys("be bg kk ky mk mn ru tg uk".split(), ("CYRILLIC",)),
+    **dict.fromkeys("ba be bg kk ky mk mn ru tg tt uk".split(), ("CYRILLIC",)),
     "sr": ("CYRILLIC", "LATIN"),
     "el": ("GREEK",),
-    **dict.fromkeys("ar fa ps ur".split(), ("ARABIC",)),
+    **dict.fromkeys("ar fa ps sd ur".split(), ("ARABIC",)),
     **dict.fromkeys("he yi".split(), ("HEBREW",)),
-    **dict.fromkeys("hi mr ne".split(), ("DEVANAGARI",)),
-    "bn": ("BENGALI",),
+    **dict.fromkeys("hi mr ne sa".split(), ("DEVANAGARI",)),
+    **dict.fromkeys("as bn".split(), ("BENGALI",)),
     "gu": ("GUJARATI",),
     "pa": ("GURMUKHI",),
     "ta": ("TAMIL",),
     "te": ("TELUGU",),
     "kn": ("KANNADA",),
     "ml": ("MALAYALAM",),
+    "si": ("SINHALA",),
     "th": ("THAI",),
+    "lo": ("LAO",),
+    "my": ("MYANMAR",),
+    "bo": ("TIBETAN",),
     "hy": ("ARMENIAN",),
     "ka": ("GEORGIAN",),
     "am": ("ETHIOPIC",),
     "km": ("KHMER",),
-    "ja": ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"),
-    **dict.fromkeys("zh yue".split(), ("CJK",)),
+    "ja": ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"),
+    **dict.fromkeys("zh yue".split(), ("CJK", "IDEOGRAPHIC")),
     "ko": ("HANGUL",),
 }
 LATIN = ("LATIN",)
+SHARED = "MODIFIER"  # letters that all scripts have, such as the apostrophe ʼ
+CODE = re.compile(r"[a-z]{2,3}")
 
 
 def allowed_graph(allowed: str | Iterable[str], tokenizer: Tokenizer) -> Graph:
@@ -96,15 +103,21 @@ def script_graph(languages: Iterable[str], tokenizer: Tokenizer) -> Graph:
 
     Labels with letters of another script are never emitted; another label takes their place.
 
-    Raises: ValueError if the vocabulary has no labels with letters of these scripts.
+    Raises: ValueError for what is no code, and for a vocabulary without letters of these scripts.
     """
+    languages = list(languages)
     codes = [code.partition("-")[0].lower() for code in languages]
+    for language, code in zip(languages, codes, strict=True):
+        if not CODE.fullmatch(code):
+            raise ValueError(f'a language is a code such as "de" or "pt-BR", got {language!r}')
     scripts = tuple(script for code in codes for script in SCRIPTS.get(code, LATIN))
     pieces = pieces_of(tokenizer)
 
     def is_of_scripts(text: str) -> bool:
         return all(
-            unicodedata.name(c, "").partition(" ")[0] in scripts for c in text if c.isalpha()
+            unicodedata.name(c, "").partition(" ")[0] in (*scripts, SHARED)
+            for c in unicodedata.normalize("NFKC", text)  # "ª" is an a
+            if c.isalpha()
         )
 
     keep = [text is None or is_of_scripts(text) for text in pieces.texts]

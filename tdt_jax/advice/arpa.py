@@ -10,7 +10,7 @@ they compete with blank (Bataev et al., 2025, arXiv 2505.22857).
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -37,10 +37,10 @@ def arpa_graph(path: str | os.PathLike, weight: float, tokenizer: Tokenizer) -> 
     with open(path, encoding="utf-8") as file:
         try:
             rows = list(_rows(file))
-        except (ValueError, IndexError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} is not an ARPA file: {error}") from None
-    unigrams = [words[0] for _, words, _ in rows if len(words) == 1]
-    numbers = _numbers(unigrams, tokenizer, path)
+    words = dict.fromkeys(word for _, gram, _ in rows for word in gram)
+    numbers = _numbers(words, tokenizer, path)
     begin = tokenizer.vocab_size  # as a label of contexts
     numbers[BEGIN] = begin
     scale = math.log(10) * weight
@@ -114,17 +114,19 @@ def _rows(lines) -> Iterator[tuple[float, tuple[str, ...], float | None]]:
                 raise ValueError(
                     f"a line of {order}-grams has {len(fields)} fields: {line[:100]!r}"
                 )
-            backoff = float(fields[order + 1]) if len(fields) == order + 2 else None
-            yield float(fields[0]), tuple(fields[1 : order + 1]), backoff
+            logarithm, *others = map(float, (fields[0], *fields[order + 1 :]))
+            if not all(each < math.inf for each in (logarithm, *others)):
+                raise ValueError(f"a line has no logarithms: {line[:100]!r}")
+            yield logarithm, tuple(fields[1 : order + 1]), others[0] if others else None
     raise ValueError("it has no \\end\\")
 
 
-def _numbers(unigrams: list[str], tokenizer: Tokenizer, path: str | os.PathLike) -> dict[str, int]:
-    """Returns the label of each word.
+def _numbers(words: Iterable[str], tokenizer: Tokenizer, path: str | os.PathLike) -> dict[str, int]:
+    """Returns the label of each word of a file.
 
     Raises: ValueError if there are words that are no labels.
     """
-    words = [word for word in unigrams if word not in (UNKNOWN, BEGIN, END)]
+    words = [word for word in words if word not in (UNKNOWN, BEGIN, END)]
     by_piece = {token_of(piece): label for label, piece in enumerate(tokenizer.pieces)}
     by_character = {chr(label + OFFSET): label for label in range(tokenizer.vocab_size)}
     for numbers in (by_piece, by_character):

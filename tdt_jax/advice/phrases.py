@@ -11,9 +11,11 @@ for each of the fewest labels that spell the phrase. A label that leaves the tri
 longest suffix of the path that begins a phrase (Aho & Corasick, 1975).
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -91,10 +93,10 @@ def phrase_weights(phrases: Iterable[Phrase]) -> dict[str, float]:
         pair = phrase if isinstance(phrase, tuple) else (phrase, 1.0)
         if len(pair) != 2 or not isinstance(pair[0], str):
             raise ValueError(f"a phrase is a text, or a text and a weight, got {phrase!r}")
-        text, weight = " ".join(pair[0].split()), float(pair[1])
-        if not text or not np.isfinite(weight):
+        text, weight = " ".join(pair[0].split()), pair[1]
+        if not text or not isinstance(weight, Real) or not math.isfinite(weight):
             raise ValueError(f"a phrase needs a text and a finite weight, got {phrase!r}")
-        weights[text] = weight
+        weights[text] = float(weight)
     if not weights:
         raise ValueError("there are no phrases")
     return weights

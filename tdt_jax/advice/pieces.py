@@ -1,7 +1,6 @@
 """The texts of a tokenizer's labels, without case, and as a trie of characters."""
 
 import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,8 +8,6 @@ import numpy as np
 
 from tdt_jax.orthography import fold, is_boundary
 from tdt_jax.tokenizer import Tokenizer
-
-BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,9 @@ class Pieces:
 def pieces_of(tokenizer: Tokenizer) -> Pieces:
     """Returns the texts of a tokenizer's labels."""
     texts, children, labels = [], [{}], [[]]
+    no_texts = tokenizer.tags | set(getattr(tokenizer, "bytes", ()))
     for label, piece in enumerate(tokenizer.pieces):
-        is_text = label not in tokenizer.tags and not BYTE.fullmatch(piece)
-        text = fold(piece.replace("▁", " ")) if is_text else None
+        text = None if label in no_texts else fold(piece.replace("▁", " "))
         texts.append(text)
         node = 0
         for character in text or "":

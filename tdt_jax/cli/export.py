@@ -65,7 +65,8 @@ def add_export(add: AddCommand) -> None:
         action="store_true",
         help="one ONNX graph from samples to labels instead, for ONNX Runtime and browsers",
     )
-    command.add_argument(
+    weights = command.add_mutually_exclusive_group()
+    weights.add_argument(
         "--int8",
         dest="weights",
         action="store_const",
@@ -73,7 +74,7 @@ def add_export(add: AddCommand) -> None:
         default="float32",
         help="ONNX weights of the encoder's blocks in 8 bits",
     )
-    command.add_argument(
+    weights.add_argument(
         "--fp16",
         dest="weights",
         action="store_const",
@@ -84,10 +85,10 @@ def add_export(add: AddCommand) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from tdt_jax.exports.exporting import export
+    from tdt_jax.exports.folder import check_is_free
 
     target = Path(options.target)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"{target} exists already")
+    check_is_free(target)  # before the model is loaded
     others = ONNX if options.to == "stablehlo" else STABLEHLO
     for name, default in others.items():
         if getattr(options, name) != default:

@@ -93,7 +93,6 @@ class Automaton:
 def automaton(graph: Graph) -> Automaton:
     """Returns the automaton of a graph, in the smallest bucket that holds it; G is 1."""
     counts = np.diff(graph.first)
-    counts[list(graph.rows)] = 0
     num_rows = [len(graph.rows) + np.count_nonzero(counts > width) for width in WIDTHS]
     few = [width for width, rows in zip(WIDTHS, num_rows, strict=True) if rows <= FEW_ROWS]
     width = few[0] if few else WIDTHS[-1]
@@ -110,11 +109,11 @@ def automaton(graph: Graph) -> Automaton:
     first = np.concatenate([[0], np.cumsum(np.where(has_row, 0, np.diff(graph.first)))])
     number = np.zeros(len(counts))
     number[list(rows)] = np.arange(len(rows))
-    size = _bucket(len(states) + 1, LEAST_STATES)
+    size = _bucket(len(states), LEAST_STATES)
     num_arcs = _bucket(len(np.flatnonzero(kept)) + WIDTHS[-1], LEAST_ARCS)  # any width fits
     row_weights, row_targets = (np.stack(each) for each in zip(*rows.values(), strict=True))
     return Automaton(
-        first=_padded(first, size + 1, np.int32, first[-1]),
+        first=_padded(first, size + 1, np.int32),
         labels=_padded(graph.labels[kept], num_arcs, np.int32),
         weights=_padded(graph.weights[kept], num_arcs, np.float32),
         targets=_padded(graph.targets[kept], num_arcs, np.int32),
@@ -146,8 +145,7 @@ def stack(automata: Sequence[Automaton]) -> Automaton:
         arrays = [np.asarray(getattr(each, name))[0] for each in automata]
         if size is None:
             return np.stack(arrays)
-        last = name == "first"  # a state beyond the others has no arcs
-        return np.concatenate([_padded(x, size, x.dtype, x[-1] if last else 0) for x in arrays])
+        return np.concatenate([_padded(x, size, x.dtype) for x in arrays])
 
     states = {name: joined(name, num_states) for name in ("backoff", "backoff_weights", "row")}
     arcs = {name: joined(name, num_arcs) for name in ("labels", "weights", "targets")}
@@ -189,8 +187,8 @@ def _bucket(count: int, least: int) -> int:
     return least
 
 
-def _padded(array: np.ndarray, size: int, dtype: DTypeLike, fill: int = 0) -> np.ndarray:
-    """Returns [1, size, ...] of an array [n, ...]."""
-    padded = np.full((1, size, *array.shape[1:]), fill, dtype)
+def _padded(array: np.ndarray, size: int, dtype: DTypeLike) -> np.ndarray:
+    """Returns [1, size, ...] of an array [n, ...], zeros at its end."""
+    padded = np.zeros((1, size, *array.shape[1:]), dtype)
     padded[0, : len(array)] = array
     return padded

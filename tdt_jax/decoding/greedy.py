@@ -126,6 +126,8 @@ def decode_chunk(
             f"{len(advice.automata) if advice else 0}"
         )
     batch, size = frames.shape[:2]
+    if advice:
+        _check_advice(advice, batch, model.config.vocab_size)
     if batch == 1 and backend.current() != "cpu":
         options = dict(max_symbols=max_symbols, window=window, advice=advice)
         return _decode_twice(model, frames, num_frames, state, options)
@@ -344,6 +346,17 @@ def _predictor_in_loop(model, like):
         return jax.lax.cond(jnp.any(emits), step, lambda: (state.predictor, state.projected))
 
     return step_if_any if backend.current() == "cpu" else step_rows
+
+
+def _check_advice(advice: Advice, batch_size: int, vocab_size: int) -> None:
+    """Raises ValueError for advice of another vocabulary or of another number of rows."""
+    shapes = [each.shape for each in advice.chosen]
+    sizes = [each.row_weights.shape[-1] for each in advice.automata]
+    if shapes != [(batch_size,)] * len(sizes) or set(sizes) - {vocab_size}:
+        raise ValueError(
+            f"the advice must be of {batch_size} rows and {vocab_size} labels, got `chosen` of "
+            f"shapes {shapes} and automata of {sizes} labels"
+        )
 
 
 def _advice_in_loop(advice: Advice | None):

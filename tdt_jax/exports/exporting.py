@@ -28,17 +28,12 @@ def export(
         hold; nothing is written then.
     """
     if format == "stablehlo":
-        from tdt_jax.exports.stablehlo import export_stablehlo
-
-        return [program.file for program in export_stablehlo(recogniser, folder, **options)]
-    if format == "onnx":
-        from tdt_jax.exports.onnx import export_onnx
-
-        export_onnx(recogniser, folder, **options)
-        return sorted(os.listdir(folder))
-    if format == "onnx-whole":
-        from tdt_jax.exports.onnx_whole import export_whole
-
-        export_whole(recogniser, folder, **options)
-        return sorted(os.listdir(folder))
-    raise ValueError(f"format must be of {', '.join(FORMATS)}, got {format!r}")
+        from tdt_jax.exports.stablehlo import export_stablehlo as write
+    elif format == "onnx":
+        from tdt_jax.exports.onnx import export_onnx as write
+    elif format == "onnx-whole":
+        from tdt_jax.exports.onnx_whole import export_whole as write
+    else:
+        raise ValueError(f"format must be of {', '.join(FORMATS)}, got {format!r}")
+    write(recogniser, folder, **options)
+    return sorted(os.listdir(folder))

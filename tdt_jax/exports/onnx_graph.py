@@ -95,7 +95,8 @@ class Graph:
         array = np.asarray(array, np.float32)
         if self.weights == "float32":
             return self.constant(array)
-        narrow = array.astype(np.float16)
+        with np.errstate(over="ignore"):
+            narrow = array.astype(np.float16)
         if not np.all(np.isfinite(narrow)):
             return self.constant(array)
         return self.cast(self.constant(narrow), np.float32)
@@ -134,7 +135,7 @@ class Graph:
         return self._helper.make_graph(self._nodes, "body", self._inputs, self._outputs)
 
     def model(self, name: str, metadata: dict[str, Any]) -> Any:
-        """Returns the graph as an ONNX model that has passed onnx's checks."""
+        """Returns the graph as an ONNX model with metadata."""
         graph = self._helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, self._initializers
         )

@@ -46,8 +46,9 @@ def export_whole(
         raise ValueError(f"no weights {weights!r}; there are {', '.join(WEIGHTS)}")
     recogniser.check_decoder(decoder)
     import_onnx()
-    model = whole_graph(recogniser.model, decoder or recogniser.config.decoders[0], weights)
-    description = json.dumps(_description(recogniser), ensure_ascii=False, indent=1)
+    decoder = decoder or recogniser.config.decoders[0]
+    model = whole_graph(recogniser.model, decoder, weights)
+    description = json.dumps(_description(recogniser, decoder), ensure_ascii=False, indent=1)
     with written_whole(folder) as part:
         save(model, part / "model.onnx")
         (part / "model.json").write_text(description + "\n", encoding="utf-8")
@@ -167,11 +168,11 @@ def _width(config) -> int:
     return config.joint.width
 
 
-def _description(recogniser: Recogniser) -> dict[str, Any]:
+def _description(recogniser: Recogniser, decoder: str) -> dict[str, Any]:
     """Returns what model.json holds."""
     config, tokenizer = recogniser.config, recogniser.tokenizer
     return {
-        "kind": config.kind,
+        "kind": "CTC" if decoder == "ctc" else config.kind,
         "sample_rate": config.features.sample_rate,
         "seconds_per_frame": config.seconds_per_frame,
         "seconds": config.piece_seconds or 30.0,

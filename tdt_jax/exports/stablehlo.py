@@ -5,8 +5,8 @@
     OUT/*.stablehlo               a program for a platform, serialized by `jax.export`
 
 JAX alone runs it, on the platform that the program was exported for. On a CPU the number of
-utterances and their length are open; elsewhere programs have fixed shapes. A causal model also has
-programs for streams, a step and its first state.
+utterances and their length are open; elsewhere programs have fixed shapes. A causal transducer also
+has programs for streams, a step and its first state.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ OUTPUTS = {
     "labels": "[B, L] int32, indices into the vocabulary; the first num_labels of a row are valid",
     "num_labels": "[B] int32",
     "times": "[B, L] int32, encoder frame at which each label is emitted",
-    "durations": "[B, L] int32, frames predicted with the label (RNN-T: 0)",
+    "durations": "[B, L] int32, frames predicted with the label (RNN-T: 0; CTC: of its run)",
     "scores": "[B, L] float32, log-probability of the label under the token head, in nats",
     "entropies": "[B, L] float32, entropy of the token head at the emission, in nats",
     "num_steps": "[B] int32, decoder steps that the utterance needed",
@@ -69,8 +69,8 @@ def export_stablehlo(
     seconds: Sequence[float] = (),
     rows: Sequence[int] = (),
     decoder: str = "",
-) -> list[Program]:
-    """Writes a recogniser as StableHLO, and returns its programs.
+) -> None:
+    """Writes a recogniser as StableHLO: programs, parameters and a description.
 
     Every program `transcribe` returns what `tdt_jax.transcribe` decodes of one window of audio:
     the arrays of a `Hypothesis`. Kernels are left out: StableHLO promises nothing about them.
@@ -92,6 +92,7 @@ def export_stablehlo(
     """
     folder = Path(folder)
     _check(recogniser, folder, platforms, seconds, rows, decoder)
+    decoder = decoder or recogniser.config.decoders[0]
     programs = [
         program
         for platform in platforms
@@ -102,9 +103,10 @@ def export_stablehlo(
         write_safetensors(part / PARAMETERS_FILE, leaves)
         for program in programs:
             (part / program.file).write_bytes(program.exported.serialize())
-        description = json.dumps(_description(recogniser, programs), ensure_ascii=False, indent=1)
+        description = json.dumps(
+            _description(recogniser, decoder, programs), ensure_ascii=False, indent=1
+        )
         (part / EXPORT_FILE).write_text(description, encoding="utf-8")
-    return programs
 
 
 def _check(recogniser, folder: Path, platforms, seconds, rows, decoder: str) -> None:
@@ -151,7 +153,8 @@ def _programs(recogniser, platform: str, seconds, rows, decoder: str) -> list[Pr
                 exported(transcribe, parameters, *shapes),
             )
         )
-    if config.encoder.chunked_contexts and config.features.normalize is not None:
+    is_causal = config.encoder.is_causal and config.features.normalize is not None
+    if is_causal and decoder == "transducer":
         programs += _stream_programs(model, platform, rows[0], exported)
     return programs
 
@@ -215,7 +218,9 @@ def _shapes(leaves: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: _struct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
 
 
-def _description(recogniser: Recogniser, programs: Sequence[Program]) -> dict[str, Any]:
+def _description(
+    recogniser: Recogniser, decoder: str, programs: Sequence[Program]
+) -> dict[str, Any]:
     """Returns the contents of export.json, documented in docs/exporting.md."""
     config, tokenizer = recogniser.config, recogniser.tokenizer
     return {
@@ -223,11 +228,11 @@ def _description(recogniser: Recogniser, programs: Sequence[Program]) -> dict[st
         "format_version": FORMAT_VERSION,
         "tdt_jax": importlib.metadata.version("tdt_jax"),
         "jax": jax.__version__,
-        "kind": config.kind,
+        "kind": "CTC" if decoder == "ctc" else config.kind,
         "sample_rate": config.features.sample_rate,
         "sample_multiple": config.samples_per_frame,
         "seconds_per_frame": config.seconds_per_frame,
-        "durations": config.durations,
+        "durations": None if decoder == "ctc" else config.durations,
         "blank": config.blank,
         "vocabulary": tokenizer.pieces,
         "tags": sorted(tokenizer.tags),

@@ -1,5 +1,7 @@
 """What may be emitted: phrases one after another, digits, a script."""
 
+import re
+
 import numpy as np
 import pytest
 from graphs import cuts, weights
@@ -68,6 +70,7 @@ def test_scripts_of_languages():
     for languages, allowed, forbidden in (
         (["de"], "yes, 23!", "да"),
         (["ru-RU"], "да 23", "yes"),
+        (["RU"], "да", "yes"),
         (["el", "en"], "μ yes", "нет"),
     ):
         graph = script_graph(languages, TOKENIZER)
@@ -75,6 +78,28 @@ def test_scripts_of_languages():
         assert not is_allowed(graph, cuts(forbidden, FOLDED, rng))
     with pytest.raises(ValueError, match="cannot spell any text in ja"):
         script_graph(["ja"], TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("language", "letters", "others"),
+    [
+        ("ja", "時々テレビーﾃ", "yя"),
+        ("zh", "时々", "ひy"),
+        ("uk", "пʼя", "y"),
+        ("es", "1ªº ñ", "я"),
+        ("my", "မြန်မာ", "y"),
+    ],
+)
+def test_a_script_has_all_letters_that_its_languages_write(language, letters, others):
+    letters, others = sorted(set(letters)), sorted(set(others))
+    weights, _ = script_graph([language], Characters("".join(letters + others))).rows[0]
+    assert weights.tolist() == [0.0] * len(letters) + [FORBIDDEN] * len(others)
+
+
+@pytest.mark.parametrize("language", ["", "russian", "ru_RU", "*"])
+def test_a_language_that_is_no_code_is_refused(language):
+    with pytest.raises(ValueError, match=rf"a language is a code.*got \'{re.escape(language)}\'"):
+        make_guide(TOKENIZER, language=language)
 
 
 @pytest.mark.parametrize(

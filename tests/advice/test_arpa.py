@@ -69,13 +69,21 @@ def test_scores_are_those_of_the_file(tmp_path, text, names):
     [
         ("some text\n", "is not an ARPA file.*no .end"),
         (ARPA.replace("\n-0.25\ta b\t-0.5", "\n-0.25\ta"), "is not an ARPA file.*2-grams has 2"),
-        (ARPA.replace("\tb", "\tzebra"), "of another vocabulary: 1 of its 3 words.*'zebra'"),
+        (ARPA.replace("-0.25\ta b", "nan\ta b"), "is not an ARPA file.*no logarithms: 'nan"),
+        (ARPA.replace("a b ▁", "a zebra ▁"), "of another vocabulary: 1 of its 4 words.*'zebra'"),
+        (ARPA.replace("b", "zebra"), "of another vocabulary: 1 of its 3 words.*'zebra'"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
     (tmp_path / "model.arpa").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         make_guide(TOKENIZER, lm=tmp_path / "model.arpa")
+
+
+def test_a_weight_must_be_finite(tmp_path):
+    (tmp_path / "model.arpa").write_text(ARPA, encoding="utf-8")
+    with pytest.raises(ValueError, match="must be finite, got nan"):
+        make_guide(TOKENIZER, lm=tmp_path / "model.arpa", lm_weight=math.nan)
 
 
 def test_a_changed_file_is_read_again(tmp_path):

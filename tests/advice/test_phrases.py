@@ -2,13 +2,15 @@
 
 import warnings
 
+import mixed
 import numpy as np
 import pytest
 from graphs import cuts, weights
 
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.advice.guide import make_guide
-from tdt_jax.advice.phrases import STRENGTH, AdviceWarning, phrases_graph
+from tdt_jax.advice.phrases import INSERTION, STRENGTH, AdviceWarning, phrases_graph
+from tdt_jax.advice.pieces import pieces_of
 from tdt_jax.tokenizer import Characters
 
 TEXTS = ["the New York Times and new yorkers", "Kubernetes clusters, kubernetes!", "x-ray 42 a b c"]
@@ -71,6 +73,7 @@ def test_a_phrase_is_worth_its_weight():
     assert credit("Kubernetes") > 0
     assert credit("Kubernetes", 2.5) == pytest.approx(2.5 * credit("Kubernetes"))
     assert credit("Kubernetes", -2.0) == pytest.approx(-2.0 * credit("Kubernetes"))
+    assert graph_of("Kubernetes").lift == (0.0, INSERTION)
 
 
 def test_a_phrase_begins_another():
@@ -99,9 +102,21 @@ def test_characters_and_languages_without_spaces():
     assert weights(graph, tokenizer.encode("大東京に東a")) == pytest.approx(expected)
 
 
+def test_tags_and_bytes_spell_no_text():
+    tokenizer = mixed.tokenizer()
+    texts = dict(zip(tokenizer.pieces, pieces_of(tokenizer).texts, strict=True))
+    assert {piece for piece, text in texts.items() if text is None} == {
+        "<unk>", *mixed.TAGS, *(f"<0x{value:02X}>" for value in range(256)),
+    }  # fmt: skip
+    assert texts["▁Para"] == " para"
+
+
 def test_phrases_without_labels_are_named():
     with pytest.warns(AdviceWarning, match="cannot spell 1 of 2 phrases.*'Zürich'"):
         phrases_graph(["Zürich", "Kubernetes"], TOKENIZER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        phrases_graph(["Kubernetes"], TOKENIZER)
     with pytest.raises(ValueError, match="cannot spell 1 of 1 phrases: 'Zürich'"):
         phrases_graph(["Zürich"], TOKENIZER)
 
@@ -112,6 +127,8 @@ def test_phrases_without_labels_are_named():
         ([], "there are no phrases"),
         (["  "], "a phrase needs a text"),
         ([("York", float("nan"))], "finite weight"),
+        ([("York", None)], "finite weight"),
+        ([("York", "2")], "finite weight"),
         ([("York", 1.0, 2.0)], "a text, or a text and a weight"),
         ([3], "a text, or a text and a weight"),
     ],

@@ -76,8 +76,8 @@ def test_weights_are_those_of_the_graph(platform, monkeypatch):
     assert [int(x) for x in both.start()[0]] == [graphs[row].start for row in rows]
 
 
-def test_states_with_many_arcs_get_rows():
-    """Width and rows are of a bucket, and the weights are the same."""
+def test_states_with_many_arcs_get_rows(monkeypatch):
+    """Width and rows are of a bucket, and the weights are the same, up to the last arc."""
     rng, num_labels = np.random.default_rng(1), 300
     counts = np.array([0, *[100] * (FEW_ROWS + 1), 290, 3])
     num_states = len(counts)
@@ -93,6 +93,9 @@ def test_states_with_many_arcs_get_rows():
         start=0,
         lift=NONE,
     )  # fmt: skip
+    num_arcs = counts[counts <= WIDTHS[1]].sum()
+    monkeypatch.setattr("tdt_jax.decoding.automaton.LEAST_ARCS", num_arcs)
+    monkeypatch.setattr("tdt_jax.decoding.automaton.LEAST_STATES", num_states)
     built = automaton(graph)
     assert built.width == WIDTHS[1] and built.row_weights.shape == (1, 4, num_labels)
     states = np.arange(num_states)
@@ -254,6 +257,28 @@ def test_a_state_of_other_advice_is_refused():
     state = tdt.start_decoding(model, 6)
     with pytest.raises(ValueError, match=r"a state of the same advice.*0 automata.*has 1"):
         tdt.decode_chunk(model, frames(), SIZES, state, advice=told)
+
+
+def test_advice_of_other_rows_or_labels_is_refused():
+    model, told = transducer(), random_advice(0)
+    fewer = told._replace(chosen=(told.chosen[0][:1],))
+    other = automaton(random_graph(np.random.default_rng(0), num_labels=5))
+    for wrong, message in (
+        (fewer, r"of shapes \[\(1,\)\] and automata of \[6\]"),
+        (told._replace(automata=(other,)), r"of shapes \[\(6,\)\] and automata of \[5\] labels"),
+    ):
+        with pytest.raises(ValueError, match=rf"must be of 6 rows and 6 labels, got.* {message}"):
+            tdt.greedy_decode(model, frames(), SIZES, advice=wrong)
+
+
+def test_a_single_row_follows_its_advice_on_an_accelerator(monkeypatch):
+    """Where it is decoded as a batch of two."""
+    model, told = transducer(), random_advice(1)
+    monkeypatch.setattr(backend, "current", lambda: "gpu")
+    first = told._replace(chosen=(told.chosen[0][:1],))
+    alone = tdt.greedy_decode(model, frames()[:1], SIZES[:1], advice=first, **OPTIONS)
+    together = tdt.greedy_decode(model, frames(), SIZES, advice=told, **OPTIONS)
+    np.testing.assert_allclose(as_lists(alone)[0], as_lists(together)[0], atol=1e-4)
 
 
 def test_automata_of_different_vocabularies_are_refused():

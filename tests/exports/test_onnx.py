@@ -3,34 +3,36 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import mixed
 import models
 import numpy as np
 import pytest
+from exported import onnx_session as session
 
 import tdt_jax as tdt
 from tdt_jax import tokenizer as tokenizers
 from tdt_jax.config import FeatureConfig, PromptConfig
 from tdt_jax.exports import onnx_networks as networks
-from tdt_jax.exports.onnx import check, export_onnx
+from tdt_jax.exports.onnx import (
+    DEVIATION,
+    SHERPA_BELOW_NYQUIST,
+    _write_vocabulary,
+    check,
+    export_onnx,
+)
 from tdt_jax.exports.onnx_graph import Graph, num_bytes, save
-from tdt_jax.models.features import _normalize
+from tdt_jax.models.features import _normalize, hertz_to_mel
 from tdt_jax.models.transducer import encode
 
 pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-
-def session(path_or_bytes):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path_or_bytes, options)
+pytest.importorskip("onnxruntime")
 
 
 def run(graph, **inputs):
-    return session(graph.model("test", {}).SerializeToString()).run(None, inputs)
+    return session(graph.model("test", {})).run(None, inputs)
 
 
 ENCODERS = {
@@ -56,7 +58,7 @@ def test_frames_are_those_of_the_encoder(name, weights):
     frames, num_frames = networks.encode(graph, model, features, lengths)
     graph.output("frames", frames, np.float32, ["batch", "frames", 16])
     graph.output("num_frames", num_frames, np.int64, ["batch"])
-    onnx_session = session(graph.model("encoder", {}).SerializeToString())
+    onnx_session = session(graph.model("encoder", {}))
     rng = np.random.default_rng(0)
     for size, lengths in ((1, [1]), (101, [101, 57, 8])):
         features = rng.normal(size=(len(lengths), size, models.NUM_MELS)).astype(np.float32)
@@ -94,7 +96,7 @@ def write(folder, recogniser, **options):
 
 
 @functools.cache
-def emitting(durations, vocab_size=6):
+def emitting(durations):
     config = models.config(durations, encoder=models.encoder_config(num_layers=1))
     features = FeatureConfig(num_mels=80)
     return models.emitting(dataclasses.replace(config, features=features, ctc=True))
@@ -102,6 +104,15 @@ def emitting(durations, vocab_size=6):
 
 def recogniser(durations=(0, 1, 2)):
     return tdt.Recogniser(emitting(durations), tokenizers.Characters(" abcde"))
+
+
+def with_features(given, **changes):
+    """Returns the recogniser with other features and the same parameters."""
+    features = dataclasses.replace(given.config.features, **changes)
+    config = dataclasses.replace(given.config, features=features)
+    structure = jax.tree.structure(models.abstract_model(config))
+    model = jax.tree.unflatten(structure, jax.tree.leaves(given.model))
+    return dataclasses.replace(given, model=model)
 
 
 def greedy(step, frames, blank, durations, state, limit=10):
@@ -127,7 +138,7 @@ def test_the_graphs_of_decoder_and_joint_decode_as_greedy_decode(tmp_path, durat
     """Durations are indices of the logits, also where the model has not all of them."""
     given = recogniser(durations)
     files = write(tmp_path / "a", given, consumer="onnx-asr")
-    decoder = session(str(files["decoder_joint-model.onnx"]))
+    decoder = session(files["decoder_joint-model.onnx"])
     frames = np.random.default_rng(2).normal(size=(1, 40, 16)).astype(np.float32)
     expected = jax.device_get(tdt.greedy_decode(given.model, frames, np.array([40])))
     count = expected.num_labels[0]
@@ -145,7 +156,7 @@ def test_the_graphs_of_decoder_and_joint_decode_as_greedy_decode(tmp_path, durat
         return logits[0, 0, 0], state
 
     files = write(tmp_path / "b", given, consumer="sherpa-onnx")
-    predictor, joiner = (session(str(files[f"{name}.onnx"])) for name in ("decoder", "joiner"))
+    predictor, joiner = (session(files[f"{name}.onnx"]) for name in ("decoder", "joiner"))
 
     def separate_step(frame, token, state):
         output, _, *state = predictor.run(None, inputs(token, state))
@@ -180,14 +191,14 @@ def test_the_vocabulary_and_the_settings_are_as_onnx_asr_reads_them(tmp_path):
 def test_the_metadata_are_as_sherpa_onnx_reads_them(tmp_path):
     for durations in ((0, 1, 2), None):
         files = write(tmp_path / f"{durations}", recogniser(durations), consumer="sherpa-onnx")
-        metadata = session(str(files["encoder.onnx"])).get_modelmeta().custom_metadata_map
+        metadata = session(files["encoder.onnx"]).get_modelmeta().custom_metadata_map
         assert ("tdt" in metadata["url"]) == (durations is not None)
         expected = dict(
             vocab_size="6", normalize_type="", subsampling_factor="8", feat_dim="80",
             pred_rnn_layers="2", pred_hidden="8",
         )  # fmt: skip
         assert expected.items() <= metadata.items()
-        outputs = session(str(files["decoder.onnx"])).get_outputs()
+        outputs = session(files["decoder.onnx"]).get_outputs()
         assert outputs[0].name == "outputs"
 
 
@@ -204,19 +215,48 @@ def test_ctc_labels_are_those_of_the_model(tmp_path):
         return [t for t, before in zip(tokens, [6, *tokens], strict=False) if t not in (6, before)]
 
     files = write(tmp_path / "a", given, decoder="ctc")
-    (logprobs,) = session(str(files["model.onnx"])).run(["logprobs"], inputs)
+    (logprobs,) = session(files["model.onnx"]).run(["logprobs"], inputs)
     np.testing.assert_allclose(np.exp(logprobs).sum(-1), 1, atol=1e-5)
-    config = dataclasses.replace(given.config.features, normalize=(0.0, 1.0))
-    config = dataclasses.replace(given.config, features=config)
-    structure = jax.tree.structure(models.abstract_model(config))
-    model = jax.tree.unflatten(structure, jax.tree.leaves(given.model))
-    raw = dataclasses.replace(given, model=model)  # features as they are, for sherpa-onnx
+    raw = with_features(given, normalize=(0.0, 1.0))  # features as they are, for sherpa-onnx
     files = write(tmp_path / "b", raw, decoder="ctc", consumer="sherpa-onnx")
-    (read_by_sherpa,) = session(str(files["model.onnx"])).run(None, inputs)
+    (read_by_sherpa,) = session(files["model.onnx"]).run(None, inputs)
     for row in range(2):
         whole = logprobs[row, : num_frames[row]].argmax(-1)
         assert labels(whole) == list(expected.labels[row, : expected.num_labels[row]])
         assert labels(read_by_sherpa[row, : lengths[row] // 8].argmax(-1)) == labels(whole)
+
+
+def frames_of(files, name, features, lengths):
+    inputs = {"audio_signal": features.swapaxes(1, 2), "length": lengths}
+    return session(files[name]).run(["outputs"], inputs)[0].swapaxes(1, 2)
+
+
+def test_the_encoder_undoes_what_sherpa_onnx_computes_otherwise(tmp_path):
+    """Its features end below ours and are not normalized: the frames are those of our features."""
+    given = with_features(recogniser(), normalize=(-8.0, 3.0))
+    top, below = hertz_to_mel(8000), hertz_to_mel(8000 - SHERPA_BELOW_NYQUIST)
+    ours, theirs = (np.linspace(0, end, 82)[1:-1] for end in (top, below))
+    slopes = np.random.default_rng(4).normal(size=(1, 40, 1)) / 20
+    features = (slopes * np.minimum(ours, theirs[-1])).astype(np.float32)
+    lengths = np.array([40])
+    files = write(tmp_path / "out", given, consumer="sherpa-onnx")
+    actual = frames_of(files, "encoder.onnx", (slopes * theirs).astype(np.float32), lengths)
+    normalized = _normalize(features, lengths, given.config.features)
+    np.testing.assert_allclose(actual, encode(given.model, normalized, lengths)[0], atol=1e-4)
+
+
+def test_the_encoder_leaves_silence_out_of_what_onnx_asr_normalizes(tmp_path):
+    """Which has normalized by all frames."""
+    given = with_features(recogniser(), silence=20.0)
+    features = np.random.default_rng(5).normal(size=(1, 60, 80)).astype(np.float32) - 4
+    features[:, 20:40] -= 2 * DEVIATION
+    lengths = np.array([60])
+    files = write(tmp_path / "out", given)
+    by_all = _normalize(features, lengths, FeatureConfig())
+    actual = frames_of(files, "encoder-model.onnx", np.asarray(by_all), lengths)
+    normalized = _normalize(features, lengths, given.config.features)
+    np.testing.assert_allclose(actual, encode(given.model, normalized, lengths)[0], atol=1e-4)
+    assert np.abs(encode(given.model, by_all, lengths)[0] - actual).max() > 0.1
 
 
 def test_weights_of_fewer_bits_are_smaller():
@@ -232,6 +272,12 @@ def test_weights_of_fewer_bits_are_smaller():
     assert sizes["int8"] < 0.35 * sizes["float32"]
 
 
+def test_weights_beyond_float16_stay_wide():
+    graph = Graph("float16")
+    graph.output("y", graph.weight(np.array([1e6, 0.5])), np.float32, [2])
+    assert run(graph)[0].tolist() == [1e6, 0.5]
+
+
 def test_a_model_of_more_than_a_file_holds_has_its_weights_beside_it(tmp_path, monkeypatch):
     graph = Graph()
     x = graph.input("x", np.float32, [1, 600])
@@ -240,7 +286,7 @@ def test_a_model_of_more_than_a_file_holds_has_its_weights_beside_it(tmp_path, m
     monkeypatch.setattr("tdt_jax.exports.onnx_graph.LARGEST_FILE", 1000)
     save(model, tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx.data").stat().st_size >= 4800
-    (y,) = session(str(tmp_path / "m.onnx")).run(None, {"x": np.ones((1, 600), np.float32)})
+    (y,) = session(tmp_path / "m.onnx").run(None, {"x": np.ones((1, 600), np.float32)})
     assert y.tolist() == [[600, 600]]
 
 
@@ -282,9 +328,30 @@ def test_a_vocabulary_that_the_consumer_cannot_spell_is_refused():
     given = models.make_recogniser(tokenizer=mixed.tokenizer(), features=FeatureConfig(num_mels=80))
     with pytest.raises(ValueError, match="bytes"):
         check(given, "onnx-asr")
+    with pytest.raises(ValueError, match=r"the labels 3 to 258 for the bytes .* one at 12"):
+        check(given, "sherpa-onnx")
     given = tdt.Recogniser(emitting((0, 1, 2)), tokenizers.Characters("\tabcde"))
     with pytest.raises(ValueError, match="has spaces or is empty"):
         check(given, "onnx-asr")
+    given = dataclasses.replace(given, tokenizer=SimpleNamespace(pieces=["<blk>"], vocab_size=6))
+    with pytest.raises(ValueError, match="the piece <blk> for the blank"):
+        check(given, "onnx-asr")
+
+
+def test_sherpa_onnx_has_the_scores_of_pieces(tmp_path):
+    tokenizer = models.sentencepiece()
+    _write_vocabulary(tokenizer, tmp_path, "sherpa-onnx")
+    lines = (tmp_path / "bpe.vocab").read_text("utf-8").splitlines()
+    pieces, scores = zip(*(line.split("\t") for line in lines), strict=True)
+    assert list(pieces) == tokenizer.pieces and len(set(scores)) > 10
+    np.testing.assert_allclose(np.array(scores, float), tokenizer.scores, rtol=1e-5)
+
+
+def test_a_graph_that_sherpa_onnx_cannot_load_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tdt_jax.exports.onnx.LARGEST_FILE", 1000)
+    with pytest.raises(ValueError, match="at most 2 GB"):
+        export_onnx(recogniser(), tmp_path / "out", consumer="sherpa-onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_export_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

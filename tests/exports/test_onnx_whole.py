@@ -7,6 +7,7 @@ import jax
 import models
 import numpy as np
 import pytest
+from exported import onnx_session as session
 from paths import ROOT
 
 import tdt_jax as tdt
@@ -15,13 +16,7 @@ from tdt_jax.exports.onnx_whole import export_whole, whole_graph
 from tdt_jax.inference.recognition import decode_samples
 
 pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-
-def session(model):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.parametrize("decoder", ["transducer", "ctc"])
@@ -48,9 +43,10 @@ def test_the_graph_gives_the_hypothesis_of_samples_of_any_length(durations, deco
         np.testing.assert_allclose(results[3], expected.scores[0, :count], atol=1e-4)
 
 
+@pytest.mark.parametrize("decoder", ["transducer", "ctc"])
 @pytest.mark.parametrize("size", [0, 1, 159])
-def test_less_than_a_feature_has_no_labels(size):
-    graph = session(whole_graph(models.emitting(models.config()), "transducer"))
+def test_less_than_a_feature_has_no_labels(size, decoder):
+    graph = session(whole_graph(models.emitting(models.config(ctc=True)), decoder))
     assert [len(each) for each in graph.run(None, {"samples": np.ones(size, np.float32)})] == [
         0
     ] * 4
@@ -73,6 +69,9 @@ def test_an_export_describes_its_vocabulary(tmp_path):
         export_whole(given, tmp_path / "out")
     with pytest.raises(ValueError, match="no weights 'int4'"):
         export_whole(given, tmp_path / "other", weights="int4")
+    hybrid = tdt.Recogniser(models.emitting(models.config(ctc=True)), given.tokenizer)
+    export_whole(hybrid, tmp_path / "ctc", decoder="ctc")
+    assert json.loads((tmp_path / "ctc" / "model.json").read_text())["kind"] == "CTC"
 
 
 def test_the_page_reads_what_an_export_holds(tmp_path):

@@ -3,6 +3,7 @@
 Bit for bit as compiled by default; without optimization, as here, XLA orders some sums otherwise.
 """
 
+import dataclasses
 import json
 import sys
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from exported import Exported, padded
-from models import causal_config, emitting, encoder_config, make_recogniser, noise
+from models import causal_config, emitting, encoder_config, make_recogniser, noise, transducer
 from paths import ROOT
 
 import tdt_jax as tdt
@@ -20,6 +21,7 @@ from tdt_jax.tokenizer import Characters
 
 RECORDINGS = [noise(seconds, seed) for seed, seconds in enumerate((1.1, 2.0, 0.7))]
 ROW = 1280
+DESCRIBED = ["export.json", "parameters.safetensors"]  # and no program
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def recogniser():
 @pytest.fixture(scope="module")
 def folder(recogniser, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "out"
-    assert tdt.export(recogniser, path) == ["cpu.stablehlo"]
+    assert tdt.export(recogniser, path) == ["cpu.stablehlo", *DESCRIBED]
     return path
 
 
@@ -84,8 +86,9 @@ def test_other_platforms(recogniser, tmp_path):
     files = tdt.export(
         recogniser, tmp_path / "out", platforms=("cuda", "tpu"), seconds=(0.5,), rows=(1,)
     )
-    assert files == ["cuda-0.56s-1.stablehlo", "tpu-0.56s-1.stablehlo"]
-    for name in files:
+    programs = ["cuda-0.56s-1.stablehlo", "tpu-0.56s-1.stablehlo"]
+    assert files == sorted([*programs, *DESCRIBED])
+    for name in programs:
         exported = jax.export.deserialize(bytearray((tmp_path / "out" / name).read_bytes()))
         assert exported.platforms == (name.partition("-")[0],)
 
@@ -110,6 +113,28 @@ def test_streams(tmp_path):
         np.testing.assert_array_equal(outputs["labels"], hypothesis.labels)
         np.testing.assert_array_equal(outputs["num_labels"], hypothesis.num_labels)
         start += count
+
+
+def test_a_ctc_decoder_has_no_streams(tmp_path):
+    """Nor is its description that of the transducer beside it."""
+    config = dataclasses.replace(causal_config(), durations=(0, 1), ctc=True)
+    both = tdt.Recogniser(emitting(config), Characters("abcdef"))
+    options = dict(decoder="ctc", seconds=(0.5,), rows=(1,))
+    files = tdt.export(both, tmp_path / "out", **options)
+    assert files == ["cpu-0.56s-1.stablehlo", *DESCRIBED]
+    exported, arguments = Exported(tmp_path / "out"), padded([noise(0.5)], 7 * ROW, 1)
+    assert (exported.description["kind"], exported.description["durations"]) == ("CTC", None)
+    same(
+        exported.run("transcribe", *arguments),
+        decode_samples(both.model, *arguments, decoder="ctc"),
+    )
+
+
+def test_a_causal_ctc_model(tmp_path):
+    config = dataclasses.replace(causal_config(), predictor=None, joint=None, ctc=True)
+    recogniser = tdt.Recogniser(transducer(config), Characters("abcdef"))
+    files = tdt.export(recogniser, tmp_path / "out", seconds=(0.5,), rows=(1,))
+    assert files == ["cpu-0.56s-1.stablehlo", *DESCRIBED]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +180,10 @@ def test_the_command(recogniser, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tdt_jax.checkpoints.loading.load", lambda *a, **k: recogniser)
     command = ["export", "m", str(tmp_path / "out"), "--to", "stablehlo"]
     assert main.main([*command, "--seconds", "0.5", "--rows", "1"]) == 0
-    assert "out: cpu-0.56s-1.stablehlo; " in capsys.readouterr().out
+    assert (
+        "out: cpu-0.56s-1.stablehlo, export.json, parameters.safetensors; "
+        in capsys.readouterr().out
+    )
     assert json.loads((tmp_path / "out" / "export.json").read_text())["format_version"] == 1
     assert main.main(command) == 2
     assert "exists already" in capsys.readouterr().err
@@ -168,6 +196,10 @@ def test_the_command(recogniser, tmp_path, monkeypatch, capsys):
     ):
         assert main.main([*elsewhere, *options]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main.main([*command, "--seconds", "soon"])
-    assert "'soon' is not numbers of seconds" in capsys.readouterr().err
+    for options, message in (
+        (["stablehlo", "--seconds", "soon"], "'soon' is not numbers of seconds"),
+        (["onnx", "--int8", "--fp16"], "--fp16: not allowed with argument --int8"),
+    ):
+        with pytest.raises(SystemExit):
+            main.main([*elsewhere, *options])
+        assert message in capsys.readouterr().err

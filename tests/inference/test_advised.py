@@ -10,6 +10,7 @@ from models import causal_recogniser, make_recogniser, noise, speech
 import tdt_jax as tdt
 from tdt_jax.advice.ngrams import write_arpa
 from tdt_jax.inference import metrics
+from tdt_jax.inference.advised import with_prompt
 from tdt_jax.inference.evaluation import evaluate
 from tdt_jax.inference.streams import Streams
 
@@ -43,8 +44,8 @@ def test_recordings_have_phrases_of_their_own(recogniser):
 
 
 def test_only_what_is_allowed(recogniser):
-    audio = [noise(s, i) for i, s in enumerate((2.0, 0.5, 1.9))]
     """With marks; the last word may not be finished."""
+    audio = [noise(s, i) for i, s in enumerate((2.0, 0.5, 1.9))]
     texts = [each.text for each in tdt.transcribe(recogniser, audio, allowed=["seven", "ten"])]
     for text in texts:
         *words, last = text.replace(",", " ").replace(".", " ").split()
@@ -68,6 +69,17 @@ def test_a_ctc_decoder_takes_no_advice():
     hybrid = make_recogniser(ctc=True, piece_seconds=2.56)
     with pytest.raises(ValueError, match="only a transducer takes advice"):
         tdt.transcribe(hybrid, noise(1.0), decoder="ctc", boost=["one"])
+
+
+def test_a_language_is_the_prompt_of_a_model_that_has_one(recogniser):
+    prompt = tdt.PromptConfig(num_slots=4, width=8, default=0, languages=(("en", 1), ("de", 2)))
+    prompted = make_recogniser(prompt=prompt)
+    told, rest = with_prompt(prompted, "de")
+    assert (told.config.prompt.default, rest) == (2, None)
+    assert with_prompt(prompted, None) == (prompted, None)
+    assert with_prompt(recogniser, ["de"]) == (recogniser, ["de"])
+    with pytest.raises(ValueError, match=r"takes one language, got .'en', 'de'."):
+        with_prompt(prompted, ["en", "de"])
 
 
 def words_of(stream, samples, sizes):

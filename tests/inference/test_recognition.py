@@ -6,6 +6,8 @@ import pytest
 from models import noise
 
 import tdt_jax as tdt
+from tdt_jax.advice.guide import make_guide
+from tdt_jax.inference.advised import batch_advice
 from tdt_jax.inference.recognition import decode_samples, decode_samples_on_mesh, devices_of
 from tdt_jax.runtime import sharding
 
@@ -57,3 +59,18 @@ def test_several_devices_transcribe_as_one(recogniser):
     assert len(hypothesis.labels.sharding.device_set) == 4
     with pytest.raises(ValueError, match="a batch of 3 cannot be split among 4 devices"):
         decode_samples_on_mesh(everywhere, *batch(3))
+
+
+@pytest.mark.slow
+def test_rows_on_several_devices_have_their_own_advice(recogniser):
+    mesh = sharding.make_mesh(jax.devices()[:2])
+    everywhere = jax.device_put(recogniser.model, sharding.replicated(mesh))
+    guides = [None, make_guide(recogniser.tokenizer, boost=[("seven eight", 8.0)])]
+    samples, advice = batch(2), batch_advice(guides, recogniser.config.vocab_size)
+    samples[0][1] = samples[0][0]
+    one, two = (
+        jax.device_get(decode_samples_on_mesh(model, *samples, advice=advice))
+        for model in (recogniser.model, everywhere)
+    )
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert not np.array_equal(two.labels[0], two.labels[1])

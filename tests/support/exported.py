@@ -1,4 +1,4 @@
-"""Runs what was exported, with jax and numpy alone."""
+"""Runs what was exported, without this package: with jax and numpy, or ONNX Runtime."""
 
 import json
 from pathlib import Path
@@ -28,6 +28,16 @@ class Exported:
         data = bytearray((self.folder / entry["file"]).read_bytes())
         exported = jax.export.deserialize(data)
         return jax.device_get(jax.jit(exported.call)(self.parameters, *arguments))
+
+
+def onnx_session(model):
+    """Returns a session of an ONNX model or its file, in one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options)
 
 
 def padded(recordings, width: int, rows: int):
