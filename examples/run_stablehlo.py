@@ -29,7 +29,7 @@ def main(arguments=None):
     result = run(parameters_of(options.export), samples, num_samples)
     for row, path in enumerate(options.wav):
         labels = result["labels"][row, : result["num_labels"][row]].tolist()
-        pieces = [export["vocabulary"][label] for label in labels]
+        pieces = [export["vocabulary"][n] for n in labels if n not in export["tags"]]
         print(f"{path}: {''.join(pieces).replace('▁', ' ').strip()}")
 
 

@@ -43,7 +43,7 @@ def add_export(add: AddCommand) -> None:
         default=(),
         metavar="S,S",
         help="lengths of the audio, a program each [any length on a CPU with attention over all "
-        "frames; 5,10,20,30 elsewhere]",
+        "frames, without --rows; 5,10,20,30 otherwise]",
     )
     command.add_argument(
         "--rows",

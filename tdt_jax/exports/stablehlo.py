@@ -79,11 +79,10 @@ def export_stablehlo(
       recogniser: from `tdt_jax.load`.
       folder: must not exist, or be empty; it is written whole or not at all.
       platforms: of "cpu", "cuda" and "tpu".
-      seconds: lengths of programs of fixed shapes. None given: on a CPU one program for any number
-        of utterances of 0.32 to 82 s; elsewhere, and for models whose attention is not over all
-        frames, 5, 10, 20 and 30 s.
+      seconds: lengths of programs of fixed shapes, by default 5, 10, 20 and 30 s.
       rows: numbers of utterances in programs of fixed shapes, by default 1 and 8; those of streams
-        have the first.
+        have the first. Without `seconds` and `rows` there is on a CPU, for attention over all
+        frames, one program for any number of utterances of 0.32 to 82 s.
       decoder: "transducer" or "ctc", of a model that has both; by default the first that it has.
 
     Raises:
@@ -96,7 +95,7 @@ def export_stablehlo(
     programs = [
         program
         for platform in platforms
-        for program in _programs(recogniser, platform, seconds, rows or ROWS, decoder)
+        for program in _programs(recogniser, platform, seconds, rows, decoder)
     ]
     with written_whole(folder) as part:
         leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(recogniser.model).items()}
@@ -155,7 +154,7 @@ def _programs(recogniser, platform: str, seconds, rows, decoder: str) -> list[Pr
         )
     is_causal = config.encoder.is_causal and config.features.normalize is not None
     if is_causal and decoder == "transducer":
-        programs += _stream_programs(model, platform, rows[0], exported)
+        programs += _stream_programs(model, platform, (rows or ROWS)[0], exported)
     return programs
 
 
@@ -190,14 +189,14 @@ def _stream_programs(model: Transducer, platform: str, rows: int, exported) -> l
 def _sizes(config: ModelConfig, platform: str, seconds, rows) -> list[tuple[Any, Any]]:
     """Returns samples in a row, and rows, of each program; symbolic where they are open."""
     frame = config.samples_per_frame
-    if platform == "cpu" and not seconds and _is_open(config):
+    if platform == "cpu" and not (seconds or rows) and _is_open(config):
         # The last is what the shift of relative positions needs to know.
         constraints = [f"t >= {MIN_FRAMES}", f"t <= {MAX_FRAMES}", "2*t^2 - t >= 0"]
         number, frames = jax.export.symbolic_shape("b, t", constraints=constraints)
         return [(frame * frames, number)]
     rate = config.features.sample_rate
     lengths = [-(-round(each * rate) // frame) * frame for each in seconds or SECONDS]
-    return [(length, number) for length in lengths for number in rows]
+    return [(length, number) for length in lengths for number in rows or ROWS]
 
 
 def _is_open(config: ModelConfig) -> bool:

@@ -81,6 +81,11 @@ def test_programs_of_fixed_shapes(recogniser, tmp_path):
     )
 
 
+def test_rows_alone_fix_the_shapes(recogniser, tmp_path, monkeypatch):
+    monkeypatch.setattr("tdt_jax.exports.stablehlo.SECONDS", (0.5,))
+    assert "cpu-0.56s-3.stablehlo" in tdt.export(recogniser, tmp_path / "out", rows=(3,))
+
+
 def test_other_platforms(recogniser, tmp_path):
     """A program for each, lowered here; nothing can run them here."""
     files = tdt.export(
