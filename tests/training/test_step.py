@@ -277,8 +277,8 @@ def test_omega_trains_the_token_head_as_an_rnnt():
     metrics, gradient = traced._replace(program=traced.program.lower().compile())(batch)
     assert not np.any(gradient["joint.duration_head.kernel"])
     features = tdt.log_mel(batch.samples, batch.num_samples, config.model.features)
-    frames, num_frames = tdt.encode(lowered.model, *features)
-    tokens, _ = lowered.model.joint(frames, lowered.model.predictor(batch.labels))
+    frames, num_frames = tdt.encode(traced.model, *features)
+    tokens, _ = traced.model.joint(frames, traced.model.predictor(batch.labels))
     expected = tdt.rnnt_loss(tokens, batch.labels, num_frames, batch.num_labels)
     np.testing.assert_allclose(metrics.transducer, expected, rtol=1e-4)
 
