@@ -266,6 +266,7 @@ def test_the_layer_trains_by_kernels_on_a_gpu(mask, is_traced, monkeypatch):
 def test_a_gpus_default(num_frames, mask, is_trained, dtype, has_triton, expected, monkeypatch):
     """What an H100 has shown right and faster, as far as this jax has it."""
     monkeypatch.delenv("TDT_JAX_KERNELS", raising=False)
+    monkeypatch.setattr(backend, "_kernels", [])  # --backend leaves them out
     monkeypatch.setattr(backend, "has_triton", lambda: has_triton)
     calls, modules = [], {"cudnn": (jax.nn, "dot_product_attention")}
     modules["pallas"] = attention_kernel_gpu, "attend"

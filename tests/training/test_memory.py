@@ -26,6 +26,14 @@ def chosen(config):
     return config.model.encoder.remat, config.model.encoder.remat_policy
 
 
+@pytest.fixture
+def on_tpu():
+    """A GPU would not keep everything."""
+    with backend.assume("tpu"):
+        yield
+
+
+@pytest.mark.usefixtures("on_tpu")
 @pytest.mark.parametrize("number", range(4))
 def test_the_fastest_that_fits_is_chosen(number):
     asked = []
@@ -44,6 +52,7 @@ def test_a_gpu_does_not_keep_everything():
         assert chosen(memory.choose_remat(run_config(), lambda config: True)) == memory.CHOICES[1]
 
 
+@pytest.mark.usefixtures("on_tpu")
 def test_a_choice_that_was_made_stays_and_a_cpu_recomputes(monkeypatch):
     mesh = sharding.make_mesh(jax.devices()[:1])
     assert memory.with_remat(run_config(), mesh) == run_config()
